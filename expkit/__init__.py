@@ -1,0 +1,1 @@
+"""What every experiment here shares: data, training loop, claims and report."""

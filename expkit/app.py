@@ -1,0 +1,104 @@
+"""The command line of every experiment.
+
+`python -m lion.main --config=configs/lion/digits.py:smoke --workdir=out/x` loads the
+config, applies `--config.field=value`, trains, and writes `result.json`. Input that
+cannot be used costs one line on stderr and exit status 2, before any training.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import ml_collections
+from absl import app as absl_app
+from absl import flags
+
+from expkit import config as config_lib
+from expkit import jsonfile
+from expkit.checkpoint import CheckpointError
+from expkit.config import ConfigError
+from expkit.loop import Interrupted, NonFiniteError
+
+TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
+
+# Flags defined here belong to the module that calls, so that its --help shows them.
+flags.disclaim_key_flags()
+
+
+def main(run: TrainFn, *, name: str, default_config: str) -> None:
+    """Parses the command line, trains, writes and prints the result, exits.
+
+    Args:
+        run: `(config, workdir) -> figures`.
+        name: how the command is called, for messages: `lion.main`.
+        default_config: config file used when `--config` is not given.
+
+    Raises:
+        SystemExit: always. Status 0; 1 for a run that broke, also for a loss that is
+            not finite; 2 for wrong input; 130 and 143 for Ctrl-C and SIGTERM.
+    """
+    flags.DEFINE_string(
+        "config",
+        default_config,
+        "Config file, with an optional argument behind a colon: 'smoke' for a run of "
+        "seconds, 'field=value', comma-separated. --config.field=value does the same.",
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder for config.json, metrics.jsonl, checkpoints and result.json. A rerun "
+        "with the same folder resumes.",
+    )
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    try:
+        absl_app.define_help_flags()
+        config, workdir = _parse(sys.argv)
+        result = run(config, workdir)
+        jsonfile.write(Path(workdir) / "result.json", result)
+    except (ConfigError, CheckpointError, flags.Error) as error:
+        _exit(2, f"{name}: {' '.join(str(error).split())}")
+    except NonFiniteError as error:
+        _exit(1, f"{name}: {error}")
+    except Interrupted as error:
+        _exit(error.status, f"{name}: stopped at step {error.step}; rerun to resume.")
+    except KeyboardInterrupt:
+        _exit(130, f"{name}: interrupted; rerun to resume.")
+    else:
+        _exit(0, " ".join(f"{key}={value:.6g}" for key, value in result.items()))
+
+
+def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
+    """Reads the flags, loads the config and applies the overrides."""
+    rest, overrides = [], []
+    words = iter(argv)
+    for word in words:
+        field = word.lstrip("-").removeprefix("config.")
+        if not word.startswith(("-config.", "--config.")):
+            rest.append(word)
+        elif "=" in field:
+            overrides.append(field.split("=", 1))
+        else:
+            overrides.append([field, next(words, "")])
+    unused = flags.FLAGS(rest)[1:]
+    if unused:
+        raise ConfigError(f"unexpected argument {unused[0]!r}; flags start with --.")
+    if not flags.FLAGS.workdir:
+        raise ConfigError("--workdir is missing: the folder that the run writes to.")
+    config = config_lib.load(flags.FLAGS.config)
+    for field, text in overrides:
+        config_lib.override(config, field, text)
+    config_lib.check_ranges(config)
+    return config, flags.FLAGS.workdir
+
+
+def _exit(status: int, line: str) -> NoReturn:
+    """Prints one line, on stderr unless all is well, and exits."""
+    print(line, file=sys.stderr if status else sys.stdout, flush=True)
+    sys.exit(status)
+
+
+def _exit_on_sigterm(signum, frame):
+    del frame
+    sys.exit(128 + signum)

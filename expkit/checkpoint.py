@@ -1,0 +1,194 @@
+"""Checkpoints of a training state: Orbax, sealed so that damage does not go unnoticed.
+
+Orbax writes atomically and in the background. It restores a flipped bit in an array
+without complaint, and leaves tracebacks from its threads when a file is cut. So the
+last thing written into a checkpoint is a digest of each of its files, and none is read
+unless all match. Leaves are stored by path, with shape and dtype in a manifest: the
+structure (NamedTuples, empty leaves, integer keys) comes from the state restored into.
+"""
+
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from expkit import jsonfile
+
+State = TypeVar("State")
+Manifest = dict[str, dict[str, Any]]
+SEAL = "digests.json"
+
+# Orbax reports every step it takes; a reader of our log wants the training.
+logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used: damaged, or of another program or model."""
+
+
+class Checkpointer:
+    """Saves and restores one state under a folder; use it as a context manager."""
+
+    def __init__(self, directory: str | Path, *, max_to_keep: int = 2):
+        self.directory = Path(directory).absolute()
+        self._being_saved = 0
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=max_to_keep,
+            create=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        self._open = lambda: ocp.CheckpointManager(self.directory, options=options)
+        self._manager = self._open()
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts to save, and returns once the state may be donated again.
+
+        Args:
+            step: number of updates done; a step that is already saved is left alone.
+            state: pytree of arrays and typed PRNG keys.
+        """
+        if step in self._manager.all_steps():
+            return
+        # A copy, since the writing goes on while the next step reuses the buffers.
+        leaves = {path: jnp.copy(leaf) for path, leaf in _named_leaves(state).items()}
+        arguments = ocp.args.Composite(
+            # Orbax refuses arrays without elements.
+            state=ocp.args.StandardSave({k: v for k, v in leaves.items() if v.size}),
+            manifest=ocp.args.JsonSave(_manifest(leaves)),
+        )
+        self._manager.wait_until_finished()
+        self._being_saved = step
+        self._manager.save(step, args=arguments)
+
+    def restore(self, like: State) -> State | None:
+        """Restores the newest checkpoint that is intact.
+
+        Damaged newer ones are renamed to `<step>.damaged` with a warning, so that the
+        run can go on from the older one.
+
+        Args:
+            like: a state with the structure, shapes, dtypes and shardings wanted.
+
+        Returns:
+            The state, or None if the folder holds no checkpoint.
+
+        Raises:
+            CheckpointError: if a checkpoint is of another structure (it names the first
+                leaf that differs), or if none is intact.
+        """
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            problem = _damage(self.directory / str(step))
+            if problem:
+                damaged[step] = problem
+                continue
+            state = self._restore_step(step, like)
+            self._set_aside(damaged)
+            return state
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self.directory} is intact, tried {list(damaged)}: "
+                f"{next(iter(damaged.values()))}; delete the folder to start over."
+            )
+        return None
+
+    def _restore_step(self, step: int, like: State) -> State:
+        manifest = self._manager.restore(
+            step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore())
+        )["manifest"]
+        leaves = _named_leaves(like)
+        _require_same_leaves(manifest, _manifest(leaves), self.directory / str(step))
+        abstract = {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+            for path, leaf in leaves.items()
+            if leaf.size
+        }
+        leaves |= self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        )["state"]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves.values())
+
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        for step, reason in damaged.items():
+            folder = self.directory / str(step)
+            logging.warning("Checkpoint %s is damaged, set aside: %s", folder, reason)
+            aside = folder.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        if damaged:
+            self._manager.close()
+            self._manager = self._open()
+
+    def _seal(self) -> None:
+        """Called by Orbax when all is written, before it moves the folder in place."""
+        folder = self.directory / f"{self._being_saved}{ocp.utils.TMP_DIR_SUFFIX}"
+        jsonfile.write(folder / SEAL, _digests(folder))
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digests of the files in the folders of a checkpoint, by relative path."""
+    digests = {}
+    # What lies beside the folders is Orbax's own and may still change.
+    for path in sorted(path for path in folder.glob("*/**/*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.relative_to(folder).as_posix()] = digest
+    return digests
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with the files of a checkpoint; empty if nothing is."""
+    sealed = jsonfile.read(folder / SEAL)
+    if not isinstance(sealed, dict):
+        return f"{SEAL} is missing, cut, or of another program"
+    found = _digests(folder)
+    changed = sorted(name for name in sealed if found.get(name) != sealed[name])
+    return f"{changed[0]} has changed or is missing" if changed else ""
+
+
+def _named_leaves(state: Any) -> dict[str, jax.Array]:
+    """The leaves in order, by path: `opt_state/0/mu/w`."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    named = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+    if len(named) < len(leaves):
+        raise ValueError(f"two leaves have the same path; the paths are {list(named)}.")
+    return named
+
+
+def _manifest(leaves: dict[str, jax.Array]) -> Manifest:
+    return {
+        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+        for path, leaf in leaves.items()
+    }
+
+
+def _require_same_leaves(found: Any, wanted: Manifest, folder: Path) -> None:
+    advice = "it is of another model or optimizer; use another workdir."
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder} is not a checkpoint of this program: {advice}")
+    for path in sorted(wanted.keys() ^ found.keys()):
+        where = "lacks" if path in wanted else "also holds"
+        raise CheckpointError(f"checkpoint {folder} {where} {path}: {advice}")
+    for path, leaf in wanted.items():
+        have = found[path]
+        for field in ("shape", "dtype"):
+            if have[field] != leaf[field]:
+                raise CheckpointError(
+                    f"checkpoint {folder} has {field} {have[field]} at {path}, "
+                    f"needed {leaf[field]}: {advice}"
+                )

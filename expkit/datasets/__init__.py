@@ -1,0 +1,1 @@
+"""The data sources behind `expkit.data.load`, one file a source or a format."""

@@ -1,0 +1,64 @@
+"""The lines of a UTF-8 file, plain or gzipped, within fixed limits.
+
+A compressed file can unpack to any size, so reading stops with an error beyond
+`MAX_BYTES` bytes, `MAX_ROWS` lines, or a line of `MAX_LINE` bytes.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from expkit.datasets.errors import DataError
+
+MAX_BYTES = 2**32
+MAX_LINE = 2**24
+MAX_ROWS = 2**25
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Reads a text file, with or without a byte order mark.
+
+    Args:
+        path: a UTF-8 file, unpacked on the fly when it ends in `.gz`.
+
+    Returns:
+        An iterator over the number of each line, from 1, and the line with its end.
+
+    Raises:
+        DataError: if the file cannot be read, unpacked or decoded, or is too large.
+    """
+    total = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for number in range(1, MAX_ROWS + 2):
+                line = file.readline(MAX_LINE + 1)
+                if not line:
+                    return
+                total += len(line)
+                _check_limits(path, number, len(line), total)
+                yield number, _decode(path, number, line)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); fetch it again.") from error
+
+
+def _check_limits(path: Path, number: int, length: int, total: int) -> None:
+    for what, value, limit in (
+        ("bytes in one line", length, MAX_LINE),
+        ("lines", number, MAX_ROWS),
+        ("bytes unpacked", total, MAX_BYTES),
+    ):
+        if value > limit:
+            raise DataError(
+                f"{path}, line {number}: more than {limit:,} {what}; split the file."
+            )
+
+
+def _decode(path: Path, number: int, line: bytes) -> str:
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}: byte {line[error.start]:#04x} at position "
+            f"{error.start} is not UTF-8; convert the file, for instance with iconv."
+        ) from error

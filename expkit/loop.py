@@ -1,0 +1,253 @@
+"""One training loop: a jitted, donated step, checkpoints, metrics, graceful stops.
+
+The loop is plain: `state, metrics = step(state, batches[i])`. What makes it long-lived
+is that a batch is a function of the step number and every random key is derived from
+the state, so a run that is killed anywhere and started again ends in the same bits.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from expkit import sharding
+from expkit.checkpoint import Checkpointer
+from expkit.metrics import MetricsWriter
+from expkit.progress import Progress
+from expkit.signals import stop_signal
+
+Batch = Any
+Key = jax.Array | None
+LossFn = Callable[[Any, Batch, Key], tuple[jax.Array, dict[str, jax.Array]]]
+StepFn = Callable[["TrainState", Batch], tuple["TrainState", dict[str, jax.Array]]]
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step, and all that a checkpoint holds.
+
+    Attributes:
+        step: number of updates done, int32.
+        params: parameters of the model.
+        opt_state: state of the optimizer.
+        key: typed PRNG key of the run; step `n` uses `fold_in(key, n)`.
+        extra: anything else, such as batch statistics.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    key: jax.Array
+    extra: Any
+
+
+class Batches(Protocol):
+    """Random access to batches by global step, from 0."""
+
+    def __getitem__(self, step: int, /) -> dict[str, np.ndarray]: ...
+
+
+class NonFiniteError(RuntimeError):
+    """Training stopped because a loss or a parameter was not finite."""
+
+
+class Interrupted(SystemExit):
+    """Training was stopped by a signal and its state saved; exits 128 + signal."""
+
+    def __init__(self, signum: int, step: int):
+        self.status = 128 + signum
+        super().__init__(self.status)
+        self.step = step
+
+
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+        params: initial parameters.
+        optimizer: initialises its state from them.
+        key: typed PRNG key of the run.
+
+    Returns:
+        The state, at step 0.
+    """
+    return TrainState(jnp.int32(0), params, optimizer.init(params), key, {})
+
+
+def make_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> StepFn:
+    """Makes the step that most experiments need.
+
+    Args:
+        loss_fn: `(params, batch, key) -> (loss, metrics)`, the mean over the batch.
+        optimizer: turns gradients into updates.
+
+    Returns:
+        `(state, batch) -> (state, {"loss", **metrics})`, pure, not jitted.
+    """
+
+    def step(state, batch):
+        key = jax.random.fold_in(state.key, state.step)
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, metrics), grads = grad_fn(state.params, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return state, {"loss": loss, **metrics}
+
+    return step
+
+
+def fit(
+    step_fn: StepFn,
+    state: TrainState,
+    batches: Batches,
+    *,
+    num_steps: int,
+    workdir: str | Path,
+    checkpoint_every: int = 0,
+    log_every: int = 1,
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    evaluate_every: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
+) -> TrainState:
+    """Trains to `num_steps`, from the newest checkpoint in `workdir` if there is one.
+
+    The metrics of a step are fetched while the next one runs, so the device never
+    waits for the host. `metrics.jsonl` gets a row a logged step, always including the
+    last; a row's `step` is the number of updates done, its `loss` is that of the batch
+    before the update.
+
+    Args:
+        step_fn: pure `(state, batch) -> (state, metrics)`; `metrics["loss"]` is the
+            minimised scalar. It is compiled once, with the state donated.
+        state: initial state; also says what a checkpoint must look like.
+        batches: `batches[i]` is the batch of step i, leading axis = batch.
+        num_steps: number of updates in total.
+        workdir: folder for `metrics.jsonl` and `checkpoints/`.
+        checkpoint_every: steps between checkpoints; 0 saves only at the end and when
+            stopped.
+        log_every: steps between rows.
+        evaluate: `params -> figures` that join the row of their step; it runs on the
+            host and may jit inside.
+        evaluate_every: steps between evaluations; 0 evaluates only after the last.
+        mesh: devices to split the batch over; default: the first device alone.
+
+    Returns:
+        The state after `num_steps` updates.
+
+    Raises:
+        NonFiniteError: if a loss, or a parameter about to be saved, is not finite; the
+            message names the step and the last finite metrics. Checkpoints stay.
+        Interrupted: after SIGINT or SIGTERM, once the state is saved.
+        CheckpointError: if `workdir` holds checkpoints that cannot be used.
+    """
+    mesh = mesh or sharding.make_mesh("data:1", 1)
+    whole = sharding.replicated(mesh)
+    compiled_step = jax.jit(
+        _with_strong_types(step_fn), donate_argnums=0, out_shardings=whole
+    )
+    state = sharding.place_state(state, mesh)
+    with (
+        Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
+        stop_signal() as stop,
+    ):
+        state = checkpoints.restore(state) or state
+        first = int(state.step)
+        metrics_path = Path(workdir) / "metrics.jsonl"
+        with (
+            MetricsWriter(metrics_path, resume_step=first) as writer,
+            Progress(first, num_steps) as progress,
+        ):
+            log = _Log(
+                writer,
+                progress,
+                log_every=log_every,
+                num_steps=num_steps,
+                evaluate=evaluate,
+                evaluate_every=evaluate_every,
+            )
+            for done in range(first + 1, num_steps + 1):
+                batch = sharding.place_batch(batches[done - 1], mesh)
+                state, metrics = compiled_step(state, batch)
+                log.finish_pending()
+                log.add(done, metrics, state.params)
+                signum = stop.signum
+                if done == num_steps or signum or _is_due(done, checkpoint_every):
+                    log.finish_pending()
+                    _require_finite(state.params, done)
+                    checkpoints.save(done, state)
+                if signum and done < num_steps:
+                    raise Interrupted(signum, done)
+    return state
+
+
+def _with_strong_types(step_fn: StepFn) -> StepFn:
+    """A step whose state has the types of the one before, so that it compiles once."""
+
+    def step(state, batch):
+        state, metrics = step_fn(state, batch)
+        state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        return state, metrics
+
+    return step
+
+
+class _Log:
+    """Holds the metrics of the newest step until the next one has been dispatched."""
+
+    def __init__(
+        self, writer, progress, *, log_every, num_steps, evaluate, evaluate_every
+    ):
+        self._writer, self._progress = writer, progress
+        self._log_every, self._num_steps = log_every, num_steps
+        self._evaluate, self._evaluate_every = evaluate, evaluate_every
+        self._pending: tuple[int, dict[str, jax.Array], dict[str, float]] | None = None
+        self._last_finite = "none before"
+        self._start = time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], params: Any) -> None:
+        """Takes the metrics of a step that may still be running, and evaluates."""
+        due = step == self._num_steps or _is_due(step, self._evaluate_every)
+        figures = dict(self._evaluate(params)) if self._evaluate and due else {}
+        self._pending = (step, metrics, figures)
+
+    def finish_pending(self) -> None:
+        """Fetches, checks and writes the metrics that were held back."""
+        if self._pending is None:
+            return
+        step, metrics, figures = self._pending
+        self._pending = None
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()} | figures
+        if not math.isfinite(values["loss"]):
+            raise NonFiniteError(
+                f"loss is {values['loss']} at step {step}; last finite metrics: "
+                f"{self._last_finite}. Checkpoints before it are kept."
+            )
+        self._last_finite = f"step {step}, " + ", ".join(
+            f"{name} {value:.6g}" for name, value in values.items()
+        )
+        self._progress.update(step, self._last_finite)
+        if step == self._num_steps or figures or _is_due(step, self._log_every):
+            seconds = time.perf_counter() - self._start
+            self._writer.write(step, **values, elapsed_seconds=round(seconds, 3))
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _require_finite(params: Any, step: int) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+            raise NonFiniteError(
+                f"parameter {jax.tree_util.keystr(path)} is not finite after step "
+                f"{step}, with a finite loss; it is not saved, checkpoints before it "
+                "are kept."
+            )

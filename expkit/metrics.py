@@ -1,0 +1,74 @@
+"""`metrics.jsonl`: one JSON object a line, that survives being killed and resumed."""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from expkit import jsonfile
+
+
+class MetricsWriter:
+    """Appends rows to a file.
+
+    Opening cuts off what a resumed run will write again: rows after `resume_step` and
+    a last line that was only half written.
+    """
+
+    def __init__(self, path: str | Path, *, resume_step: int = 0):
+        path = Path(path)
+        kept = [row for row in read(path) if row["step"] <= resume_step]
+        text = "".join(_line(row) for row in kept)
+        if not path.exists() or path.read_text(errors="replace") != text:
+            jsonfile.write_text(path, text)
+        self._file: TextIO = path.open("a")
+
+    def write(self, step: int, **values: float) -> None:
+        """Appends one row and hands it to the operating system.
+
+        Args:
+            step: number of updates done.
+            **values: figures; wall-clock ones have `seconds` in their name, since they
+                are the only ones that differ between identical runs.
+        """
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """Reads the complete rows of a metrics file.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        The rows in order, up to the first line that is not a complete row (the half
+        line that a killed process leaves).
+    """
+    path = Path(path)
+    rows: list[dict[str, Any]] = []
+    if not path.exists():
+        return rows
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        is_row = isinstance(row, dict) and isinstance(row.get("step"), int)
+        if not line.endswith("\n") or not is_row:
+            break
+        rows.append(row)
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(jsonfile.plain(row), allow_nan=False) + "\n"

@@ -1,0 +1,112 @@
+"""Child processes that are stopped when their parent is, and get time to save."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+POLL = 0.2
+"""Seconds between two looks at the child."""
+
+PATIENCE = 60.0
+"""Seconds that a stopped child has to save its work before it is killed."""
+
+
+class Interrupt:
+    """Remembers the signals that ask to stop, instead of dying of them.
+
+    Attributes:
+        signum: the first signal received, None before.
+        count: how many were received.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.count = 0
+        self._before: dict[int, object] = {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        self.signum = self.signum or signum
+        self.count += 1
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                before = signal.getsignal(signum)
+                if signum == signal.SIGHUP and before == signal.SIG_IGN:
+                    continue  # started with nohup: it wants to outlive its terminal
+                self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for signum, before in self._before.items():
+            signal.signal(signum, before)  # pyrefly: ignore[bad-argument-type]
+
+
+def run(
+    command: Sequence[str],
+    cwd: Path,
+    log: Path,
+    interrupt: Interrupt,
+    *,
+    output: Path | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> int:
+    """Runs a command in a process group of its own, until it ends or we are stopped.
+
+    Args:
+        command: program and arguments.
+        cwd: its working directory.
+        log: file for its standard error, and for its standard output if `output` is
+            None.
+        interrupt: once it has a signal, the child gets that signal and `PATIENCE`
+            seconds; a second signal kills it at once.
+        output: file for its standard output.
+        tick: called between two looks at the child.
+
+    Returns:
+        Its exit status, negative when a signal ended it.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as files:
+        errors = files.enter_context(log.open("wb"))
+        printed = files.enter_context(output.open("wb")) if output else errors
+        child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=errors,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            process_group=0,
+        )
+        try:
+            while interrupt.signum is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return child.wait(POLL)
+                tick()
+            return _stop(child, interrupt)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+def _stop(child: subprocess.Popen, interrupt: Interrupt) -> int:
+    """Passes the signal on and waits."""
+    is_ctrl_c = interrupt.signum == signal.SIGINT
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+    while interrupt.count < 2 and time.monotonic() < deadline:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(POLL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return child.wait()

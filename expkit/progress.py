@@ -1,0 +1,40 @@
+"""How far a run is: a bar on a terminal, otherwise a line every few seconds."""
+
+import sys
+import time
+
+import tqdm
+
+
+class Progress:
+    """Shows steps done; use it as a context manager."""
+
+    SECONDS_BETWEEN_LINES = 5.0
+
+    def __init__(self, first: int, total: int):
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm.tqdm(
+            initial=first, total=total, unit="step", disable=not self._is_terminal
+        )
+        self._total, self._next_line = total, time.monotonic()
+
+    def update(self, step: int, text: str) -> None:
+        """Shows that a step is done.
+
+        Args:
+            step: number of steps done.
+            text: figures to show beside it.
+        """
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(step - self._bar.n)
+        if not self._is_terminal and (
+            time.monotonic() >= self._next_line or step == self._total
+        ):
+            print(f"[{step}/{self._total}] {text}", file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + self.SECONDS_BETWEEN_LINES
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()

@@ -1,0 +1,232 @@
+"""Runs every package's experiments, each in its own process, and writes the report.
+
+    python -m expkit.reproduce [package ...] [--full] [--out DIR] [--only CLAIM_ID]
+
+For each package: its claims are listed, its default training run is made, and the
+claims of each of its experiments are measured. A step that fails is a row in the
+report; the others still run. The same command again keeps what is finished.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from expkit import environment
+from expkit.claim_rows import CRASHED, Row, is_crashed
+from expkit.command_line import Parser, unknown, writable_folder
+from expkit.driver import Driver, Step
+from expkit.report import counts
+
+TOLD_LINES = 5
+"""Last lines of the log of a failed step that the terminal shows."""
+
+
+def packages(root: Path) -> list[str]:
+    """Names of the packages of a checkout that can be reproduced.
+
+    Args:
+        root: folder of the checkout.
+
+    Returns:
+        The folders that hold both `claims.py` and `main.py`, sorted.
+    """
+    found = (file.parent for file in root.glob("*/claims.py"))
+    return sorted(folder.name for folder in found if (folder / "main.py").is_file())
+
+
+def _span(seconds: float) -> str:
+    """A duration in words."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
+def _tally(rows: Sequence[Row]) -> str:
+    """How many rows of each verdict."""
+    crashed = sum(map(is_crashed, rows))
+    found = counts(row for row in rows if not is_crashed(row)) | {CRASHED: crashed}
+    return (
+        ", ".join(f"{n} {verdict}" for verdict, n in found.items() if n) or "no claim"
+    )
+
+
+class Progress:
+    """A line for each finished step, and a bar where there is a terminal."""
+
+    def __init__(self, driver: Driver, steps: Sequence[Step]):
+        from tqdm import tqdm
+
+        self.driver, self.steps, self.done = driver, steps, 0
+        self.start = self.looked = time.monotonic()
+        self.counted = 0
+        self.bar = tqdm(
+            total=sum(map(self._size, steps)),
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            bar_format="{desc} {bar:24} {n_fmt}/{total_fmt} claims, {elapsed}",
+        )
+
+    @staticmethod
+    def _size(step: Step) -> int:
+        return len(step.claims)
+
+    def watch(self, step: Step) -> Callable[[], None]:
+        """What to call while a step runs.
+
+        Args:
+            step: the running step.
+
+        Returns:
+            A function that shows how many of its claims are finished.
+        """
+        self.bar.set_description_str(f"{step.package} {step.name}")
+
+        def tick() -> None:
+            if not self.bar.disable and time.monotonic() - self.looked > 1.0:
+                self.looked = time.monotonic()
+                finished = min(len(self.driver.rows(step)), len(step.claims))
+                self.bar.n = self.counted + finished
+                self.bar.refresh()
+
+        return tick
+
+    def finish(self, step: Step, status: Row) -> None:
+        """Says what became of a step.
+
+        Args:
+            step: the step.
+            status: its status.
+        """
+        self.done += 1
+        self.counted += len(step.claims)
+        self.bar.n = self.counted
+        ids = {claim["id"] for claim in step.claims}
+        rows = [row for row in self.driver.rows(step) if row["id"] in ids]
+        text = _tally(rows) if step.claims else "trained"
+        if status["state"] != "finished":
+            text = status["state"].upper() + (f", {_tally(rows)}" if rows else "")
+        elapsed, width = time.monotonic() - self.start, len(str(len(self.steps)))
+        left = elapsed / self.done * (len(self.steps) - self.done)
+        text += f"  ({_span(status['seconds'])}; {_span(elapsed)} in all"
+        text += f", about {_span(left)} left)" if left else ")"
+        where = f"[{self.done:{width}}/{len(self.steps)}] {step.package} {step.name}"
+        self.say(f"{where}: {text}")
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar.
+
+        Args:
+            line: the line.
+        """
+        self.bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _tell_failure(driver: Driver, step: Step, status: Row) -> list[str]:
+    """What repeats the step, where its log is, and why it failed."""
+    place = f"{status['how']}, log in {driver.folder(step) / 'log.txt'}"
+    why = [
+        f"{row['id']} {row['details']}" for row in driver.rows(step) if is_crashed(row)
+    ]
+    if not why or status["exit"] < 0:
+        why += status["log"][-TOLD_LINES:]
+    return [f"  {step.command}", f"  {place}", *(f"    {line}" for line in why)]
+
+
+def _plans(driver: Driver, names: Sequence[str], flags: str) -> list[dict[str, Any]]:
+    """What the packages claim; a package that cannot say is told and left out."""
+    plans = []
+    for name in names:
+        if driver.interrupt.signum is not None:
+            break
+        plan = driver.plan(name, f"./reproduce.sh {name}{flags}")
+        if plan is not None:
+            plans.append(plan)
+        elif driver.interrupt.signum is None:
+            log = driver.out / name / "plan" / "log.txt"
+            print(f"{name}: FAILED to list its claims, see {log}", flush=True)
+    return plans
+
+
+def _work(driver: Driver, steps: Sequence[Step]) -> None:
+    progress = Progress(driver, steps)
+    for step in steps:
+        if driver.interrupt.signum is not None:
+            break
+        status = driver.execute(step, progress.watch(step))
+        progress.finish(step, status)
+        if status["state"] == "failed":
+            for line in _tell_failure(driver, step, status):
+                progress.say(line)
+        driver.write_report("running")
+    progress.bar.close()
+
+
+def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
+    parser = Parser(prog="./reproduce.sh", description=__doc__)
+    parser.add_argument("packages", nargs="*", metavar="package", help="default: all")
+    parser.add_argument("--full", action="store_true", help="all seeds; takes hours")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
+    parser.add_argument("--only", metavar="CLAIM_ID", help="measure one claim")
+    arguments = parser.parse_args(argv)
+    if not (root / "setup.cfg").is_file():
+        parser.error(f"{root} is not the root of the checkout: it has no setup.cfg.")
+    known = packages(root)
+    for name in arguments.packages:
+        if name not in known:
+            parser.error(unknown("package", name, known))
+    arguments.packages = list(dict.fromkeys(arguments.packages)) or known
+    if not known:
+        parser.error("no folder here holds both claims.py and main.py.")
+    if arguments.out.is_absolute() and arguments.out.is_relative_to(root):
+        arguments.out = Path(os.path.relpath(arguments.out, root))
+    if problem := writable_folder(arguments.out):
+        parser.error(problem)
+    return parser, arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        0 when everything ran, whatever the verdicts; 1 when a step failed; 130 after
+        Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        SystemExit: with status 2 and one line for wrong arguments.
+    """
+    root = Path.cwd()
+    given = sys.argv[1:] if argv is None else list(argv)
+    parser, arguments = _parse(argv, root)
+    command = " ".join(["./reproduce.sh", *given])
+    description = environment.describe(root, full=arguments.full, command=command)
+    driver = Driver(root, arguments.out, description)
+    flags = " --full" * arguments.full
+    if arguments.out != Path("out"):
+        flags += f" --out={arguments.out.as_posix()}"
+    with driver.interrupt:
+        plans = _plans(driver, arguments.packages, flags)
+        steps = [s for plan in plans for s in driver.steps(plan, arguments.only)]
+        if arguments.only is not None and not steps and driver.interrupt.signum is None:
+            ids = [claim["id"] for plan in plans for claim in plan["claims"]]
+            parser.error(unknown("claim", arguments.only, ids))
+        _work(driver, steps)
+        stopped = driver.interrupt.signum
+        rows = driver.write_report("finished" if stopped is None else "interrupted")
+    for name in dict.fromkeys(row["package"] for row in rows):
+        print(f"{name}: {_tally([row for row in rows if row['package'] == name])}")
+    print(f"report: {(arguments.out / 'report.html').as_posix()}", flush=True)
+    return 128 + stopped if stopped is not None else int(bool(driver.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

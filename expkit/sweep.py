@@ -1,0 +1,129 @@
+"""Many short runs of one model: compiled once, every arm with the same budget.
+
+A sweep trains the same model over a grid of settings and some seeds. The whole run is
+one `lax.scan` with the settings traced, so a grid costs one compilation an optimizer::
+
+    train = compile_training(loss_fn, net.init, make_optimizer)
+    params, losses = train({"learning_rate": 1e-3}, key, arrays, rows)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from expkit import loop
+from expkit.datasets.batches import Batches
+
+Train = Callable[..., tuple[Any, jax.Array]]
+
+
+def compile_training(
+    loss_fn: loop.LossFn,
+    init: Callable[[jax.Array], Any],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+) -> Train:
+    """Makes a jitted function that trains from scratch.
+
+    Args:
+        loss_fn: `(params, batch, key) -> (loss, metrics)`, as for `loop.make_step`.
+        init: `key -> params`.
+        make_optimizer: called with the settings as keyword arguments, which are traced.
+
+    Returns:
+        `(settings, key, arrays, rows) -> (params, losses [num_steps])`, where step i
+        sees `{name: array[rows[i]]}`. The same key and rows give the run that
+        `loop.fit` makes of `key -> split -> (init, run)`.
+    """
+
+    @jax.jit
+    def train(settings, key, arrays, rows):
+        init_key, run_key = jax.random.split(key)
+        optimizer = make_optimizer(**settings)
+        step = loop.make_step(loss_fn, optimizer)
+
+        def body(state, rows_of_step):
+            batch = {name: array[rows_of_step] for name, array in arrays.items()}
+            state, metrics = step(state, batch)
+            return state, metrics["loss"]
+
+        state = loop.init_state(init(init_key), optimizer, run_key)
+        state, losses = jax.lax.scan(body, state, rows)
+        return state.params, losses
+
+    return train
+
+
+def batch_rows(num_rows: int, batch_size: int, num_steps: int, seed: int) -> np.ndarray:
+    """Which rows each step sees, in the order that `data.Batches` gives them.
+
+    Args:
+        num_rows: rows of the training set.
+        batch_size: rows a step.
+        num_steps: steps.
+        seed: of the order.
+
+    Returns:
+        Indices, int32 [num_steps, batch_size].
+    """
+    index = {"row": np.arange(num_rows, dtype=np.int32)}
+    batches = Batches(index, batch_size, seed=seed, remainder="wrap")
+    return np.stack([batches[step]["row"] for step in range(num_steps)])
+
+
+def over_grid(
+    run: Callable[..., dict[str, float]], *axes: Sequence[float] | np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Runs every combination of settings once.
+
+    Args:
+        run: `(*settings, seed=seed) -> figures`.
+        *axes: values of each setting.
+        seed: of all runs.
+
+    Returns:
+        Each figure as an array with one axis a setting.
+    """
+    shape = tuple(len(axis) for axis in axes)
+    cells = [
+        run(*(float(axis[i]) for axis, i in zip(axes, index, strict=True)), seed=seed)
+        for index in np.ndindex(shape)
+    ]
+    return {key: np.reshape([c[key] for c in cells], shape) for key in cells[0]}
+
+
+def lowest(losses: np.ndarray) -> tuple[int, ...]:
+    """Where the mean over seeds is lowest.
+
+    Args:
+        losses: [seeds, *settings]; a loss that is not finite (a run that diverged)
+            counts as infinite.
+
+    Returns:
+        The index of the setting; the first one if all are infinite.
+    """
+    mean = np.where(np.isfinite(losses), losses, np.inf).mean(axis=0)
+    return tuple(int(i) for i in np.unravel_index(mean.argmin(), mean.shape))
+
+
+def refined_minimum(x: np.ndarray, losses: np.ndarray) -> float:
+    """Where a curve over a logarithmic grid is lowest, between the grid points too.
+
+    Args:
+        x: settings [n], positive and increasing, n >= 3.
+        losses: losses [n], positive; one that is not finite counts as infinite.
+
+    Returns:
+        The vertex of the parabola in (log x, log loss) through the lowest point and its
+        neighbours; the lowest point itself where it is an end of the grid or has a
+        neighbour that is not finite.
+    """
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    i = int(losses.argmin())
+    near = slice(i - 1, i + 2)
+    if not 0 < i < len(x) - 1 or not np.isfinite(losses[near]).all():
+        return float(x[i])
+    curvature, slope, _ = np.polyfit(np.log(x[near]), np.log(losses[near]), 2)
+    return float(np.exp(-slope / (2 * curvature))) if curvature > 0 else float(x[i])

@@ -1,0 +1,174 @@
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from expkit import plots
+
+X = np.arange(4.0)
+SERIES = {
+    "Lion": (X, X**2, X**2 - 1, X**2 + 1),
+    "AdamW": (X, -X, None, None),
+}
+
+
+def draw(figure):
+    plots.curves(figure.subplots(), SERIES, ylabel="loss")
+
+
+def axes():
+    return Figure().subplots()
+
+
+def luminance(colour):
+    """Relative luminance, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+    ]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def test_both_pages_are_svg_of_the_asked_size_in_different_ink():
+    light, dark = plots.render(draw, size=(4.0, 2.0))
+    for page in (light, dark):
+        root = ET.fromstring(page)
+        assert root.get("viewBox") == "0 0 288 144"
+        # A transparent ground: no white sheet behind the axes.
+        assert not re.search(r"fill: *#fff", page)
+        assert "<text" not in page  # letters are paths: the same in every browser
+    assert "#1f2328" in light
+    assert "#1f2328" not in dark
+
+
+def test_the_same_drawing_gives_the_same_bytes():
+    assert plots.render(draw) == plots.render(draw)
+    assert "<dc:date>" not in plots.render(draw)[0]
+
+
+def test_the_settings_of_the_reader_neither_matter_nor_change():
+    ours = plots.render(draw)
+    with mpl.rc_context({"font.size": 30.0, "axes.facecolor": "red"}):
+        before = dict(mpl.rcParams)
+        assert plots.render(draw) == ours
+        assert dict(mpl.rcParams) == before
+
+
+def test_drawing_never_loads_the_global_state_of_pyplot():
+    program = (
+        "import sys; from expkit import plots; "
+        "assert 'matplotlib' not in sys.modules; "
+        "plots.render(lambda fig: plots.heat_map(fig.subplots(), [[1]], [1], [1])); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("palette", "page"), [("LIGHT", "#ffffff"), ("DARK", "#14181d")]
+)
+def test_the_first_colours_stand_out_from_their_page(palette, page):
+    # WCAG 2.2, 1.4.11: graphical objects need a contrast of 3 to 1.
+    for colour in getattr(plots, palette)[:4]:
+        light, dark = sorted((luminance(colour), luminance(page)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3.0
+
+
+def test_lines_differ_without_colour():
+    assert len({str(dash) for dash in plots.DASHES[:4]}) == 4
+    assert len(set(plots.MARKERS)) == len(plots.LIGHT) == len(plots.DARK)
+
+
+def test_curves_show_the_given_points_and_bands():
+    ax = axes()
+    plots.curves(ax, SERIES, ylabel="loss", log_y=True)
+    for line, (x, y, _, _) in zip(ax.lines, SERIES.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([x, y], axis=1))
+    (band,) = ax.collections
+    corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+    assert {(2.0, 3.0), (2.0, 5.0)} <= corners
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(SERIES)
+    assert (ax.get_ylabel(), ax.get_yscale()) == ("loss", "log")
+
+
+@pytest.mark.parametrize(("best", "x_best"), [("max", 1e-3), ("min", 1e-5)])
+def test_sweep_rings_the_best_and_skips_what_diverged(best, x_best):
+    ax = axes()
+    x = [1e-5, 1e-4, 1e-3, 1e-2]
+    y = [0.5, 0.7, 0.9, None]
+    plots.sweep(ax, {"Lion": (x, y, y, y)}, best=best, ylabel="accuracy")
+    ring = ax.collections[-1]
+    assert ring.get_offsets().tolist() == [
+        [x_best, dict(zip(x, y, strict=True))[x_best]]
+    ]
+    assert ax.get_xscale() == "log"
+
+
+def test_sweep_intervals_reach_from_low_to_high():
+    ax = axes()
+    plots.sweep(ax, {"Lion": ([1.0, 10.0], [2.0, 3.0], [1.5, 2.0], [4.0, 3.5])})
+    bars = [segment.tolist() for segment in ax.collections[0].get_segments()]
+    assert bars == [[[1.0, 1.5], [1.0, 4.0]], [[10.0, 2.0], [10.0, 3.5]]]
+
+
+def test_a_sweep_in_which_everything_diverged_is_drawn_without_a_ring():
+    ax = axes()
+    plots.sweep(ax, {"SGD": ([1.0, 2.0], [None, None], None, None)})
+    assert len(ax.collections) == 0
+
+
+def test_heat_map_writes_every_value_where_it_belongs():
+    ax = axes()
+    values = [[0.1, 0.2, 0.3], [0.6, None, 0.4]]
+    plots.heat_map(ax, values, ["0", "0.1"], ["1e-4", "1e-3", "1e-2"], form=".1f")
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts[0.5, 0.5] == "0.1"
+    assert texts[2.5, 1.5] == "0.4"
+    assert texts[1.5, 1.5] == "-"
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "1e-4",
+        "1e-3",
+        "1e-2",
+    ]
+    (frame,) = ax.patches
+    assert frame.get_xy() == (0, 1)
+
+
+def test_numbers_in_a_heat_map_can_be_read_on_their_cell():
+    ax = axes()
+    values = np.linspace(0, 1, 16).reshape(4, 4)
+    plots.heat_map(ax, values, range(4), range(4), best="min")
+    (mesh,) = ax.collections
+    for text, cell in zip(
+        ax.texts, mesh.cmap(mesh.norm(values)).reshape(16, 4), strict=True
+    ):
+        inks = {"black": 0.0, "white": 1.0}
+        contrast = {
+            ink: (max(level, luminance(to_hex(cell))) + 0.05)
+            / (min(level, luminance(to_hex(cell))) + 0.05)
+            for ink, level in inks.items()
+        }
+        assert contrast[text.get_color()] >= 4.0
+    assert ax.patches[0].get_xy() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: plots.render(draw, size=(0.0, 1.0)), "two positive lengths"),
+        (lambda: plots.curves(axes(), {}), "at least one series"),
+        (lambda: plots.sweep(axes(), {}), "at least one series"),
+        (lambda: plots.sweep(axes(), SERIES, best="low"), "got 'low'"),
+        (lambda: plots.heat_map(axes(), [[1]], [1], [1, 2]), r"\(1, 1\).*\(1, 2\)"),
+        (lambda: plots.heat_map(axes(), [[1]], [1], [1], best=""), "got ''"),
+    ],
+)
+def test_wrong_arguments_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

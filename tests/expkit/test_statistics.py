@@ -1,0 +1,146 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from expkit.statistics import (
+    DOES_NOT_HOLD,
+    HOLDS,
+    NOT_DECIDED,
+    decide,
+    mean_interval,
+    paired_difference,
+)
+
+
+def test_interval_of_three_values_is_the_one_of_the_textbook():
+    # Mean 2, standard deviation 1, and t(0.975, 2 degrees of freedom) = 4.302653 from
+    # the table of the t distribution: half width 4.302653 / sqrt(3).
+    mean, (low, high) = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    np.testing.assert_allclose([low, high], 2.0 + np.array([-1, 1]) * 2.484138, 1e-6)
+
+
+def test_few_pairs_agree_with_the_paired_t_test_of_scipy():
+    a, b = [0.91, 0.93, 0.95, 0.90, 0.94], [0.90, 0.93, 0.92, 0.91, 0.90]
+    mean, interval = paired_difference(a, b, confidence=0.9)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.9)
+    np.testing.assert_allclose(mean, np.mean(a) - np.mean(b))
+    np.testing.assert_allclose(interval, expected)
+
+
+def test_pairing_removes_what_the_seeds_share():
+    seed_effect = np.array([0.0, 10.0, -7.0, 3.0])
+    a, b = seed_effect + np.array([1.0, 1.1, 0.9, 1.0]), seed_effect
+    _, (low, high) = paired_difference(a, b)
+    assert 0.8 < low < high < 1.2
+    # Negative control: in another order the same numbers tell nothing.
+    _, (low, high) = paired_difference(a, b[::-1])
+    assert low < 0.0 < high
+
+
+def _bca_by_hand(values, confidence, n_resamples, seed):
+    """Efron 1987: percentiles shifted by bias (z0) and skewness (acceleration)."""
+    rng = np.random.default_rng(seed)
+    n, mean = len(values), np.mean(values)
+    draws = np.sort(rng.choice(values, (n_resamples, n)).mean(axis=1))
+    z0 = stats.norm.ppf((np.mean(draws < mean) + np.mean(draws <= mean)) / 2)
+    left_out = (np.sum(values) - values) / (n - 1)
+    away = left_out.mean() - left_out
+    acceleration = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
+    z = z0 + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    return np.quantile(draws, stats.norm.cdf(z0 + z / (1 - acceleration * z)))
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_many_values_get_the_bias_corrected_accelerated_bootstrap(confidence):
+    values = np.array([0.1, 0.2, 0.25, 0.4, 0.5, 0.9, 1.7, 3.8])
+    _, interval = mean_interval(values, confidence=confidence)
+    by_hand = _bca_by_hand(values, confidence, 200_000, seed=1)
+    np.testing.assert_allclose(interval, by_hand, rtol=0.04)
+    # Negative control: the skewed sample tells it from the symmetric interval.
+    symmetric = stats.t.interval(confidence, 7, values.mean(), stats.sem(values))
+    assert not np.allclose(interval, symmetric, rtol=0.04)
+
+
+def test_seven_values_get_student_and_eight_the_bootstrap():
+    values = np.array([0.1, 0.2, 0.25, 0.4, 0.5, 0.9, 1.7, 3.8])
+    for count, is_student in ((7, True), (8, False)):
+        sample = values[:count]
+        _, interval = mean_interval(sample)
+        student = stats.t.interval(0.95, count - 1, sample.mean(), stats.sem(sample))
+        assert np.allclose(interval, student) is is_student
+
+
+def test_bootstrap_is_the_same_every_time():
+    values = np.random.default_rng(0).normal(size=10)
+    assert mean_interval(values) == mean_interval(values)
+
+
+def test_interval_of_three_seeds_covers_and_the_percentile_bootstrap_would_not():
+    samples = np.random.default_rng(0).normal(size=(2000, 3))
+    intervals = np.array([mean_interval(sample)[1] for sample in samples])
+    covered = (intervals[:, 0] <= 0.0) & (intervals[:, 1] >= 0.0)
+    assert 0.93 <= covered.mean() <= 0.97
+    # All 27 resamples of three values, so this is the bootstrap without sampling error.
+    picks = np.stack(np.meshgrid(*[range(3)] * 3)).reshape(3, 27)
+    means = samples[:, picks].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975], axis=1)
+    assert ((low <= 0.0) & (high >= 0.0)).mean() < 0.85
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 20])
+def test_equal_differences_give_a_point(count):
+    b = np.arange(count, dtype=float)
+    assert paired_difference(b + 0.5, b) == (0.5, (0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    "values", [[], [1.0], [1.0, math.nan, 2.0], [1.0, None, 2.0], [math.inf] * 9]
+)
+def test_too_few_or_diverged_values_leave_the_interval_infinite(values):
+    assert mean_interval(values)[1] == (-np.inf, np.inf)
+
+
+def test_nearly_equal_values_give_a_finite_interval_without_a_warning():
+    _, interval = mean_interval([0.0] * 9 + [1.0])
+    assert np.isfinite(interval).all()
+    assert interval[0] <= 0.1 <= interval[1]
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
+        paired_difference([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match=r"got shape \(1, 2\)"):
+        mean_interval([[1, 2]])
+    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\), got 95"):
+        mean_interval([1, 2], confidence=95)
+    with pytest.raises(ValueError, match="needs a bound"):
+        decide((0, 1))
+    with pytest.raises(ValueError, match="at_least=2 is above at_most=1"):
+        decide((0, 1), at_least=2, at_most=1)
+    with pytest.raises(ValueError, match="wrong way round"):
+        decide((1, 0), at_least=0)
+
+
+@pytest.mark.parametrize(
+    ("interval", "region", "verdict"),
+    [
+        ((0.1, 0.2), {"at_least": 0.0}, HOLDS),
+        ((0.0, 0.2), {"at_least": 0.0}, HOLDS),
+        ((-0.1, 0.2), {"at_least": 0.0}, NOT_DECIDED),
+        ((-0.2, 0.0), {"at_least": 0.0}, NOT_DECIDED),
+        ((-0.2, -0.1), {"at_least": 0.0}, DOES_NOT_HOLD),
+        ((-0.2, -0.1), {"at_most": 0.0}, HOLDS),
+        ((0.1, 0.2), {"at_most": 0.0}, DOES_NOT_HOLD),
+        ((4.0, 9.0), {"at_least": 3.0, "at_most": 10.0}, HOLDS),
+        ((2.0, 12.0), {"at_least": 3.0, "at_most": 10.0}, NOT_DECIDED),
+        ((11.0, 12.0), {"at_least": 3.0, "at_most": 10.0}, DOES_NOT_HOLD),
+        ((1.0, np.inf), {"at_least": 0.0}, NOT_DECIDED),
+        ((-np.inf, np.inf), {"at_least": 0.0}, NOT_DECIDED),
+        ((np.nan, np.nan), {"at_most": 0.0}, NOT_DECIDED),
+    ],
+)
+def test_verdict_follows_from_interval_and_region(interval, region, verdict):
+    assert decide(interval, **region) == verdict

@@ -1,0 +1,77 @@
+"""Runs configs in smoke form, in this process; what two tests ask for runs once."""
+
+import contextlib
+import functools
+import importlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+from expkit import config as config_lib
+from expkit import jsonfile, metrics
+
+STEPS = 2
+FIELDS = ("dataset", "seed", "num_steps", "batch_size")
+TRAINING_FIELDS = ("weight_decay", "checkpoint_every")
+
+
+@functools.cache
+def _data_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="data-")
+
+
+@contextlib.contextmanager
+def own_data_folder() -> Iterator[None]:
+    """Prepares data sources in a temporary folder instead of the user's."""
+    with mock.patch.dict(os.environ, TFDS_DATA_DIR=_data_folder().name):
+        yield
+
+
+def missing_fields(config) -> list[str]:
+    """The agreed fields that a config lacks."""
+    wanted = FIELDS + (TRAINING_FIELDS if "learning_rate" in config else ())
+    return [field for field in wanted if field not in config]
+
+
+def problems(run: Callable, config, workdir: Path) -> list[str]:
+    """What is wrong with a two-step run of a config."""
+    found = [f"config has no field {name!r}" for name in missing_fields(config)]
+    try:
+        result = run(config, str(workdir))
+    except Exception as error:
+        return [*found, f"stops with {error!r}"]
+    if jsonfile.read(workdir / "config.json") != jsonfile.plain(config.to_dict()):
+        found.append("config.json is not the config")
+    rows = metrics.read(workdir / "metrics.jsonl")
+    steps = [row["step"] for row in rows]
+    if steps != list(range(1, STEPS + 1)):
+        found.append(
+            f"metrics.jsonl has the steps {steps}, not one row for each of two"
+        )
+    for row in rows:
+        loss = row.get("loss")
+        if loss is None or not math.isfinite(loss):
+            found.append(f"the loss of step {row['step']} is {loss}")
+    if not result or not all(map(math.isfinite, result.values())):
+        found.append(f"the result is {result}")
+    return found
+
+
+_problems: dict[tuple[str, str], list[str]] = {}
+
+
+def problems_of(root: Path, package: str, reference: str) -> list[str]:
+    """What is wrong with `python -m package.main --config=reference` in smoke form."""
+    path, _, arg = reference.partition(":")
+    config = config_lib.load(f"{root / path}:{arg},smoke")
+    # Two references with the same values are one run.
+    key = package, json.dumps(jsonfile.plain(config.to_dict()), sort_keys=True)
+    if key not in _problems:
+        run = importlib.import_module(f"{package}.train").run
+        with own_data_folder(), tempfile.TemporaryDirectory() as workdir:
+            _problems[key] = problems(run, config, Path(workdir))
+    return _problems[key]
