@@ -88,6 +88,7 @@ class Checkpointer:
             CheckpointError: if a checkpoint is of another structure (it names the first
                 leaf that differs), or if none is intact.
         """
+        self._manager.wait_until_finished()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             problem = _damage(self.directory / str(step))

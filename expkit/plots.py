@@ -82,9 +82,8 @@ def render(draw: Draw, size: tuple[float, float] = SIZE) -> tuple[str, str]:
 
     if min(size) <= 0:
         raise ValueError(f"size must be two positive lengths, got {size!r}.")
-    themes = ((LIGHT, "#1f2328", "#c9ced6"), (DARK, "#e6e8eb", "#444b55"))
     pages = []
-    for theme in themes:
+    for theme in (LIGHT, "#1f2328", "#c9ced6"), (DARK, "#e6e8eb", "#444b55"):
         with mpl.rc_context():
             mpl.rcdefaults()  # not what the reader's own matplotlibrc says
             mpl.rcParams.update(_style(*theme))

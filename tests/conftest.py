@@ -25,6 +25,14 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", rf"error:::{package}(\.|$)")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def prepared_data(tmp_path_factory):
+    """Prepares data sets in a folder of this run, not in the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("prepared")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository_root(pytestconfig):
     """The checkout the tests run in."""

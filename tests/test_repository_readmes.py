@@ -133,6 +133,17 @@ def main_arguments(package: str) -> dict:
     return {"run": run, **main.call_args.kwargs}
 
 
+def main_problems(root: Path, package: str) -> Iterator[str]:
+    """What is wrong with what `main.py` tells the command line."""
+    arguments = main_arguments(package)
+    if arguments["run"].__module__ != f"{package}.train":
+        yield f"{package}.main runs {arguments['run'].__module__}"
+    if arguments["name"] != f"{package}.main":
+        yield f"{package}.main calls itself {arguments['name']}"
+    if not (root / arguments["default_config"]).is_file():
+        yield f"{package}.main has no default config {arguments['default_config']}"
+
+
 def execute(source: str) -> None:
     """Runs the Python blocks of a text in one namespace, in order."""
     namespace = {"__name__": "__main__"}
@@ -140,18 +151,28 @@ def execute(source: str) -> None:
         exec(compile(code, f"<python block {number}>", "exec"), namespace)
 
 
-def test_commands_work_as_printed(repository_root, monkeypatch):
-    monkeypatch.chdir(repository_root)
-    found, num_commands = [], 0
-    for file in checkout.files(repository_root):
+def documented_commands(root: Path) -> dict[str, list[str]]:
+    """The different commands in the Markdown files, by the first place they have."""
+    found = {}
+    for file in checkout.files(root):
         if file.suffix == ".md":
-            text = (repository_root / file).read_text(encoding="utf-8")
-            for words in (w for b in blocks(text, *SHELLS) for w in commands(b)):
-                num_commands += 1
-                for problem in problems(repository_root, words):
-                    found.append(f"{file}: {shlex.join(words)}: {problem}")
-    assert found == []
-    assert num_commands > 0
+            text = (root / file).read_text(encoding="utf-8")
+            listed = [w for block in blocks(text, *SHELLS) for w in commands(block)]
+            for number, words in enumerate(listed, start=1):
+                if words not in found.values():
+                    found[f"{file}-{number}"] = words
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    if "words" in metafunc.fixturenames:
+        found = documented_commands(metafunc.config.rootpath)
+        metafunc.parametrize("words", found.values(), ids=found.keys())
+
+
+def test_command_works_as_printed(repository_root, words, monkeypatch):
+    monkeypatch.chdir(repository_root)
+    assert problems(repository_root, words) == [], shlex.join(words)
 
 
 def test_python_blocks_of_readmes_run(repository_root, tmp_path, monkeypatch):
@@ -163,11 +184,8 @@ def test_python_blocks_of_readmes_run(repository_root, tmp_path, monkeypatch):
 
 
 def test_mains_hand_over_to_their_train_module(repository_root):
-    for paper in checkout.paper_packages(repository_root):
-        arguments = main_arguments(paper)
-        assert arguments["run"].__module__ == f"{paper}.train"
-        assert arguments["name"] == f"{paper}.main"
-        assert (repository_root / arguments["default_config"]).is_file()
+    papers = checkout.paper_packages(repository_root)
+    assert [p for paper in papers for p in main_problems(repository_root, paper)] == []
 
 
 def test_blocks_and_commands_are_extracted():
@@ -237,3 +255,28 @@ def test_a_broken_python_block_is_found():
     execute("```python\nx = 1\n```\n```python\nassert x == 1\n```")
     with pytest.raises(NameError):
         execute("```python\ny\n```")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("", "", None),
+        ("train.run", "train.other", "planted.main runs json"),
+        ("'planted.main'", "'lion.main'", "planted.main calls itself lion.main"),
+        ("c.py", "d.py", "planted.main has no default config d.py"),
+    ],
+)
+def test_a_wrong_main_is_found(tmp_path, monkeypatch, old, new, problem):
+    call = "app.main(train.run, name='planted.main', default_config='c.py')"
+    main = f"from expkit import app\nfrom planted import train\n{call}\n"
+    tree = {
+        "planted/train.py": "from json import dump as other\ndef run(): ...",
+        "c.py": "",
+    }
+    checkout.plant(tmp_path, tree | {"planted/main.py": main.replace(old, new)})
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("planted", "planted.train"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = list(main_problems(tmp_path, "planted"))
+    assert len(found) == bool(problem)
+    assert (problem or "") in " ".join(found)

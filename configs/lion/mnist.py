@@ -43,8 +43,10 @@ def get_config(arg=""):
     config.mesh = "data"  # all devices, or data:N
     smoke = {
         "dataset": "synthetic:28x28x1:10",
+        "data_dir": "",
         "train_split": "train",
         "validation_split": "validation",
+        "test_split": "test",
         "num_steps": 2,
         "hidden": (8,),
         "width": 8,

@@ -8,7 +8,7 @@ import pytest
 from expkit import config as config_lib
 from expkit.config import ConfigError
 
-CONFIG_FILE = '''
+CONFIG_FILE = """
 import ml_collections
 
 from expkit import config as config_lib
@@ -26,7 +26,7 @@ def get_config(arg=""):
     config.log_every = 10
     config.mesh = "data"
     return config_lib.apply(config, arg, smoke={"num_steps": 2, "hidden": (8,)})
-'''
+"""
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -111,10 +112,7 @@ def test_a_run_leaves_report_claims_and_environment(run, checkout):
     assert lines[0].startswith("[1/3] demo train: trained")
     assert lines[1].startswith("[2/3] demo identities: 2 does not hold")
     assert ", about " in lines[1]
-    assert lines[-2:] == [
-        "demo: 1 holds, 2 does not hold",
-        "report: out/report.html",
-    ]
+    assert lines[-2:] == ["demo: 1 holds, 2 does not hold", "report: out/report.html"]
 
 
 def test_commands_in_the_results_repeat_them(run, checkout):
@@ -286,6 +284,8 @@ def test_a_signal_leaves_a_report_and_a_rerun_goes_on(run, checkout, signum, cod
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_bar_is_shown_on_a_terminal_only(checkout, is_terminal):
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    os.set_blocking(leader, False)
     command = [sys.executable, "-m", "expkit.reproduce"]
     stderr = follower if is_terminal else subprocess.PIPE
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True)

@@ -1,0 +1,101 @@
+"""A sweep trains the runs that the training loop trains, and finds known minima."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from expkit import loop, sweep
+from expkit.data import Batches
+
+NUM_STEPS = 20
+
+
+def make_problem():
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(50, 3)).astype(np.float32)}
+    arrays["y"] = arrays["x"] @ np.array([1.0, -2.0, 3.0], np.float32)
+
+    def init(key):
+        return jax.random.normal(key, (3,))
+
+    def loss_fn(params, batch, key):
+        noise = jax.random.normal(key, batch["y"].shape)  # so that keys matter
+        return jnp.square(batch["x"] @ params - batch["y"] + 0.1 * noise).mean(), {}
+
+    return arrays, init, loss_fn
+
+
+def test_a_compiled_run_is_the_run_of_the_loop(tmp_path):
+    arrays, init, loss_fn = make_problem()
+    train = sweep.compile_training(loss_fn, init, optax.sgd)
+    rows = sweep.batch_rows(50, 8, NUM_STEPS, seed=3)
+    key = jax.random.key(1)
+    params, losses = train({"learning_rate": 0.05}, key, arrays, rows)
+
+    init_key, run_key = jax.random.split(key)
+    optimizer = optax.sgd(0.05)
+    state = loop.fit(
+        loop.make_step(loss_fn, optimizer),
+        loop.init_state(init(init_key), optimizer, run_key),
+        Batches(arrays, 8, seed=3, remainder="wrap"),
+        num_steps=NUM_STEPS,
+        workdir=tmp_path,
+    )
+    np.testing.assert_allclose(params, state.params, rtol=1e-5)
+    assert losses.shape == (NUM_STEPS,)
+    other, _ = train({"learning_rate": 0.05}, jax.random.key(2), arrays, rows)
+    assert np.abs(other - params).max() > 1e-3  # the control
+
+
+def test_a_grid_compiles_once():
+    arrays, init, loss_fn = make_problem()
+    traces = []
+
+    def make_optimizer(**settings):
+        traces.append(settings)
+        return optax.sgd(**settings)
+
+    train = sweep.compile_training(loss_fn, init, make_optimizer)
+    for seed, rate in enumerate((0.01, 0.1, 0.2)):
+        rows = sweep.batch_rows(50, 8, NUM_STEPS, seed)
+        train({"learning_rate": rate}, jax.random.key(seed), arrays, rows)
+    assert len(traces) == 1
+
+
+def test_batch_rows_visit_every_row_once_an_epoch():
+    rows = sweep.batch_rows(num_rows=12, batch_size=4, num_steps=6, seed=0)
+    np.testing.assert_array_equal(np.sort(rows[:3].ravel()), np.arange(12))
+    np.testing.assert_array_equal(np.sort(rows[3:].ravel()), np.arange(12))
+    assert (rows[:3] != rows[3:]).any()
+
+
+def test_a_grid_has_one_axis_a_setting():
+    figures = sweep.over_grid(
+        lambda a, b, seed: {"sum": a + b, "seed": seed}, [1.0, 2.0], [10.0], seed=7
+    )
+    np.testing.assert_array_equal(figures["sum"], [[11.0], [12.0]])
+    np.testing.assert_array_equal(figures["seed"], [[7], [7]])
+
+
+def test_the_lowest_mean_is_chosen_and_a_diverged_seed_counts_as_infinite():
+    losses = np.array([[[1.0, 0.1], [0.5, 3.0]], [[1.0, np.nan], [0.6, 3.0]]])
+    assert sweep.lowest(losses) == (1, 0)
+    assert sweep.lowest(np.full((2, 3), np.nan)) == (0,)
+
+
+@pytest.mark.parametrize("center", [2e-3, 5e-3, 1.3e-2])
+def test_the_minimum_of_a_parabola_in_logarithms_is_found_between_grid_points(center):
+    x = 1e-3 * 2.0 ** np.arange(6)
+    losses = 0.3 * np.exp(0.5 * np.log(x / center) ** 2)
+    np.testing.assert_allclose(sweep.refined_minimum(x, losses), center, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lowest"),
+    [([1.0, 2.0, 3.0], 0), ([3.0, 2.0, 1.0], 2), ([np.nan, 2.0, 3.0], 1)],
+)
+def test_a_minimum_without_two_finite_neighbours_is_the_grid_point(losses, lowest):
+    x = np.array([0.1, 0.2, 0.4])
+    assert sweep.refined_minimum(x, np.array(losses)) == x[lowest]
