@@ -123,10 +123,12 @@ def make_optimizer(
         ValueError: for an unknown optimizer or a value out of range.
     """
     make = config_lib.choose("optimizer", config.optimizer, OPTIMIZERS)
-    if not config.learning_rate >= 0:
-        raise ValueError(
-            f"learning_rate must be at least 0, got {config.learning_rate!r}."
-        )
+    for name in ("learning_rate", "weight_decay"):
+        if not config[name] >= 0:
+            raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
+    for name in ("b1", "b2", "adamw_b2", "momentum", "warmup_fraction"):
+        if not 0 <= config[name] < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {config[name]!r}.")
     peak = config.learning_rate if learning_rate is None else learning_rate
     decay = config.weight_decay if weight_decay is None else weight_decay
     shape = optax.warmup_cosine_decay_schedule(

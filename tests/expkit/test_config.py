@@ -157,17 +157,21 @@ def test_a_missing_file_is_named_with_what_lies_beside_it(path, tmp_path):
         ("import no_such_module", "no_such_module"),
         ("def get_config(): pass", "TypeError"),
         ("def get_config(arg=''): return {}[arg]", "KeyError"),
-        (
-            "from expkit.config import ConfigError\n"
-            "def get_config(arg=''): raise ConfigError('only even seeds')",
-            "only even seeds",
-        ),
     ],
 )
 def test_a_file_that_cannot_be_used_costs_one_line(tmp_path, source, expected):
     file = tmp_path / "broken.py"
     file.write_text(source)
     assert expected in message_of(config_lib.load, str(file))
+
+
+def test_what_a_config_says_about_its_argument_is_passed_on(tmp_path):
+    file = tmp_path / "picky.py"
+    file.write_text(
+        "from expkit.config import ConfigError\n"
+        "def get_config(arg=''): raise ConfigError(f'{arg} is no depth')"
+    )
+    assert message_of(config_lib.load, f"{file}:deep") == "deep is no depth"
 
 
 @pytest.mark.parametrize(

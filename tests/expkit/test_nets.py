@@ -1,5 +1,7 @@
 """Networks: shapes, sizes, a forward pass in numpy, dropout, and purity."""
 
+import functools
+import itertools
 import math
 
 import jax
@@ -15,7 +17,7 @@ NETS = {
     "linear": lambda **options: nets.mlp(IMAGE, (), 5, **options),
     "cnn": lambda **options: nets.cnn(IMAGE, (4, 8), 5, **options),
     "vit": lambda **options: nets.vit(
-        IMAGE, 5, patch_size=2, width=8, depth=2, num_heads=2, **options
+        IMAGE, 5, patch_size=2, width=8, depth=1, num_heads=2, **options
     ),
 }
 every_net = pytest.mark.parametrize("name", NETS)
@@ -27,6 +29,18 @@ def images():
     return jax.random.normal(jax.random.key(9), (3, *IMAGE))
 
 
+@functools.cache
+def compiled(name):
+    """The two functions of a network, jitted once for all tests."""
+    net = NETS[name]()
+    return nets.Net(jax.jit(net.init), jax.jit(net.apply))
+
+
+@functools.cache
+def initial(name, seed=0):
+    return compiled(name).init(jax.random.key(seed))
+
+
 def leaf_types(tree):
     if isinstance(tree, dict):
         return set().union(*map(leaf_types, tree.values()))
@@ -35,20 +49,20 @@ def leaf_types(tree):
 
 @every_net
 def test_outputs_are_batch_by_outputs_and_params_are_plain_dicts(name, images):
-    net = NETS[name]()
-    params = net.init(jax.random.key(0))
+    params = initial(name)
     assert type(params) is dict
     assert all(issubclass(kind, jax.Array) for kind in leaf_types(params))
-    out = net.apply(params, images)
+    out = compiled(name).apply(params, images)
     assert out.shape == (3, 5)
     assert out.dtype == jnp.float32
-    np.testing.assert_allclose(net.apply(params, images[1:2]), out[1:2], atol=1e-5)
+    alone = compiled(name).apply(params, images[:1])
+    np.testing.assert_allclose(alone, out[:1], atol=1e-5)
 
 
 @every_net
 def test_jit_is_eager_and_repeats_itself(name, images):
     net = NETS[name](**({} if name == "linear" else {"dropout": 0.3}))
-    params = net.init(jax.random.key(0))
+    params = initial(name)
     for key in (None, jax.random.key(1)):
         eager = net.apply(params, images, key)
         np.testing.assert_array_equal(net.apply(params, images, key), eager)
@@ -60,18 +74,17 @@ def test_jit_is_eager_and_repeats_itself(name, images):
 def test_applying_leaves_the_params_alone_and_init_depends_on_the_key_alone(
     name, images
 ):
-    net = NETS[name]()
-    first, again, other = (net.init(jax.random.key(seed)) for seed in (0, 0, 1))
-    net.apply(first, images)
+    init, apply = compiled(name)
+    first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
+    NETS[name]().apply(first, images)
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.allclose(net.apply(first, images), net.apply(other, images))
+    assert not np.allclose(apply(first, images), apply(other, images))
 
 
 @every_net
 def test_gradients_have_the_structure_of_params_and_reach_every_leaf(name, images):
-    net = NETS[name]()
-    params = net.init(jax.random.key(0))
-    grads = jax.grad(lambda p: jnp.sum(net.apply(p, images) ** 2))(params)
+    net, params = NETS[name](), initial(name)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(net.apply(p, images) ** 2)))(params)
     assert jax.tree.structure(grads) == jax.tree.structure(params)
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
@@ -82,24 +95,24 @@ def test_gradients_have_the_structure_of_params_and_reach_every_leaf(name, image
 
 @every_net
 def test_vmap_over_params_is_the_loop(name, images):
-    net = NETS[name]()
+    params = [initial(name, seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    together = jax.jit(jax.vmap(NETS[name]().apply, in_axes=(0, None)))
+    for one, out in zip(params, together(stacked, images), strict=True):
+        alone = compiled(name).apply(one, images)
+        np.testing.assert_allclose(out, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_vmap_of_init_is_the_loop():
     keys = jax.random.split(jax.random.key(0), 3)
-    stacked = jax.vmap(net.init)(keys)
-    outputs = jax.vmap(net.apply, in_axes=(0, None))(stacked, images)
+    stacked = jax.jit(jax.vmap(NETS["linear"]().init))(keys)
     for i, key in enumerate(keys):
-        params = net.init(key)
-        jax.tree.map(
-            lambda s, p, i=i: np.testing.assert_allclose(s[i], p, rtol=1e-6, atol=1e-7),
-            stacked,
-            params,
-        )
-        np.testing.assert_allclose(
-            outputs[i], net.apply(params, images), rtol=1e-5, atol=1e-5
-        )
+        expected = compiled("linear").init(key)["out"]["kernel"]
+        np.testing.assert_allclose(stacked["out"]["kernel"][i], expected, rtol=1e-6)
 
 
 def mlp_size(*widths, bias=1):
-    return sum((n + bias) * m for n, m in zip(widths[:-1], widths[1:], strict=True))
+    return sum((n + bias) * m for n, m in itertools.pairwise(widths))
 
 
 def vit_size(*, patch_values, num_patches, width, depth, num_outputs):
@@ -128,7 +141,7 @@ def vit_size(*, patch_values, num_patches, width, depth, num_outputs):
     ],
 )
 def test_the_number_of_parameters_is_the_closed_formula(net, expected):
-    params = net.init(jax.random.key(0))
+    params = jax.eval_shape(net.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
@@ -144,8 +157,8 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("activation", sorted(nets.ACTIVATIONS))
 def test_an_mlp_is_the_forward_pass_written_in_numpy(activation, images):
     net = nets.mlp(IMAGE, (16, 12), 5, activation=activation)
-    params = net.init(jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.1, params)  # biases start at 0
+    params = jax.tree.map(lambda p: p + 0.1, initial("mlp"))  # biases start at 0
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
     h = np.asarray(images, np.float64).reshape(3, -1)
     for layer in (params["hidden"][0], params["hidden"][1]):
         h = ACTIVATIONS[activation](h @ layer["kernel"] + layer["bias"])
@@ -155,14 +168,12 @@ def test_an_mlp_is_the_forward_pass_written_in_numpy(activation, images):
 
 @every_net_with_dropout
 def test_dropout_acts_with_a_key_only_and_differs_between_keys(name, images):
-    net, plain = NETS[name](dropout=0.5), NETS[name]()
-    params = net.init(jax.random.key(0))
-    without = net.apply(params, images)
-    np.testing.assert_array_equal(plain.apply(params, images), without)
-    np.testing.assert_array_equal(
-        plain.apply(params, images, jax.random.key(1)), without
-    )
-    drawn = [net.apply(params, images, jax.random.key(seed)) for seed in (1, 2)]
+    apply, plain = jax.jit(NETS[name](dropout=0.5).apply), compiled(name).apply
+    params, keys = initial(name), jax.random.split(jax.random.key(1))
+    without = apply(params, images)
+    np.testing.assert_array_equal(plain(params, images), without)
+    np.testing.assert_array_equal(plain(params, images, keys[0]), without)
+    drawn = [apply(params, images, key) for key in keys]
     assert not np.allclose(drawn[0], without)
     assert not np.allclose(drawn[0], drawn[1])
 
@@ -173,7 +184,7 @@ def test_dropout_keeps_the_mean(rate, images):
     net = nets.mlp(IMAGE, (16,), 5, dropout=rate)
     params = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4000)
-    draws = jax.vmap(net.apply, in_axes=(None, None, 0))(params, images, keys)
+    draws = jax.jit(jax.vmap(net.apply, (None, None, 0)))(params, images, keys)
     bound = 4 * draws.std(axis=0) / math.sqrt(len(keys))
     gap = jnp.abs(draws.mean(axis=0) - net.apply(params, images))
     assert np.all(gap < bound)
@@ -191,13 +202,12 @@ def swap_patches(images):
 
 
 def test_a_vit_knows_the_order_of_patches_through_its_positions_alone(images):
-    net = NETS["vit"]()
-    params = net.init(jax.random.key(0))
+    apply, params = compiled("vit").apply, dict(initial("vit"))
     params["positions"] = jax.random.normal(jax.random.key(3), (12, 8))
-    before, after = (net.apply(params, x) for x in (images, swap_patches(images)))
+    before, after = (apply(params, x) for x in (images, swap_patches(images)))
     assert not np.allclose(before, after, atol=1e-3)
     params["positions"] = jnp.zeros_like(params["positions"])
-    before, after = (net.apply(params, x) for x in (images, swap_patches(images)))
+    before, after = (apply(params, x) for x in (images, swap_patches(images)))
     np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-5)
 
 

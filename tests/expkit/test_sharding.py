@@ -131,9 +131,9 @@ def test_one_device_and_eight_give_the_same_first_losses(tmp_path, repository_ro
     )
     flags = {"1": "", "8": "--xla_force_host_platform_device_count=8"}
     for count, xla_flags in flags.items():
+        command = [sys.executable, "-m", "lion.main", f"--config={config}"]
         subprocess.run(
-            [sys.executable, "-m", "lion.main", f"--config={config}"]
-            + [f"--workdir={tmp_path / count}"],
+            [*command, f"--workdir={tmp_path / count}"],
             cwd=repository_root,
             env=os.environ | {"XLA_FLAGS": xla_flags},
             check=True,
