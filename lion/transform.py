@@ -27,13 +27,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lion import momentum
+
 
 class ScaleByLionState(NamedTuple):
     """State of `scale_by_lion`, with the fields of `optax.ScaleByLionState`.
 
     Attributes:
         count: number of updates done, int32 scalar.
-        mu: momentum :math:`m_t`, shaped like the parameters.
+        mu: momentum :math:`m_t`, shaped like the parameters; with `mu_dtype="int8"` an
+            `Int8Momentum` for every leaf.
     """
 
     count: jax.Array
@@ -44,6 +47,9 @@ def scale_by_lion(
     b1: jax.Array | float = 0.9,
     b2: jax.Array | float = 0.99,
     mu_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    in_place: bool = False,
+    cautious: bool = False,
 ) -> optax.GradientTransformation:
     r"""Replaces each gradient by the sign of Lion's interpolation.
 
@@ -51,40 +57,76 @@ def scale_by_lion(
               m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t.
 
     A gradient that is 0 from the start gives an update of 0. Multiplying all gradients
-    by a positive constant changes no update. A NaN stays in the momentum for ever: put
-    `optax.apply_if_finite` around the whole optimizer.
+    by a positive constant changes no update, so clipping by the global norm changes
+    only how much each step's gradient weighs in the momentum. A NaN or infinity stays
+    in the momentum for ever: put `optax.apply_if_finite` around the whole optimizer.
 
     Args:
         b1: :math:`\beta_1` in [0, 1], weight of the momentum in the direction.
-        b2: :math:`\beta_2` in [0, 1), decay rate of the momentum.
-        mu_dtype: dtype of the momentum; None keeps that of the parameters.
+        b2: :math:`\beta_2` in [0, 1), decay rate of the momentum; above 0 when
+            `in_place`.
+        mu_dtype: dtype of the momentum; None keeps that of the parameters. `"int8"`
+            stores it in 8 bits a parameter and a float32 scale for every 256; a leaf of
+            the state is then an `Int8Momentum`.
+        in_place: computes the direction from the *new* momentum,
+            :math:`\frac{\beta_1}{\beta_2} m_t + \left(1 - \beta_1 -
+            \frac{\beta_1}{\beta_2} (1-\beta_2)\right) g_t`, the same number in exact
+            arithmetic. With donated parameters and state the compiled step then copies
+            nothing; otherwise XLA saves every old momentum first. A sign may differ
+            where the two terms cancel to rounding error, more often the fewer bits the
+            momentum has.
+        cautious: zeroes the coordinates whose direction disagrees in sign with the
+            gradient, and multiplies the others by :math:`n / (k + 1)`, where :math:`k`
+            of the tensor's :math:`n` coordinates agree.
 
     Returns:
         A `GradientTransformation`. It does not apply a learning rate or flip the sign;
-        its updates are -1, 0 or 1 in the wider of the gradient's and momentum's dtype.
+        its updates are -1, 0 or 1 (before the factor of `cautious`) in the wider of the
+        gradient's and momentum's dtype, or the gradient's for 8-bit momentum.
 
     Raises:
         ValueError: if `b1` or `b2` is a Python number out of range.
 
     References:
         Chen et al., *Symbolic Discovery of Optimization Algorithms*, 2023, Algorithm 2.
-        https://arxiv.org/abs/2302.06675
+        https://arxiv.org/abs/2302.06675; `cautious`: Liang et al., *Cautious
+        Optimizers: Improving Training with One Line of Code*, 2024, Algorithm 1.
+        https://arxiv.org/abs/2411.16085
     """
     _require("b1", b1, "in [0, 1]", lambda x: 0 <= x <= 1)
     _require("b2", b2, "in [0, 1)", lambda x: 0 <= x < 1)
+    if in_place:
+        _require("b2", b2, "above 0 when in_place", lambda x: x > 0)
+    is_int8 = momentum.is_int8(mu_dtype)
 
     def init(params):
-        mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+        if is_int8:
+            mu = jax.tree.map(lambda p: momentum.compress(jnp.zeros_like(p)), params)
+        else:
+            mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
         return ScaleByLionState(count=jnp.zeros([], jnp.int32), mu=mu)
+
+    def direction(g, old, new):
+        if in_place:
+            ratio = b1 / b2
+            c = ratio * new + ((1.0 - b1) - ratio * (1.0 - b2)) * g
+        else:
+            c = (1.0 - b1) * g + b1 * old
+        sign = jnp.sign(c)
+        if is_int8:  # computed in float32, which says nothing about the parameters
+            sign = sign.astype(g.dtype)
+        return _only_agreeing(sign, g) if cautious else sign
 
     def update(updates, state, params=None):
         del params
-        directions = jax.tree.map(
-            lambda g, m: jnp.sign((1.0 - b1) * g + b1 * m), updates, state.mu
+        old = state.mu
+        if is_int8:
+            old = jax.tree.map(lambda _, m: momentum.expand(m), updates, old)
+        new = jax.tree.map(
+            lambda g, m: ((1 - b2) * g + b2 * m).astype(m.dtype), updates, old
         )
-        mu = jax.tree.map(
-            lambda g, m: ((1 - b2) * g + b2 * m).astype(m.dtype), updates, state.mu
-        )
+        directions = jax.tree.map(direction, updates, old, new)
+        mu = jax.tree.map(momentum.compress, new) if is_int8 else new
         count = jnp.asarray(optax.safe_increment(state.count))
         return directions, ScaleByLionState(count=count, mu=mu)
 
@@ -98,6 +140,9 @@ def lion(
     mu_dtype: jax.typing.DTypeLike | None = None,
     weight_decay: jax.Array | float = 1e-3,
     mask: Any | Callable[[optax.Params], Any] | None = None,
+    *,
+    in_place: bool = False,
+    cautious: bool = False,
 ) -> optax.GradientTransformation:
     r"""Lion with decoupled weight decay; a drop-in for `optax.lion`.
 
@@ -113,11 +158,15 @@ def lion(
         learning_rate: :math:`\eta`, a number or a schedule of the step.
         b1: :math:`\beta_1` in [0, 1], weight of the momentum in the direction.
         b2: :math:`\beta_2` in [0, 1), decay rate of the momentum.
-        mu_dtype: dtype of the momentum; None keeps that of the parameters.
+        mu_dtype: dtype of the momentum; None keeps that of the parameters, `"int8"`
+            stores it in 8 bits.
         weight_decay: :math:`\lambda`, at least 0; it is multiplied by the learning rate
             and does not pass through the sign. The paper's default is 0.
         mask: pytree of bools like the parameters (or a prefix of it), or a function of
             the parameters giving one: where False, weights do not decay.
+        in_place: makes a donated step copy nothing; see `scale_by_lion`.
+        cautious: moves only where direction and gradient agree in sign; see
+            `scale_by_lion`.
 
     Returns:
         A `GradientTransformation`; `update` needs the parameters.
@@ -133,10 +182,17 @@ def lion(
         _require("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
     _require("weight_decay", weight_decay, "at least 0", lambda x: x >= 0)
     return optax.chain(
-        scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype),
+        scale_by_lion(b1, b2, mu_dtype, in_place=in_place, cautious=cautious),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
+    agrees = direction * gradient > 0
+    scale = direction.size / (jnp.sum(agrees) + 1)
+    return direction * (agrees * scale).astype(direction.dtype)
 
 
 def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:

@@ -1,0 +1,137 @@
+"""The 8-bit momentum: error bound, edge blocks, size, and what it does to the signs."""
+
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lion
+from expkit.checkpoint import Checkpointer
+from lion import momentum
+
+
+@hypothesis.settings(derandomize=True, deadline=None, max_examples=25)
+@hypothesis.given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(max_dims=3, max_side=40),
+        elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False),
+    )
+)
+def test_error_is_that_of_half_a_level(x):
+    stored = momentum.compress(jnp.asarray(x))
+    error = np.abs(np.float64(momentum.expand(stored)) - x).ravel()
+    scale = np.repeat(np.float64(stored.scales), momentum.BLOCK_SIZE)[: x.size]
+    # x = s r^2 with r known to half of 1/127: |dx| <= s (2 r h + h^2).
+    half = 0.5 / momentum.MAX_CODE
+    r = np.sqrt(np.abs(x.ravel()) / np.where(scale == 0, 1, scale))
+    assert (error <= scale * (2 * r * half + half**2) * (1 + 1e-4) + 1e-30).all()
+
+
+def test_codes_come_back_as_themselves():
+    codes = jnp.arange(-127, 128, dtype=jnp.int8)
+    stored = momentum.Int8Momentum(codes, jnp.array([3.0]))
+    again = momentum.compress(momentum.expand(stored))
+    np.testing.assert_array_equal(again.codes, codes)
+    np.testing.assert_allclose(again.scales, [3.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (256,), (257,), (5, 100), (0, 4)])
+@pytest.mark.parametrize("value", [0.0, 1.5, -2.0])
+def test_constant_blocks_are_exact_and_finite(shape, value):
+    x = jnp.full(shape, value)
+    stored = momentum.compress(x)
+    assert stored.codes.shape == shape
+    assert stored.scales.shape == (-(-x.size // 256),)
+    np.testing.assert_array_equal(momentum.expand(stored), x)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_visible_and_in_its_block(bad):
+    values = momentum.expand(momentum.compress(jnp.ones(512).at[3].set(bad)))
+    assert np.isnan(values[:256]).all()
+    np.testing.assert_array_equal(values[256:], 1.0)
+
+
+def test_subnormal_scales_do_not_divide_by_zero():
+    tiny = jnp.full((4,), np.finfo(np.float32).tiny)
+    assert np.isfinite(momentum.expand(momentum.compress(tiny))).all()
+
+
+def test_state_takes_a_quarter_of_float32():
+    params = {"w": jnp.zeros((784, 256)), "b": jnp.zeros(256)}
+    state = lion.lion(1e-4, mu_dtype="int8").init(params)[0]
+    size = sum(x.nbytes for x in jax.tree.leaves(state.mu))
+    assert size <= 0.27 * sum(p.nbytes for p in jax.tree.leaves(params))
+
+
+def linear_compress(x):
+    blocks = x.reshape(-1, momentum.BLOCK_SIZE)
+    scales = jnp.abs(blocks).max(axis=-1)
+    safe = jnp.where(scales == 0, 1, scales)[:, None]
+    return jnp.round(127 * blocks / safe).astype(jnp.int8), scales
+
+
+def linear_expand(stored):
+    codes, scales = stored
+    return (codes * (scales / 127)[:, None]).reshape(-1)
+
+
+def sign_agreement(compress, expand):
+    """Mean over steps and entries, gradient scales over three decades in a block."""
+    num_blocks, num_steps, b1, b2 = 40, 200, 0.9, 0.99
+    size = num_blocks * momentum.BLOCK_SIZE
+    key_scale, key_mean, key_noise = jax.random.split(jax.random.key(0), 3)
+    scales = 10.0 ** jax.random.uniform(key_scale, (size,), minval=-3.0, maxval=0.0)
+    means = 0.3 * jax.random.normal(key_mean, (size,))
+
+    def step(carry, key):
+        exact, stored = carry
+        g = scales * (means + jax.random.normal(key, (size,)))
+        m = expand(stored)
+        directions = [jnp.sign(b1 * m + (1 - b1) * g) for m in (exact, m)]
+        carry = b2 * exact + (1 - b2) * g, compress(b2 * m + (1 - b2) * g)
+        return carry, jnp.mean(directions[0] == directions[1])
+
+    start = jnp.zeros(size), compress(jnp.zeros(size))
+    keys = jax.random.split(key_noise, num_steps)
+    return float(jax.lax.scan(step, start, keys)[1].mean())
+
+
+def test_signs_agree_with_float32_momentum_and_linear_levels_do_not():
+    assert sign_agreement(momentum.compress, momentum.expand) >= 0.93
+    assert sign_agreement(linear_compress, linear_expand) < 0.90
+
+
+def test_state_survives_a_checkpoint(tmp_path):
+    params = {"w": jnp.ones((20, 30))}
+    tx = lion.lion(1e-3, mu_dtype="int8")
+    _, state = tx.update({"w": jnp.ones((20, 30))}, tx.init(params), params)
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    with Checkpointer(tmp_path) as checkpoints:
+        restored = checkpoints.restore(tx.init(params))
+    assert isinstance(restored[0].mu["w"], lion.Int8Momentum)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_eight_bits_train_like_float32_on_a_quadratic():
+    def final_loss(mu_dtype):
+        tx = lion.lion(optax.cosine_decay_schedule(0.03, 300), mu_dtype=mu_dtype)
+        target = jnp.linspace(-1.0, 1.0, 500)
+
+        def step(carry, _):
+            params, state = carry
+            grads = jax.grad(lambda p: jnp.sum((p - target) ** 2))(params)
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        params = jnp.zeros(500)
+        (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), length=300)
+        return float(jnp.sum((params - target) ** 2))
+
+    assert final_loss("int8") <= 1e-3 * float(jnp.sum(jnp.linspace(-1, 1, 500) ** 2))

@@ -1,0 +1,179 @@
+"""In-place, cautious and low-precision Lion, and what happens at the edges."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lion
+from expkit import testing
+
+VARIANTS = {
+    "in_place": {"in_place": True},
+    "cautious": {"cautious": True},
+    "in_place cautious": {"in_place": True, "cautious": True},
+    "int8": {"mu_dtype": "int8"},
+    "int8 in_place cautious": {"mu_dtype": "int8", "in_place": True, "cautious": True},
+    # Eager code rounds to bfloat16 after every operation, compiled code once.
+    "bfloat16": {"mu_dtype": "bfloat16"},
+    "bfloat16 in_place": {"mu_dtype": "bfloat16", "in_place": True},
+}
+
+
+def suite(make, hyperparameters, name):
+    loose = {"rtol": 1e-2, "atol": 1e-3} if "bfloat16" in name else {}
+    checks = testing.transformation_checks(
+        make,
+        hyperparameters=hyperparameters,
+        optimizer=True,
+        learning_rate=0.03,
+        **loose,
+    )
+    return [pytest.param(check, id=f"{name}-{check.name}") for check in checks]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        check
+        for name, options in VARIANTS.items()
+        for check in suite(
+            functools.partial(lion.lion, **options),
+            {"learning_rate": 1e-2, "weight_decay": 1.0},
+            name,
+        )
+    ],
+)
+def test_variants_pass_the_conformance_suite(check):
+    check()
+
+
+def compile_donated(tx, params):
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    grads = jax.tree.map(jnp.ones_like, params)
+    return step.lower(params, tx.init(params), grads).compile()
+
+
+def copies_and_temp(tx):
+    params = {f"w{i}": jnp.ones((64, 128)) for i in range(10)}
+    compiled = compile_donated(tx, params)
+    copies = len(re.findall(r"\bcopy(?:-start)?\(", compiled.as_text()))
+    temp = compiled.memory_analysis().temp_size_in_bytes
+    return copies, temp / sum(p.nbytes for p in params.values())
+
+
+def test_a_donated_step_in_place_copies_nothing():
+    copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True))
+    assert copies == 0
+    assert temp <= 0.01
+
+
+def test_a_cautious_donated_step_in_place_copies_nothing_but_keeps_the_signs():
+    # The factor is known only after a pass over the whole tensor.
+    copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True, cautious=True))
+    assert copies == 0
+    assert temp <= 1.01
+
+
+def test_a_donated_step_of_optax_lion_copies_every_momentum():
+    copies, temp = copies_and_temp(optax.lion(1e-4))
+    assert copies == 10
+    assert temp >= 0.99
+
+
+def directions(tx, grads):
+    def step(state, g):
+        updates, state = tx.update(g, state)
+        return state, updates
+
+    start = tx.init(jax.tree.map(lambda g: g[0], grads))
+    return jax.jit(lambda g: jax.lax.scan(step, start, g)[1])(grads)
+
+
+def noisy_gradients(num_steps=50, size=40_000):
+    key_mean, key_noise = jax.random.split(jax.random.key(0))
+    scales = jnp.logspace(-6, 1, size)[None]
+    means = jax.random.normal(key_mean, (1, size))
+    return scales * (means + jax.random.normal(key_noise, (num_steps, size)))
+
+
+def test_in_place_flips_at_most_one_sign_in_a_million():
+    grads = noisy_gradients()
+    standard = directions(lion.scale_by_lion(), grads)
+    in_place = directions(lion.scale_by_lion(in_place=True), grads)
+    assert np.mean(standard != in_place) <= 1e-6
+    other = directions(lion.scale_by_lion(b1=0.89, in_place=True), grads)
+    assert np.mean(standard != other) > 1e-3  # the control
+
+
+def test_in_place_is_algebraically_the_same_in_float64():
+    with jax.enable_x64(True):
+        grads = jnp.asarray(np.float64(noisy_gradients(20, 1000)))
+        standard = directions(lion.scale_by_lion(0.95, 0.98), grads)
+        in_place = directions(lion.scale_by_lion(0.95, 0.98, in_place=True), grads)
+        np.testing.assert_array_equal(standard, in_place)
+
+
+def test_in_place_refuses_a_momentum_without_memory():
+    with pytest.raises(ValueError, match=r"b2 must be above 0 when in_place, got 0\.0"):
+        lion.lion(1e-3, b2=0.0, in_place=True)
+    lion.lion(1e-3, b2=0.0)
+
+
+def test_cautious_is_the_published_rule():
+    """C-Optim: mask = (u * g > 0); u * mask * numel / (mask.sum() + 1), per tensor."""
+    rng = np.random.default_rng(0)
+    grads = {"a": rng.normal(size=(8, 6, 5)), "b": rng.normal(size=(8, 3))}
+    got = directions(
+        lion.scale_by_lion(cautious=True),
+        jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grads),
+    )
+    for name, series in grads.items():
+        m = np.zeros(series.shape[1:])
+        for t, g in enumerate(series):
+            u = np.sign(0.9 * m + 0.1 * g)
+            mask = u * g > 0
+            wanted = u * mask * (mask.size / (mask.sum() + 1))
+            np.testing.assert_allclose(got[name][t], wanted, rtol=1e-6)
+            m = 0.99 * m + 0.01 * g
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_zero_gradients_from_the_start_move_nothing(options):
+    updates = directions(lion.scale_by_lion(**options), jnp.zeros((5, 300)))
+    np.testing.assert_array_equal(updates, 0.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_apply_if_finite_keeps_the_momentum_clean(bad):
+    tx = optax.apply_if_finite(lion.lion(1e-2), max_consecutive_errors=3)
+    params = jnp.ones(4)
+    clean = tx.init(params)
+    _, clean = tx.update(jnp.ones(4), clean, params)
+    updates, after = tx.update(jnp.full(4, bad), clean, params)
+    np.testing.assert_array_equal(updates, 0.0)
+    np.testing.assert_array_equal(after.inner_state[0].mu, clean.inner_state[0].mu)
+    unguarded = lion.lion(1e-2)
+    _, state = unguarded.update(jnp.full(4, bad), unguarded.init(params), params)
+    assert not np.isfinite(state[0].mu).any()  # what the guard is for
+
+
+def test_global_norm_clipping_changes_only_the_mixture():
+    grads = noisy_gradients(30, 500)
+    clip = optax.clip_by_global_norm(1.0)
+    clipped = directions(optax.chain(clip, lion.scale_by_lion()), grads)
+    assert set(np.unique(clipped)) <= {-1.0, 0.0, 1.0}
+    # Scaling each step's gradient by hand gives the same: clipping does no more.
+    norms = jnp.linalg.norm(grads, axis=1, keepdims=True)
+    by_hand = directions(lion.scale_by_lion(), grads / jnp.maximum(1.0, norms))
+    assert np.mean(clipped != by_hand) <= 1e-4
+    plain = directions(lion.scale_by_lion(), grads)
+    np.testing.assert_array_equal(clipped[0], plain[0])
