@@ -7,5 +7,5 @@ make_environment
 
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
-.venv/bin/pyrefly check
+.venv/bin/pyrefly check --python-interpreter-path "$python"
 exec "$python" -m pytest "$@"

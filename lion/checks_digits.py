@@ -58,6 +58,27 @@ def check_learning_rate(model: str, context: Context) -> Finding:
     )
 
 
+def check_weight_decay(context: Context) -> Finding:
+    """How many times the best weight decay of Lion exceeds AdamW's, seed by seed."""
+    logs = {}
+    for name in ("lion", "adamw"):
+        rates, strengths = _rates("mlp", name), np.array(BUDGETS["mlp"][2])
+        decays = strengths[None] / rates[:, None]
+        losses = _sweep(context, "mlp", name)["validation_loss"]
+        logs[name] = [np.log(decays[sweep.lowest(one[None])]) for one in losses]
+    mean, bounds = claims.paired_difference(logs["lion"], logs["adamw"])
+    low, high = np.exp(bounds).tolist()
+    middle = {name: np.exp(np.mean(values)) for name, values in logs.items()}
+    return Finding(
+        float(np.exp(mean)),
+        claims.decide((low, high), at_least=3.0, at_most=10.0),
+        (low, high),
+        _seeds(context, "mlp"),
+        f"Geometric means: Lion {middle['lion']:.2g}, AdamW {middle['adamw']:.2g}, at "
+        "the lowest validation loss of each seed.",
+    )
+
+
 def check_accuracy(model: str, other: str, context: Context) -> Finding:
     """Test accuracy of Lion minus that of another optimizer, each at its best."""
     _draw_sweep(context, model)
@@ -98,7 +119,7 @@ def _sweep(context: Context, model: str, optimizer: str) -> dict[str, np.ndarray
         f"configs/lion/digits.py:model={model},optimizer={optimizer},batch_size=128,"
         f"num_steps={num_steps},width=32"
     )
-    compiled = functools.cache(lambda: _compile_run(config))
+    compiled = functools.cache(lambda: compile_run(config))
     by_seed = [
         context.memo(
             f"{model}-{optimizer}-{seed}",
@@ -119,7 +140,7 @@ def _losses_by_rate(context: Context, model: str, optimizer: str) -> np.ndarray:
     return np.where(np.isfinite(lowest), lowest, np.nan)
 
 
-def _compile_run(config: ml_collections.ConfigDict) -> Callable[..., dict[str, float]]:
+def compile_run(config: ml_collections.ConfigDict) -> Callable[..., dict[str, float]]:
     """Makes `(learning_rate, strength, seed) -> figures` of one whole run."""
     task = train.make_task(config)
     arrays = task.splits["train"]
