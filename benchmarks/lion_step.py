@@ -96,10 +96,11 @@ def torch_variants(num_params: int) -> dict[str, Callable[[], None]]:
     }
     try:
         from lion_pytorch import Lion
+        from lion_pytorch.foreach import Lion as ForeachLion
 
         variants["lion-pytorch"] = lambda p: Lion(p, lr=1e-4)
-        variants["lion-pytorch foreach"] = lambda p: Lion(p, lr=1e-4, use_foreach=True)
-    except (ImportError, TypeError):
+        variants["lion-pytorch foreach"] = lambda p: ForeachLion(p, lr=1e-4)
+    except ImportError:
         pass
     return {name: prepare_torch(make) for name, make in variants.items()}
 
