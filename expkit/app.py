@@ -5,14 +5,13 @@ config, applies `--config.field=value`, trains, and writes `result.json`. Input 
 cannot be used costs one line on stderr and exit status 2, before any training.
 """
 
-import signal
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import ml_collections
-from absl import app as absl_app
 from absl import flags
 
 from expkit import config as config_lib
@@ -20,6 +19,7 @@ from expkit import jsonfile
 from expkit.checkpoint import CheckpointError
 from expkit.config import ConfigError
 from expkit.loop import Interrupted, NonFiniteError
+from expkit.signals import exit_on_signals
 
 TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
 
@@ -51,9 +51,11 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         "Folder for config.json, metrics.jsonl, checkpoints and result.json. A rerun "
         "with the same folder resumes.",
     )
-    signal.signal(signal.SIGTERM, _exit_on_sigterm)
+    # Until `fit` notes signals itself there is nothing to save.
+    exit_on_signals(name)
     try:
-        absl_app.define_help_flags()
+        if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
+            _exit(0, flags.FLAGS.main_module_help())
         config, workdir = _parse(sys.argv)
         result = run(config, workdir)
         jsonfile.write(Path(workdir) / "result.json", result)
@@ -63,8 +65,9 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         _exit(1, f"{name}: {error}")
     except Interrupted as error:
         _exit(error.status, f"{name}: stopped at step {error.step}; rerun to resume.")
-    except KeyboardInterrupt:
-        _exit(130, f"{name}: interrupted; rerun to resume.")
+    except OSError as error:
+        print(f"{name}: {error}; rerun to resume.", file=sys.stderr, flush=True)
+        os._exit(1)  # threads that still try to write would keep the process alive
     else:
         _exit(0, " ".join(f"{key}={value:.6g}" for key, value in result.items()))
 
@@ -80,7 +83,10 @@ def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
         elif "=" in field:
             overrides.append(field.split("=", 1))
         else:
-            overrides.append([field, next(words, "")])
+            value = next(words, "")
+            if value.startswith("--"):
+                raise ConfigError(f"{word} has no value; write {word}=VALUE.")
+            overrides.append([field, value])
     unused = flags.FLAGS(rest)[1:]
     if unused:
         raise ConfigError(f"unexpected argument {unused[0]!r}; flags start with --.")
@@ -97,8 +103,3 @@ def _exit(status: int, line: str) -> NoReturn:
     """Prints one line, on stderr unless all is well, and exits."""
     print(line, file=sys.stderr if status else sys.stdout, flush=True)
     sys.exit(status)
-
-
-def _exit_on_sigterm(signum, frame):
-    del frame
-    sys.exit(128 + signum)

@@ -135,6 +135,10 @@ class Checkpointer:
     def _seal(self) -> None:
         """Called by Orbax when all is written, before it moves the folder in place."""
         folder = self.directory / f"{self._being_saved}{ocp.utils.TMP_DIR_SUFFIX}"
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"Orbax does not write in {folder}: its version is not supported."
+            )
         jsonfile.write(folder / SEAL, _digests(folder))
 
 

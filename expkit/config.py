@@ -24,7 +24,7 @@ from typing import Any
 
 import ml_collections
 
-from expkit import jsonfile
+from expkit import jsonfile, locks
 
 # Fields that say where the work is done and not what it is.
 PLACEMENT_FIELDS = ("mesh",)
@@ -213,20 +213,27 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
         The folder, existing and writable.
 
     Raises:
-        ConfigError: if the folder cannot be written, or belongs to a run with another
-            config. Fields in `PLACEMENT_FIELDS` may differ.
+        ConfigError: if the folder cannot be written, is in use by another process, or
+            belongs to a run with another config (fields in `PLACEMENT_FIELDS` may
+            differ).
     """
     workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    for folder in (workdir, workdir / "checkpoints"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"workdir {str(workdir)!r} cannot be written ({folder}: "
+                f"{error.strerror}); give --workdir a folder that can."
+            ) from error
+    if not locks.acquire(workdir):
         raise ConfigError(
-            f"workdir {str(workdir)!r} cannot be written ({error.strerror}); "
-            "give --workdir a folder that can."
-        ) from error
+            f"workdir {str(workdir)!r} is in use by another process; wait for it, or "
+            "use another --workdir."
+        )
     values = jsonfile.plain(config.to_dict())
     path = workdir / "config.json"
     if path.exists():

@@ -119,10 +119,10 @@ def fit(
 ) -> TrainState:
     """Trains to `num_steps`, from the newest checkpoint in `workdir` if there is one.
 
-    The metrics of a step are fetched while the next one runs, so the device never
-    waits for the host. `metrics.jsonl` gets a row a logged step, always including the
-    last; a row's `step` is the number of updates done, its `loss` is that of the batch
-    before the update.
+    The metrics of a step are fetched while the next one runs, so the device waits for
+    the host only at evaluations and checkpoints. `metrics.jsonl` gets a row a logged
+    step, always including the last; a row's `step` is the number of updates done, its
+    `loss` is that of the batch before the update.
 
     Args:
         step_fn: pure `(state, batch) -> (state, metrics)`; `metrics["loss"]` is the
@@ -185,6 +185,8 @@ def fit(
                     checkpoints.save(done, state)
                 if signum and done < num_steps:
                     raise Interrupted(signum, done)
+        if stop.signum and first >= num_steps:
+            raise Interrupted(stop.signum, first)
     return state
 
 

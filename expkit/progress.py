@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, otherwise a line every few seconds."""
 
+import shutil
 import sys
 import time
 
@@ -14,7 +15,12 @@ class Progress:
     def __init__(self, first: int, total: int):
         self._is_terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
-            initial=first, total=total, unit="step", disable=not self._is_terminal
+            initial=first,
+            total=total,
+            unit="step",
+            disable=not self._is_terminal,
+            # A terminal may say that it has no columns; tqdm would show nothing.
+            ncols=shutil.get_terminal_size().columns,
         )
         self._total, self._next_line = total, time.monotonic()
 

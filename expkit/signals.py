@@ -1,6 +1,7 @@
 """Stopping where it is safe: signals are noted, and acted on between two steps."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -39,3 +40,23 @@ def stop_signal() -> Iterator[Stop]:
         yield stop
     finally:
         restore()
+
+
+def exit_on_signals(name: str) -> None:
+    """Makes SIGINT and SIGTERM end the process at once, with status 130 or 143.
+
+    For the time in which nothing needs saving. An exception raised in a handler can be
+    swallowed by a callback of the runtime that happens to be active, and the process
+    then goes on; this cannot.
+
+    Args:
+        name: how the command is called, for the line on stderr.
+    """
+
+    def leave(signum, frame):
+        del frame
+        os.write(2, f"{name}: stopped by {signal.Signals(signum).name}.\n".encode())
+        os._exit(128 + signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, leave)

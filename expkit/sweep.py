@@ -35,7 +35,7 @@ def compile_training(
     Returns:
         `(settings, key, arrays, rows) -> (params, losses [num_steps])`, where step i
         sees `{name: array[rows[i]]}`. The same key and rows give the run that
-        `loop.fit` makes of `key -> split -> (init, run)`.
+        `loop.fit` makes of `key -> split -> (init, run)`, up to rounding.
     """
 
     @jax.jit
@@ -118,10 +118,12 @@ def refined_minimum(x: np.ndarray, losses: np.ndarray) -> float:
     Returns:
         The vertex of the parabola in (log x, log loss) through the lowest point and its
         neighbours; the lowest point itself where it is an end of the grid or has a
-        neighbour that is not finite.
+        neighbour that is not finite; nan if nothing is finite.
     """
     losses = np.where(np.isfinite(losses), losses, np.inf)
     i = int(losses.argmin())
+    if not np.isfinite(losses[i]):
+        return float("nan")
     near = slice(i - 1, i + 2)
     if not 0 < i < len(x) - 1 or not np.isfinite(losses[near]).all():
         return float(x[i])

@@ -23,12 +23,12 @@ find_python() {
 
 install_packages() {
   if command -v uv >/dev/null 2>&1; then
-    uv pip install --quiet --python "$python" -r requirements.lock
-    uv pip install --quiet --python "$python" --no-deps --no-build-isolation -e .
+    uv pip install --quiet --python "$python" -r requirements.lock &&
+      uv pip install --quiet --python "$python" --no-deps --no-build-isolation -e .
   else
     "$python" -m pip install --quiet --disable-pip-version-check \
-      -r requirements.lock
-    "$python" -m pip install --quiet --disable-pip-version-check \
+      -r requirements.lock &&
+      "$python" -m pip install --quiet --disable-pip-version-check \
       --no-deps --no-build-isolation -e .
   fi
 }

@@ -22,8 +22,8 @@ def get_config(arg=""):
     config.dropout = 0.0  # probability of dropping a unit
 
     config.optimizer = "lion"  # lion, adamw or sgd
-    config.learning_rate = 1e-3  # peak, reached after the warm-up
-    config.weight_decay = 0.1  # on matrices only; multiplied by the learning rate
+    config.learning_rate = 2e-3  # peak, reached after the warm-up
+    config.weight_decay = 10.0  # on matrices only; multiplied by the learning rate
     config.b1 = 0.9  # lion and adamw
     config.b2 = 0.99  # lion
     config.adamw_b2 = 0.999

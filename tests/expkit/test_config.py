@@ -218,7 +218,9 @@ def test_the_folder_of_a_run_holds_its_config(path, tmp_path):
     assert stored["hidden"] == [4, 4]
     assert stored["learning_rate"] == 1e-3
     assert stored.keys() == set(config)
-    assert [file.name for file in workdir.iterdir()] == ["config.json"]
+    names = sorted(file.name for file in workdir.iterdir())
+    assert names == [".lock", "checkpoints", "config.json"]
+    assert not list((workdir / "checkpoints").iterdir())
 
 
 def test_a_rerun_with_the_same_config_is_welcome_also_on_another_mesh(path, tmp_path):
