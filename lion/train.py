@@ -1,4 +1,4 @@
-"""Trains one classifier (or the linear model of `quadratic.py`) with one optimizer."""
+"""Trains one classifier, masked language model or line with one optimizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,14 @@ import optax
 
 import lion
 from expkit import config as config_lib
-from expkit import data, loop, nets, sharding
+from expkit import data, loop, nets, sharding, text, text_nets
+from expkit import masked_language as mlm
 
 Arrays = dict[str, np.ndarray]
+
+
+def _rows_kept(batch: Arrays) -> float:
+    return float(batch["mask"].sum())
 
 
 class Task(NamedTuple):
@@ -23,13 +28,20 @@ class Task(NamedTuple):
     Attributes:
         net: the model.
         loss_fn: `(params, batch, key) -> (mean loss, figures)`; images are standardised
-            inside. A batch with a `mask` averages over the rows kept.
-        splits: arrays of `train`, `validation` and `test`.
+            and tokens masked inside. A batch with a `mask` averages over the rows kept.
+        splits: numeric arrays of `train`, `validation` and `test`.
+        count: how many terms the means of a padded batch are taken over; its weight in
+            an evaluation.
+        summarize: `means -> figures` of a whole split.
+        evaluation_rows: rows of an evaluation batch at most.
     """
 
     net: nets.Net
     loss_fn: loop.LossFn
     splits: dict[str, Arrays]
+    count: Callable[[Arrays], float] = _rows_kept
+    summarize: Callable[[dict[str, float]], dict[str, float]] = dict
+    evaluation_rows: int = 500
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -40,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         workdir: folder for config, metrics and checkpoints.
 
     Returns:
-        Loss and accuracy on the validation and test splits after the last step.
+        Loss, accuracy and the like on the validation and test splits at the end.
 
     Raises:
         ConfigError: if a field has a value that cannot be used.
@@ -78,11 +90,12 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
         config: see `configs/lion/digits.py`.
 
     Returns:
-        The task: classification of images where the data has labels, otherwise
-        regression.
+        The task: masked language modelling where the data has texts, classification
+        of images where it has labels, otherwise regression.
 
     Raises:
-        ValueError: for an unknown source, model or field value.
+        ValueError: for an unknown source, model or field value, or data of another
+            kind than the config is for.
     """
     splits = {
         name: data.load(config.dataset, split, data_dir=config.data_dir or None)
@@ -92,16 +105,25 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
             ("test", config.test_split),
         )
     }
-    make_net = config_lib.choose("model", config.model, MODELS)
     train = splits["train"]
-    if "label" in train:
+    if ("text" in train) != ("max_vocabulary" in config):
+        kind = "texts: use" if "text" in train else "no texts: do not use"
+        raise ValueError(f"{config.dataset!r} has {kind} configs/lion/zh_char.py.")
+    if "text" in train:
+        return _masked_language_task(config, splits)
+    if {"image", "label"} <= train.keys():
+        if train["image"].dtype == object:
+            raise ValueError(f"the images of {config.dataset!r} differ in shape.")
         num_classes = int(train["label"].max()) + 1
-        net = make_net(config, train["image"].shape[1:], num_classes)
-        loss_fn = _classification_loss(net, train["image"])
-    else:
-        net = make_net(config, train["x"].shape[1:], 1)
-        loss_fn = _squared_loss(net)
-    return Task(net, loss_fn, splits)
+        net = _make_net(config, train["image"].shape[1:], num_classes)
+        return Task(net, _classification_loss(net, train["image"]), splits)
+    if {"x", "y"} <= train.keys():
+        net = _make_net(config, train["x"].shape[1:], 1)
+        return Task(net, _squared_loss(net), splits)
+    raise ValueError(
+        f"{config.dataset!r} has {sorted(train)}; needed: image and label, x and y, or "
+        "text."
+    )
 
 
 def make_optimizer(
@@ -147,22 +169,23 @@ def make_evaluation(task: Task) -> Callable[[nets.Params, str], dict[str, float]
         task: model and data.
 
     Returns:
-        `(params, split) -> {split_loss, split_accuracy}`, means over the rows.
+        `(params, split) -> {split_loss, split_accuracy, ...}`, means over the rows, or
+        over the masked positions of all rows.
     """
     step = jax.jit(lambda params, batch: task.loss_fn(params, batch, None))
 
     def evaluate(params, split):
         arrays = task.splits[split]
-        total, num_rows = {}, len(next(iter(arrays.values())))
-        batches = data.Batches(arrays, min(500, num_rows), seed=None, remainder="pad")
-        for i in range(batches.steps_per_epoch):
-            batch = batches[i]
+        num_rows = min(task.evaluation_rows, len(next(iter(arrays.values()))))
+        total, count = {}, 0.0
+        for batch in data.Batches(arrays, num_rows, seed=None, remainder="pad"):
             loss, metrics = step(params, batch)
-            weight = batch["mask"].sum() / num_rows
+            weight = task.count(batch)
+            count += weight
             for name, value in {"loss": loss, **metrics}.items():
-                key = f"{split}_{name}"
-                total[key] = total.get(key, 0.0) + weight * float(value)
-        return total
+                total[name] = total.get(name, 0.0) + weight * float(value)
+        means = {name: value / count for name, value in total.items()}
+        return {f"{split}_{k}": v for k, v in task.summarize(means).items()}
 
     return evaluate
 
@@ -189,6 +212,43 @@ def _squared_loss(net: nets.Net) -> loop.LossFn:
     return loss_fn
 
 
+def _masked_language_task(config, splits: dict[str, Arrays]) -> Task:
+    texts = {name: split["text"] for name, split in splits.items()}
+    vocabulary = text.build_vocabulary(
+        texts["train"], max_size=config.max_vocabulary, min_count=config.min_count
+    )
+    arrays = mlm.encode_splits(
+        vocabulary, texts, max_length=config.max_length, mask_rate=config.mask_rate
+    )
+    ids = arrays["train"]["ids"]
+    net = text_nets.text_encoder(
+        vocabulary.size,
+        max_length=config.max_length,
+        width=config.width,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        output_bias=text.unigram_log_probabilities(vocabulary, ids, ids != text.PAD),
+        dropout=config.dropout,
+    )
+    return Task(
+        net,
+        mlm.make_loss(net, config.mask_rate),
+        arrays,
+        count=mlm.num_masked,
+        summarize=mlm.with_perplexity,
+        evaluation_rows=64,  # a position has thousands of logits
+    )
+
+
+def _make_net(config, shape, num_outputs):
+    make = config_lib.choose("model", config.model, MODELS)
+    try:
+        return make(config, shape, num_outputs)
+    except AttributeError as error:  # how a config says that it lacks a field
+        lacks = " ".join(str(error).split())
+        raise ValueError(f"model={config.model!r} needs a field: {lacks}.") from error
+
+
 def _mlp(config, shape, num_outputs):
     return nets.mlp(shape, config.hidden, num_outputs, dropout=config.dropout)
 
@@ -204,6 +264,7 @@ def _vit(config, shape, num_outputs):
         patch_size=config.patch_size,
         width=config.width,
         depth=config.depth,
+        num_heads=config.num_heads,
         dropout=config.dropout,
     )
 

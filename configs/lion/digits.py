@@ -19,6 +19,7 @@ def get_config(arg=""):
     config.patch_size = 2  # pixels (vit)
     config.width = 64  # of the residual stream (vit)
     config.depth = 2  # blocks (vit)
+    config.num_heads = 4  # of the attention; divides the width (vit)
     config.dropout = 0.0  # probability of dropping a unit
 
     config.optimizer = "lion"  # lion, adamw or sgd
