@@ -39,10 +39,11 @@ def section(path: Path) -> str:
     content = json.loads(path.read_text())
     environment = content["environment"]
     where = f"{environment['cpu']} ({environment['cores']} cores)"
+    device = environment["device"]["kind"]
     lines = [
         f"## {content['question']}",
         "",
-        f"`{environment['command']}` on {where}, device {environment['device']['kind']}, "
+        f"`{environment['command']}` on {where}, device {device}, "
         f"{environment['date'][:10]}, JAX {environment['versions']['jax']}; least of "
         f"{content['rounds']} rounds. Time is relative to {content['reference']}; "
         "temporary memory and optimizer state to the bytes of the parameters.",

@@ -249,14 +249,6 @@ def _make_net(config, shape, num_outputs):
         raise ValueError(f"model={config.model!r} needs a field: {lacks}.") from error
 
 
-def _mlp(config, shape, num_outputs):
-    return nets.mlp(shape, config.hidden, num_outputs, dropout=config.dropout)
-
-
-def _cnn(config, shape, num_outputs):
-    return nets.cnn(shape, config.hidden, num_outputs, dropout=config.dropout)
-
-
 def _vit(config, shape, num_outputs):
     return nets.vit(
         shape,
@@ -267,11 +259,6 @@ def _vit(config, shape, num_outputs):
         num_heads=config.num_heads,
         dropout=config.dropout,
     )
-
-
-def _linear(config, shape, num_outputs):
-    del config
-    return nets.mlp(shape, (), num_outputs, use_bias=False)
 
 
 def _matrices(params):
@@ -299,10 +286,10 @@ def _sgd(config, schedule, weight_decay):
 
 
 MODELS: dict[str, Callable[..., nets.Net]] = {
-    "mlp": _mlp,
-    "cnn": _cnn,
+    "mlp": lambda c, shape, n: nets.mlp(shape, c.hidden, n, dropout=c.dropout),
+    "cnn": lambda c, shape, n: nets.cnn(shape, c.hidden, n, dropout=c.dropout),
     "vit": _vit,
-    "linear": _linear,
+    "linear": lambda c, shape, n: nets.mlp(shape, (), n, use_bias=False),
 }
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": _lion,
