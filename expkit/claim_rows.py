@@ -1,5 +1,6 @@
 """Rows of `claims.json`: which are finished, which crashed, which are out of date."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,37 @@ def is_crashed(row: Row) -> bool:
     return str(row.get("details", "")).startswith(CRASHED)
 
 
+def is_current(out: Path, fingerprint: dict[str, Any]) -> bool:
+    """Whether what a step left was made with this code, these versions, this mode.
+
+    Args:
+        out: folder of the step.
+        fingerprint: as `environment.fingerprint` gives it.
+
+    Returns:
+        True or False; False where the step has left no fingerprint.
+    """
+    return jsonfile.read(out / "run.json", {}).get("fingerprint") == fingerprint
+
+
+def discard_stale_training(out: Path, fingerprint: dict[str, Any]) -> None:
+    """Empties the folder of a training run that was made with other code or versions.
+
+    Args:
+        out: folder of the training run.
+        fingerprint: what a run that is resumed must have been made with.
+    """
+    if is_current(out, fingerprint):
+        return
+    if out.is_dir():
+        for entry in out.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    jsonfile.write(out / "run.json", {"fingerprint": fingerprint})
+
+
 def discard_stale(out: Path, fingerprint: dict[str, Any]) -> None:
     """Removes finished rows and figures that were made with other code or versions.
 
@@ -49,7 +81,7 @@ def discard_stale(out: Path, fingerprint: dict[str, Any]) -> None:
         out: folder of the experiment.
         fingerprint: what finished rows must have been measured with.
     """
-    if jsonfile.read(out / "run.json", {}).get("fingerprint") == fingerprint:
+    if is_current(out, fingerprint):
         return
     for name in ("claims.json", "figures.json"):
         (out / name).unlink(missing_ok=True)

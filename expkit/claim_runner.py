@@ -7,6 +7,7 @@ with), `figures.json`, `figures/`, and `cache/` (results that claims remember).
 import contextlib
 import json
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from expkit import environment, jsonfile
 from expkit.claim_rows import CRASHED, Row, crashed_row, discard_stale, is_crashed
 from expkit.claims import Claim, Context, Finding
 from expkit.command_line import Parser, unknown, writable_folder
+from expkit.signals import exit_on_signals
 
 RESERVED = ("train", "plan")
 """Folders that `expkit.reproduce` puts beside those of the experiments."""
@@ -81,10 +83,11 @@ def _run(claims: Sequence[Claim], arguments: Any, package: str) -> int:
         for row in jsonfile.read(out / "claims.json", [])
         if not is_crashed(row)
     }
-    flags = f" --out={out.as_posix()}" + " --full" * arguments.full
-    start = f"python -m {package}.claims --experiment={arguments.experiment}"
+    flags = [f"--out={out.as_posix()}"] + ["--full"] * arguments.full
+    start = [environment.PYTHON, "-m", f"{package}.claims"]
+    start.append(f"--experiment={arguments.experiment}")
     digest = environment.source_digest(root, package, presentation=False)
-    context = Context(out, arguments.full, start + flags, digest)
+    context = Context(out, arguments.full, shlex.join(start + flags), digest)
     status = 0
     for claim in claims:
         if arguments.only not in (None, claim.id):
@@ -98,7 +101,7 @@ def _run(claims: Sequence[Claim], arguments: Any, package: str) -> int:
             "experiment": claim.experiment,
             "statement": claim.statement,
             "source": claim.source,
-            "command": f"{start} --only={claim.id}{flags}",
+            "command": shlex.join([*start, f"--only={claim.id}", *flags]),
         }
         row = finished[claim.id] = _measure(claim, context, base)
         status |= is_crashed(row)
@@ -125,20 +128,18 @@ def _package() -> str:
 
 
 @contextlib.contextmanager
-def _terminable() -> Generator[None, None, None]:
-    """Lets SIGTERM end the run with status 143 instead of killing it."""
-
-    def stop(signum, frame):
-        raise SystemExit(128 + signum)
-
+def _stoppable(package: str) -> Generator[None, None, None]:
+    """Lets SIGINT and SIGTERM end the process: what is finished is on disk already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    exit_on_signals(f"{package}.claims")
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _parse(claims: Sequence[Claim], argv: Sequence[str] | None, package: str) -> Any:
@@ -199,11 +200,13 @@ def main(
         package: name of the package; None takes it from the module that runs.
 
     Returns:
-        0 when every check ran, 1 when one crashed, 130 after Ctrl-C.
+        0 when every check ran, 1 when one crashed. Ctrl-C and SIGTERM end the process
+        with status 130 and 143.
 
     Raises:
         ValueError: if two claims share an id, or an id or experiment is no plain name.
-        SystemExit: with status 2 for wrong arguments, 143 after SIGTERM.
+        SystemExit: with status 2 for wrong arguments; 130 or 143 when a signal stopped
+            a training run that saves its state.
     """
     _check(claims)
     package = package or _package()
@@ -212,9 +215,5 @@ def main(
         print(json.dumps(_listing(package, claims), indent=1))
         return 0
     own = [claim for claim in claims if claim.experiment == arguments.experiment]
-    try:
-        with _terminable():
-            return _run(own, arguments, package)
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept.", file=sys.stderr)
-        return 130
+    with _stoppable(package):
+        return _run(own, arguments, package)

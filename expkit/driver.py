@@ -1,10 +1,12 @@
 """The steps of a reproduction: each a process, its outcome a file.
 
-`OUT/<package>/<step>/` holds what a step wrote, its `log.txt` and its `status.json`:
-state, exit status, seconds, command, and the end of the log if it failed.
+`OUT/<package>/<step>/` holds what a step wrote, its `log.txt`, its `run.json` (the code
+and versions it ran with) and its `status.json`: state, exit status, seconds, command,
+and the end of the log if it failed.
 """
 
 import dataclasses
+import shlex
 import signal
 import sys
 import time
@@ -13,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from expkit import environment, jsonfile, report
-from expkit.claim_rows import Row, crashed_row, discard_stale
+from expkit.claim_rows import (
+    Row,
+    crashed_row,
+    discard_stale,
+    discard_stale_training,
+    is_current,
+)
 from expkit.formatting import introduction
 from expkit.processes import Interrupt, run
 
@@ -40,7 +48,7 @@ class Step:
     @property
     def command(self) -> str:
         """The command line that repeats the step."""
-        return " ".join(("python", "-m", *self.arguments))
+        return shlex.join((environment.PYTHON, "-m", *self.arguments))
 
 
 class Driver:
@@ -79,6 +87,11 @@ class Driver:
         """
         return jsonfile.read(self.folder(step) / "claims.json", [])
 
+    def _fingerprint(self, package: str, name: str) -> dict[str, Any]:
+        """What a step must have run with; training is the same in both modes."""
+        full = self.full and name != "train"
+        return environment.fingerprint(self.root, package, full=full)
+
     def execute(self, step: Step, tick: Callable[[], None] = lambda: None) -> Row:
         """Runs a step to its end; a failure is recorded, not raised.
 
@@ -91,10 +104,11 @@ class Driver:
         """
         folder, start = self.folder(step), time.monotonic()
         status: Row = {"state": "running", "exit": None, "command": step.command}
+        if step.name == "train":
+            discard_stale_training(folder, self._fingerprint(step.package, step.name))
+        elif step.claims:
+            discard_stale(folder, self._fingerprint(step.package, step.name))
         jsonfile.write(folder / "status.json", status)
-        if step.claims:
-            stamp = environment.fingerprint(self.root, step.package, full=self.full)
-            discard_stale(folder, stamp)
         code = run(
             [sys.executable, "-m", *step.arguments],
             self.root,
@@ -185,23 +199,30 @@ class Driver:
     def write_report(self, state: str) -> list[Row]:
         """Writes claims.json, environment.json and report.html from all that is there.
 
+        What ran with other code, other versions or in the other mode is left out.
+
         Args:
             state: "running", "finished" or "interrupted".
 
         Returns:
             All rows.
         """
-        rows, devices = [], []
+        rows, devices, stale = [], [], []
         for file in sorted(self.out.glob("*/plan/plan.json")):
-            plan = jsonfile.read(file)
+            plan, package = jsonfile.read(file), file.parent.parent.name
             known = {claim["id"] for claim in plan["claims"]}
-            for name in plan["experiments"]:
-                folder = file.parent.parent / name
+            for name in ("train", *plan["experiments"]):
+                folder = self.out / package / name
+                if not folder.is_dir():
+                    continue
+                if not is_current(folder, self._fingerprint(package, name)):
+                    stale.append(f"{package}/{name}")
+                    continue
                 found = jsonfile.read(folder / "claims.json", [])
                 rows += [row for row in found if row["id"] in known]
                 devices.append(jsonfile.read(folder / "run.json", {}).get("device"))
         device = next(filter(None, devices), None)
-        self.description |= {"state": state, "device": device}
+        self.description |= {"state": state, "device": device, "stale": stale}
         evidence = {"version": 1, "environment": self.description, "claims": rows}
         jsonfile.write(self.out / "environment.json", self.description)
         jsonfile.write(self.out / "claims.json", evidence)

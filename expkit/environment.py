@@ -28,15 +28,22 @@ OTHERS = (
 )
 
 PRESENTATION = (
+    "app.py",
     "command_line.py",
     "driver.py",
     "formatting.py",
     "plots.py",
     "processes.py",
+    "progress.py",
     "report.py",
     "reproduce.py",
+    "results.py",
+    "signals.py",
 )
-"""Modules of `expkit` that draw or start results and compute none."""
+"""Modules of `expkit` that start, stop, draw or show results and compute none."""
+
+PYTHON = ".venv/bin/python"
+"""The interpreter in the printed commands: that of the environment of the checkout."""
 
 
 def versions(names: Iterable[str] = NUMERICAL + OTHERS) -> dict[str, str]:
@@ -84,7 +91,7 @@ def source_digest(root: Path, package: str, *, presentation: bool = True) -> str
     Args:
         root: folder of the checkout.
         package: name of a package in it; "" for `expkit` alone.
-        presentation: whether the modules that only draw count too.
+        presentation: whether the modules that compute nothing count too.
 
     Returns:
         Sixteen hexadecimal digits.

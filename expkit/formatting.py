@@ -1,6 +1,7 @@
 """How the report writes numbers, intervals, seeds, addresses and settings."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ def pieces(text: str) -> list[tuple[str, str]]:
         if part:
             found.append((part.partition("://")[2], part) if is_address else (part, ""))
     return found
+
+
+def words(line: str) -> list[str]:
+    """A command line cut where it may be broken: not inside a quoted word.
+
+    Args:
+        line: the command line.
+
+    Returns:
+        Its words, quoted where a shell needs it.
+    """
+    try:
+        return [shlex.quote(word) for word in shlex.split(line)]
+    except ValueError:  # an odd quote: then it is no command line
+        return line.split()
 
 
 def slug(text: str) -> str:

@@ -9,7 +9,7 @@ import base64
 import functools
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from expkit import formatting, jsonfile, metrics, plots
 from expkit.command_line import Parser
+from expkit.formatting import number
 from expkit.statistics import VERDICTS
 
 NOT_RUN = "not run"
@@ -81,17 +82,30 @@ def _drawn_curves(file: Path, ending: str, stamp: tuple[int, int]) -> dict | Non
             series[name.replace("_", " ")] = _binned(pairs)
     if not series:
         return None
-    is_positive = min(low.min() for _, _, low, _ in series.values()) > 0
-    log_y = is_positive and ending == "loss"
+    floor = _floor(series) if ending == "loss" else None
+    drawn = series
+    if floor is not None:
+        drawn = {k: (s[0], *np.maximum(s[1:], floor)) for k, s in series.items()}
 
     def draw(fig: Any) -> None:
-        plots.curves(fig.subplots(), series, ylabel=ending, log_y=log_y)
+        log_y = floor is not None
+        plots.curves(fig.subplots(), drawn, ylabel=ending, log_y=log_y)
 
-    last = ", ".join(
-        f"{k} {formatting.number(float(s[1][-1]))}" for k, s in series.items()
-    )
+    last = ", ".join(f"{k} {number(float(s[1][-1]))}" for k, s in series.items())
     alt = f"{ending.capitalize()} over {rows[-1]['step']} steps; at the end {last}."
-    return _image(*plots.render(draw)) | {"alt": alt}
+    lowest = min(low.min() for _, _, low, _ in series.values())
+    note = "" if lowest or floor is None else f" 0 is drawn as {number(floor)}."
+    return _image(*plots.render(draw)) | {"alt": alt, "note": note}
+
+
+def _floor(series: Mapping[str, Curve]) -> float | None:
+    """Smallest positive value, to stand for zero on a logarithmic axis.
+
+    None where the axis has to be linear: a value is negative, or all are zero.
+    """
+    values = np.concatenate([np.ravel(curve[1:]) for curve in series.values()])
+    positive = values[values > 0]
+    return float(positive.min()) if positive.size and values.min() >= 0 else None
 
 
 def _training(folder: Path, package: str) -> dict[str, Any]:
@@ -100,7 +114,7 @@ def _training(folder: Path, package: str) -> dict[str, Any]:
     for ending, title in CURVES if file.is_file() else ():
         stamp = (file.stat().st_mtime_ns, file.stat().st_size)
         if image := _drawn_curves(file, ending, stamp):
-            caption = f"{title} of the training run of {package}."
+            caption = f"{title} of the training run of {package}.{image['note']}"
             figures.append(image | {"caption": caption})
     return {
         "status": jsonfile.read(folder / "status.json", {}),
@@ -110,8 +124,10 @@ def _training(folder: Path, package: str) -> dict[str, Any]:
     }
 
 
-def _package(out: Path, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Everything the page says about one package."""
+def _package(
+    out: Path, name: str, rows: list[dict[str, Any]], stale: Container[str]
+) -> dict[str, Any]:
+    """Everything the page says about one package; nothing of the steps in `stale`."""
     folder = out / name
     plan = jsonfile.read(folder / "plan" / "plan.json", {})
     done = {row["id"] for row in rows}
@@ -126,16 +142,17 @@ def _package(out: Path, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]
     every.sort(key=lambda r: order.index(r["id"]) if r["id"] in order else len(order))
     experiments = []
     for experiment in dict.fromkeys(row["experiment"] for row in every):
-        place = folder / experiment
-        entry = {"name": experiment, "figures": _figures(place)}
-        entry["status"] = jsonfile.read(place / "status.json", {})
+        place, is_stale = folder / experiment, f"{name}/{experiment}" in stale
+        entry = {"name": experiment, "figures": [] if is_stale else _figures(place)}
+        entry["status"] = {} if is_stale else jsonfile.read(place / "status.json", {})
         entry["rows"] = [row for row in every if row["experiment"] == experiment]
         experiments.append(entry)
+    is_stale = f"{name}/train" in stale
     return {
         "name": name,
         "about": jsonfile.read(folder / "about.json", {}),
         "plan_status": jsonfile.read(folder / "plan" / "status.json", {}),
-        "training": _training(folder / "train", name),
+        "training": {"status": {}} if is_stale else _training(folder / "train", name),
         "experiments": experiments,
         "counts": counts(every),
     }
@@ -188,10 +205,16 @@ def write(out_dir: str | Path) -> Path:
     if not isinstance(evidence, dict):
         raise ValueError(f"{out / 'claims.json'} is missing: run ./reproduce.sh first.")
     rows = evidence["claims"]
+    facts = jsonfile.read(out / "environment.json", evidence["environment"])
     places = {file.parent.parent.name for file in out.glob("*/*/status.json")}
     names = sorted(places | {row["package"] for row in rows})
     packages = [
-        _package(out, name, [row for row in rows if row["package"] == name])
+        _package(
+            out,
+            name,
+            [row for row in rows if row["package"] == name],
+            facts.get("stale", ()),
+        )
         for name in names
     ]
     page = jinja2.Environment(
@@ -201,10 +224,10 @@ def write(out_dir: str | Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for name in ("number", "interval", "seeds", "pieces", "slug", "flat"):
+    for name in ("number", "interval", "seeds", "pieces", "slug", "flat", "words"):
         page.filters[name] = getattr(formatting, name)
     text = page.get_template("report.html.jinja").render(
-        environment=jsonfile.read(out / "environment.json", evidence["environment"]),
+        environment=facts,
         packages=packages,
         failures=_failures(packages),
         not_run=NOT_RUN,

@@ -8,6 +8,8 @@ report; the others still run. The same command again keeps what is finished.
 """
 
 import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -64,11 +66,14 @@ class Progress:
 
         self.driver, self.steps, self.done = driver, steps, 0
         self.start = self.looked = time.monotonic()
-        self.counted = 0
+        self.counted, size = 0, shutil.get_terminal_size()
         self.bar = tqdm(
             total=sum(map(self._size, steps)),
             disable=not sys.stderr.isatty(),
             leave=False,
+            # A terminal may say that its size is 0 x 0; tqdm would show nothing.
+            ncols=size.columns,
+            nrows=size.lines,
             bar_format="{desc} {bar:24} {n_fmt}/{total_fmt} claims, {elapsed}",
         )
 
@@ -112,7 +117,9 @@ class Progress:
         if status["state"] != "finished":
             text = status["state"].upper() + (f", {_tally(rows)}" if rows else "")
         elapsed, width = time.monotonic() - self.start, len(str(len(self.steps)))
-        left = elapsed / self.done * (len(self.steps) - self.done)
+        remaining = len(self.steps) - self.done
+        # Steps differ by orders of magnitude: an early mean would say nothing.
+        left = elapsed / self.done * remaining if self.done >= remaining else 0.0
         text += f"  ({_span(status['seconds'])}; {_span(elapsed)} in all"
         text += f", about {_span(left)} left)" if left else ")"
         where = f"[{self.done:{width}}/{len(self.steps)}] {step.package} {step.name}"
@@ -207,12 +214,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path.cwd()
     given = sys.argv[1:] if argv is None else list(argv)
     parser, arguments = _parse(argv, root)
-    command = " ".join(["./reproduce.sh", *given])
+    command = shlex.join(["./reproduce.sh", *given])
     description = environment.describe(root, full=arguments.full, command=command)
     driver = Driver(root, arguments.out, description)
     flags = " --full" * arguments.full
     if arguments.out != Path("out"):
-        flags += f" --out={arguments.out.as_posix()}"
+        flags += " " + shlex.quote(f"--out={arguments.out.as_posix()}")
     with driver.interrupt:
         plans = _plans(driver, arguments.packages, flags)
         steps = [s for plan in plans for s in driver.steps(plan, arguments.only)]

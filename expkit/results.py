@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from expkit import formatting, jsonfile
+from expkit.claim_rows import Row, is_crashed
 from expkit.command_line import Parser
 
 BEGIN = "<!-- results: written by python -m expkit.results -->"
@@ -72,6 +73,22 @@ def replace_table(readme: str, content: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}"
 
 
+def _unmeasured(out: Path, rows: Sequence[Row]) -> list[str]:
+    """Planned claims that have no row, rows that crashed, and what has no plan."""
+    done = {row["id"] for row in rows if not is_crashed(row)}
+    planned = dict.fromkeys(row["id"] for row in rows)
+    packages = {row["package"] for row in rows}
+    packages |= {folder.parent.name for folder in out.glob("*/plan")}
+    missing = []
+    for name in sorted(packages):
+        plan = jsonfile.read(out / name / "plan/plan.json")
+        if plan is None:
+            missing.append(f"the plan of {name}")
+        else:
+            planned |= dict.fromkeys(claim["id"] for claim in plan["claims"])
+    return missing + [claim for claim in planned if claim not in done]
+
+
 def publish(out: Path, root: Path) -> list[Path]:
     """Copies the claims of a finished run into the repository.
 
@@ -83,11 +100,17 @@ def publish(out: Path, root: Path) -> list[Path]:
         The files written: `results/<pkg>.json` and `<pkg>/README.md` of each package.
 
     Raises:
-        ValueError: if the run is not finished, or a README has no place for results.
+        ValueError: if the run is not finished or not of committed code, a claim was not
+            measured, or a README has no place for results.
     """
     report = jsonfile.read(out / "claims.json")
     if not report or report["environment"].get("state") != "finished":
         raise ValueError(f"{out} holds no finished run; ./reproduce.sh --out {out}")
+    commit = report["environment"].get("commit")
+    if commit is None or commit.endswith("(modified)"):
+        raise ValueError(f"the run is of code that is not committed: commit {commit}.")
+    if missing := _unmeasured(out, report["claims"]):
+        raise ValueError(f"not measured in {out}: {', '.join(missing)}.")
     written = []
     for package in dict.fromkeys(row["package"] for row in report["claims"]):
         claims = [row for row in report["claims"] if row["package"] == package]

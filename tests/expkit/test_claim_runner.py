@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,11 +84,17 @@ def test_rows_have_the_published_fields_and_no_infinity(run, tmp_path):
         [0, 1, 2],
     )
     assert row["command"] == (
-        f"python -m demo.claims --experiment=identities --only=demo.a "
+        f".venv/bin/python -m demo.claims --experiment=identities --only=demo.a "
         f"--out={tmp_path / 'out'}"
     )
     assert output.startswith("holds ")
     assert "demo.a  0.5  (" in output
+
+
+def test_commands_quote_a_path_with_spaces(run, tmp_path):
+    out = tmp_path / "two words"
+    _, (row,), _, _ = run([make("a")], "--experiment=identities", out=out)
+    assert shlex.split(row["command"])[-1] == f"--out={out}"
 
 
 def test_full_runs_use_all_seeds_and_say_so_in_the_command(run):
@@ -167,7 +174,7 @@ def test_another_mode_or_other_code_measures_again(run, tmp_path, monkeypatch):
 
 def test_only_keeps_the_other_finished_rows(run):
     own = [make("a"), make("b")]
-    run(own, "--experiment=identities", "--only=b")
+    run(own, "--only=b")
     _, rows, _, _ = run(own, "--only=a")
     assert [row["id"] for row in rows] == ["a", "b"]
 
@@ -253,10 +260,23 @@ def test_a_signal_keeps_finished_claims_and_prints_no_traceback(tmp_path, signum
     child.send_signal(signum)
     _, error = child.communicate(timeout=20)
     assert child.returncode == code
-    assert "Traceback" not in error
+    assert error == f"demo.claims: stopped by {signum.name}.\n"
     rows = json.loads((tmp_path / "o" / "claims.json").read_text())
     # Also: the package is known from `python -m demo.claims`, without being told.
     assert [(row["id"], row["package"]) for row in rows] == [("a", "demo")]
+
+
+def test_signals_act_as_before_once_the_claims_are_done(run):
+    both = (signal.SIGINT, signal.SIGTERM)
+    inside, before = [], [signal.getsignal(signum) for signum in both]
+
+    def look(context):
+        inside.extend(map(signal.getsignal, both))
+        return ok(context)
+
+    run([make("a", look)], "--experiment=identities")
+    assert [signal.getsignal(signum) for signum in both] == before
+    assert not set(map(id, inside)) & set(map(id, before))
 
 
 def test_training_stopped_by_a_signal_is_not_a_crash(run):

@@ -65,6 +65,19 @@ def test_only_web_addresses_become_links_and_no_word_is_lost(text, addresses):
     assert rebuilt == text
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("./x  --a=b", ["./x", "--a=b"]),
+        ("./x '--out=a  b' c", ["./x", "'--out=a  b'", "c"]),
+        ("it's odd", ["it's", "odd"]),
+        ("", []),
+    ],
+)
+def test_command_lines_are_not_cut_inside_quotes(line, found):
+    assert formatting.words(line) == found
+
+
 def test_slugs_are_html_ids():
     assert formatting.slug('a b"<c>.d_e') == "a-b-c-.d_e"
 

@@ -245,6 +245,16 @@ def test_a_package_that_could_not_be_listed_is_on_the_page(out):
     assert "ImportError" in page.text
 
 
+def test_what_stale_steps_left_is_not_shown(out):
+    stale = ["lion/sweep", "lion/train"]
+    rewrite(out / "environment.json", lambda value: value.update(stale=stale))
+    page = Page(report.write(out).read_text())
+    assert not page.all("img")
+    assert "python -m lion identities" in page.text
+    assert "python -m lion sweep" not in page.text
+    assert "python -m lion train" not in page.text
+
+
 def test_a_diverged_run_still_has_a_page(out):
     lines = ['{"step": 1, "loss": null}\n', '{"step": 2, "loss": null}\n']
     (out / "lion" / "train" / "metrics.jsonl").write_text("".join(lines))
@@ -272,27 +282,3 @@ def test_a_folder_without_results_is_one_line_and_status_2(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "run ./reproduce.sh first" in error
-
-
-def luminance(colour):
-    """Relative luminance, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
-    ]
-    return sum(w * c for w, c in zip([0.2126, 0.7152, 0.0722], linear, strict=True))
-
-
-@pytest.mark.parametrize("theme", [0, 1])
-def test_words_have_the_contrast_that_wcag_asks_for(theme):
-    css = (Path(report.__file__).parent / "templates" / "report.css").read_text()
-    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
-    pairs = [(ink, ground) for ink in ("ink", "quiet", "link") for ground in ("page",)]
-    pairs += [("ink", "raised"), ("fails", "page")]
-    pairs += [(name, f"{name}-ground") for name in ("holds", "fails", "open", "out")]
-    for ink, ground in pairs:
-        light, dark = sorted(
-            (luminance(colours[ink]), luminance(colours[ground])), reverse=True
-        )
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, ground)

@@ -36,12 +36,15 @@ After.
 """
 
 
-def make_run(folder, **environment):
+def make_run(folder, *unmeasured, **environment):
     (folder / "out").mkdir()
     (folder / "pkg").mkdir()
     (folder / "pkg/README.md").write_text(README)
     content = {"environment": ENVIRONMENT | environment, "claims": [CLAIM]}
     (folder / "out/claims.json").write_text(json.dumps(content))
+    plan = {"package": "pkg", "claims": [CLAIM, *unmeasured]}
+    (folder / "out/pkg/plan").mkdir(parents=True)
+    (folder / "out/pkg/plan/plan.json").write_text(json.dumps(plan))
     return folder / "out"
 
 
@@ -69,6 +72,37 @@ def test_an_unfinished_run_is_not_published(tmp_path):
     with pytest.raises(ValueError, match="no finished run"):
         results.publish(make_run(tmp_path, state="running"), tmp_path)
     assert "previous table" in (tmp_path / "pkg/README.md").read_text()
+
+
+@pytest.mark.parametrize("commit", [None, "abc (modified)"])
+def test_a_run_of_code_that_is_not_committed_is_not_published(tmp_path, commit):
+    with pytest.raises(ValueError, match="not committed") as caught:
+        results.publish(make_run(tmp_path, commit=commit), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_that_did_not_measure_a_planned_claim_is_not_published(tmp_path):
+    out = make_run(tmp_path, CLAIM | {"id": "b"}, CLAIM | {"id": "c"})
+    with pytest.raises(ValueError, match=r"not measured in .*: b, c\.$"):
+        results.publish(out, tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_with_a_crashed_claim_is_not_published(tmp_path):
+    out = make_run(tmp_path)
+    content = json.loads((out / "claims.json").read_text())
+    content["claims"][0]["details"] = "crashed: ValueError"
+    (out / "claims.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r": a\.$"):
+        results.publish(out, tmp_path)
+
+
+def test_a_run_with_a_package_that_could_not_list_its_claims_is_not_published(tmp_path):
+    out = make_run(tmp_path)
+    (out / "other/plan").mkdir(parents=True)
+    with pytest.raises(ValueError, match="the plan of other"):
+        results.publish(out, tmp_path)
 
 
 def test_a_readme_without_a_place_for_results_is_refused(tmp_path):
