@@ -14,13 +14,15 @@ class Progress:
 
     def __init__(self, first: int, total: int):
         self._is_terminal = sys.stderr.isatty()
+        size = shutil.get_terminal_size()
         self._bar = tqdm.tqdm(
             initial=first,
             total=total,
             unit="step",
             disable=not self._is_terminal,
-            # A terminal may say that it has no columns; tqdm would show nothing.
-            ncols=shutil.get_terminal_size().columns,
+            # A terminal may say that it has no size; tqdm would show nothing.
+            ncols=size.columns,
+            nrows=size.lines,
         )
         self._total, self._next_line = total, time.monotonic()
 
