@@ -18,7 +18,7 @@ import numpy as np
 from expkit import formatting, jsonfile, metrics, plots
 from expkit.command_line import Parser
 from expkit.formatting import number
-from expkit.statistics import VERDICTS
+from expkit.statistics import BOOTSTRAP_FROM, VERDICTS
 
 NOT_RUN = "not run"
 """Stands in the place of the verdict of a claim that has not been measured yet."""
@@ -231,6 +231,7 @@ def write(out_dir: str | Path) -> Path:
         packages=packages,
         failures=_failures(packages),
         not_run=NOT_RUN,
+        bootstrap_from=BOOTSTRAP_FROM,
         totals={v: sum(p["counts"][v] for p in packages) for v in (*VERDICTS, NOT_RUN)},
         seeds_used=sorted({s for row in rows for s in row.get("seeds") or ()}),
     )
