@@ -26,5 +26,7 @@ def acquire(folder: Path) -> bool:
     except BlockingIOError:
         file.close()
         return False
+    except OSError:  # a file system without locks
+        pass
     _held[path] = file
     return True
