@@ -1,7 +1,5 @@
 """Lion against AdamW at several batch sizes, each with its own learning rate."""
 
-import functools
-
 import numpy as np
 from scipy import stats
 
@@ -71,20 +69,14 @@ def _figures(
         f"configs/lion/digits.py:optimizer={optimizer},batch_size={batch_size},"
         f"num_steps={NUM_STEPS},warmup_fraction={warmup}"
     )
-    compiled = functools.cache(lambda: checks_digits.compile_run(config))
-    by_seed = [
-        context.memo(
-            f"batch{batch_size}-{optimizer}-{seed}-{warmup:g}",
-            lambda seed=seed: sweep.over_grid(
-                compiled(), RATES[optimizer], [STRENGTH], seed=seed
-            ),
-            config=config.to_dict(),
-            rates=RATES[optimizer],
-            strength=STRENGTH,
-        )
-        for seed in context.seeds()
-    ]
-    figures = {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+    figures = checks_digits.figures_over_grid(
+        context,
+        f"batch{batch_size}-{optimizer}-{warmup:g}",
+        config,
+        RATES[optimizer],
+        [STRENGTH],
+        context.seeds(),
+    )
     best = sweep.lowest(figures["validation_loss"])
     return {key: values[:, *best] for key, values in figures.items()}
 

@@ -5,7 +5,7 @@ same seeds, and its setting from the validation split.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -151,16 +151,31 @@ def _sweep(context: Context, model: str, optimizer: str) -> dict[str, np.ndarray
         f"configs/lion/digits.py:model={model},optimizer={optimizer},batch_size=128,"
         f"num_steps={num_steps},width=32"
     )
-    compiled = functools.cache(lambda: compile_run(config))
+    name = f"{model}-{optimizer}"
+    return figures_over_grid(
+        context, name, config, rates, strengths, _seeds(context, model)
+    )
+
+
+def figures_over_grid(
+    context: Context,
+    name: str,
+    config: ml_collections.ConfigDict,
+    rates: Sequence[float] | np.ndarray,
+    strengths: Sequence[float],
+    seeds: range,
+) -> dict[str, np.ndarray]:
+    """Figures of a config over a grid, each [seeds, rates, strengths], kept by seed."""
+    compiled = functools.cache(lambda: _compile_run(config))
     by_seed = [
         context.memo(
-            f"{model}-{optimizer}-{seed}",
+            f"{name}-{seed}",
             lambda seed=seed: sweep.over_grid(compiled(), rates, strengths, seed=seed),
             config=config.to_dict(),
             rates=rates,
             strengths=strengths,
         )
-        for seed in _seeds(context, model)
+        for seed in seeds
     ]
     return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
 
@@ -172,7 +187,7 @@ def _losses_by_rate(context: Context, model: str, optimizer: str) -> np.ndarray:
     return np.where(np.isfinite(lowest), lowest, np.nan)
 
 
-def compile_run(config: ml_collections.ConfigDict) -> Callable[..., dict[str, float]]:
+def _compile_run(config: ml_collections.ConfigDict) -> Callable[..., dict[str, float]]:
     """Makes `(learning_rate, strength, seed) -> figures` of one whole run."""
     task = train.make_task(config)
     arrays = task.splits["train"]
