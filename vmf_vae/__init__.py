@@ -1,0 +1,59 @@
+"""The von Mises-Fisher distribution and the hyperspherical VAE (Davidson et al. 2018).
+
+The distribution needs JAX alone. The models are built with Flax, so they are imported
+only when they are asked for: `import vmf_vae` stays light.
+"""
+
+import importlib
+
+from vmf_vae.bessel import bessel_ratio, inverse_bessel_ratio, log_iv
+from vmf_vae.density import (
+    concentration_for_kl,
+    kl,
+    kl_to_uniform,
+    log_normalizer,
+)
+from vmf_vae.distribution import VonMisesFisher, fit
+from vmf_vae.sampler import sample_radial, sample_vmf
+from vmf_vae.spherical import PowerSpherical, SphericalUniform
+from vmf_vae.table import FixedConcentrationSampler
+
+__all__ = [
+    "BatchNormVAE",
+    "FixedConcentrationSampler",
+    "GaussianVAE",
+    "PowerSpherical",
+    "SphericalUniform",
+    "VMFVAE",
+    "VonMisesFisher",
+    "bessel_ratio",
+    "concentration_for_kl",
+    "fit",
+    "importance_log_likelihood",
+    "inverse_bessel_ratio",
+    "kl",
+    "kl_to_uniform",
+    "log_iv",
+    "log_normalizer",
+    "sample_radial",
+    "sample_vmf",
+]
+
+_MODELS = {
+    "BatchNormVAE": "vmf_vae.models",
+    "GaussianVAE": "vmf_vae.models",
+    "VMFVAE": "vmf_vae.models",
+    "importance_log_likelihood": "vmf_vae.evaluation",
+}
+
+
+def __getattr__(name):
+    """Imports a model when it is first used."""
+    if name not in _MODELS:
+        raise AttributeError(f"module 'vmf_vae' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODELS[name]), name)
+
+
+def __dir__():
+    """The public names, those imported on use included."""
+    return sorted({*globals(), *__all__})
