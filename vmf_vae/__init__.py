@@ -19,12 +19,12 @@ from vmf_vae.spherical import PowerSpherical, SphericalUniform
 from vmf_vae.table import FixedConcentrationSampler
 
 __all__ = [
+    "VMFVAE",
     "BatchNormVAE",
     "FixedConcentrationSampler",
     "GaussianVAE",
     "PowerSpherical",
     "SphericalUniform",
-    "VMFVAE",
     "VonMisesFisher",
     "bessel_ratio",
     "concentration_for_kl",
