@@ -1,0 +1,181 @@
+"""What the functions of a concentration accept: dtypes, ranges, static orders."""
+
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MAX_DIM = 200_000
+
+
+def elementwise(
+    fn: Callable[[float, jax.Array], jax.Array],
+    order: float,
+    x: jax.typing.ArrayLike,
+    *,
+    name: str = "concentration",
+) -> jax.Array:
+    """Applies a function in at least float32, and returns the dtype of the argument.
+
+    Args:
+        fn: `(order, x) -> array`, for x >= 0 or nan.
+        order: its first argument.
+        x: any shape; integers become the default float.
+        name: of `x`, for the messages.
+
+    Returns:
+        `fn(order, x)`, nan where `x` is negative or not finite.
+
+    Raises:
+        ValueError: if an entry of a concrete `x` is negative.
+        TypeError: if `x` is complex or no number.
+    """
+    require_concrete(name, x, "at least 0", lambda x: x < 0)
+    x = as_float(name, x)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return fn(order, where_valid(wide)).astype(x.dtype)
+
+
+def where_valid(x: jax.Array) -> jax.Array:
+    """Puts nan where a concentration is negative, infinite or nan.
+
+    Args:
+        x: any floating-point array.
+
+    Returns:
+        Same shape and dtype.
+    """
+    return jnp.where((x >= 0.0) & (x < jnp.inf), x, jnp.nan)
+
+
+def as_float(name: str, x: jax.typing.ArrayLike) -> jax.Array:
+    """An array of a floating-point dtype; integers become the default float.
+
+    Args:
+        name: of `x`, for the message.
+        x: any shape.
+
+    Returns:
+        Same shape.
+
+    Raises:
+        TypeError: if `x` is complex or no number.
+    """
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        x = x.astype(jnp.result_type(float))
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} must be real numbers, got dtype {x.dtype}.")
+    return x
+
+
+def require_concrete(
+    name: str,
+    x: Any,
+    allowed: str,
+    is_wrong: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Checks the values of an array that is not traced.
+
+    Args:
+        name: of `x`, for the message.
+        x: any array, or a number.
+        allowed: what is expected, for the message.
+        is_wrong: marks the entries that are not allowed.
+
+    Raises:
+        ValueError: naming the first entry that is not allowed.
+    """
+    if isinstance(x, jax.core.Tracer):
+        return
+    values = np.asarray(x)
+    if not np.issubdtype(values.dtype, np.integer):
+        if values.dtype.kind not in "fV":  # V: bfloat16 and the like
+            return
+        values = values.astype(np.promote_types(np.float32, values.dtype))
+    wrong = values[is_wrong(values)]
+    if wrong.size:
+        raise ValueError(f"{name} must be {allowed}, got {wrong.flat[0].item()!r}.")
+
+
+def order_of(dim: int) -> float:
+    """The order d/2 - 1 of the Bessel function that normalises on the sphere in R^d.
+
+    Args:
+        dim: d, 2 to 200,000.
+
+    Returns:
+        A Python float.
+
+    Raises:
+        ValueError: if `dim` is out of range. On the line there are two directions, -1
+            and 1, and the law is a Bernoulli with logit 2 * concentration.
+        TypeError: if `dim` is no Python integer.
+    """
+    try:
+        size = operator.index(dim)
+    except TypeError as error:
+        raise TypeError(f"dim must be a Python integer, got {dim!r}.") from error
+    if not 2 <= size <= MAX_DIM or isinstance(dim, bool):
+        hint = " (two directions: a Bernoulli with logit 2 * concentration)"
+        raise ValueError(
+            f"dim must be in [2, {MAX_DIM:,}], got {dim!r}{hint * (size == 1)}."
+        )
+    return 0.5 * size - 1.0
+
+
+def check_order(order: float) -> float:
+    """The order of a Bessel function as a Python float.
+
+    Args:
+        order: at least 0.
+
+    Returns:
+        The same number.
+
+    Raises:
+        ValueError: if `order` is negative or not finite.
+        TypeError: if `order` is traced or no real number.
+    """
+    if isinstance(order, bool) or not isinstance(order, numbers.Real):
+        raise TypeError(f"order must be a Python number (it is static), got {order!r}.")
+    if not 0.0 <= order < math.inf:
+        raise ValueError(f"order must be finite and at least 0, got {order!r}.")
+    return float(order)
+
+
+def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
+    """An array of unit vectors; the norm is checked where it is not traced.
+
+    Args:
+        name: of `x`, for the messages.
+        x: [..., d], d from 2 to 200,000.
+
+    Returns:
+        The array, floating-point.
+
+    Raises:
+        ValueError: if there is no such axis, or a concrete norm differs from 1 by more
+            than 1e-3 (3e-2 in half precision).
+        TypeError: if `x` is complex or no number.
+    """
+    array = as_float(name, x)
+    if array.ndim == 0:
+        raise ValueError(f"{name} must be [..., dim], got a scalar.")
+    order_of(array.shape[-1])
+    tolerance = 1e-3 if jnp.finfo(array.dtype).bits > 16 else 3e-2
+    if not isinstance(array, jax.core.Tracer):
+        values = np.asarray(array, np.float64)
+        off = np.abs(np.sqrt(np.sum(values * values, axis=-1)) - 1.0)
+        if off.size and not off.max() <= tolerance:
+            norm = np.sqrt(np.sum(values * values, axis=-1)).flat[off.argmax()]
+            raise ValueError(
+                f"{name} must have unit norm, got norm {norm:.6g}; divide it by its "
+                "norm."
+            )
+    return array
