@@ -29,12 +29,16 @@ def figures_by_seed(
     *,
     num_segments: int = 10,
     analyze: Analyze | None = None,
+    evaluate: bool = True,
 ) -> dict[str, np.ndarray]:
     """Figures of a config, each [seeds, ...], from memory where it has them.
 
-    `curve_kl` and `curve_loss` are means over each segment of the training.
+    `curve_kl`, `curve_loss` and `curve_reconstruction` are means over each segment of
+    the training; without `evaluate` the test split is left alone.
     """
-    compiled = functools.cache(lambda: compile_run(config, num_segments, analyze))
+    compiled = functools.cache(
+        lambda: compile_run(config, num_segments, analyze, evaluate)
+    )
     by_seed = [
         context.memo(
             f"{name}-{seed}",
@@ -51,16 +55,18 @@ def compile_run(
     config: ml_collections.ConfigDict,
     num_segments: int,
     analyze: Analyze | None = None,
+    evaluate: bool = True,
 ) -> Callable[[int], Figures]:
-    """Makes `seed -> figures` of one whole run, on the test split."""
+    """Makes `seed -> figures` of one whole run."""
     task = train.make_task(config)
     fit = compile_fit(task, config)
-    evaluate = train.make_evaluation(task, num_samples=config.importance_samples)
+    on_split = train.make_evaluation(task, num_samples=config.importance_samples)
 
     def run(seed):
         params, curves = fit(seed, num_segments)
         extra = analyze(task, params) if analyze else {}
-        return evaluate(params, "test") | curves | extra
+        test = on_split(params, "test") if evaluate else {}
+        return test | curves | extra
 
     return run
 
