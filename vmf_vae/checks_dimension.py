@@ -14,7 +14,7 @@ import numpy as np
 from expkit import claims, plots
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
-from vmf_vae import checks_runs, evaluation, train
+from vmf_vae import checks_runs, evaluation, models, train
 
 NAMES = {"gaussian": "N-VAE", "vmf": "S-VAE"}
 SMALL, LARGE = 2, 40
@@ -120,6 +120,7 @@ def _analyze(task: train.Task, params) -> dict[str, object]:
 def _analyze_small(task: train.Task, params) -> dict[str, object]:
     """The same, the latents of the test split, draws, and images between two."""
     model = task.model
+    assert isinstance(model, models.ImageVAE)
     centers = np.asarray(jax.jit(model.center)(params, task.splits["test"]["x"]))
     labels = task.labels["test"]
     first, second = (centers[np.flatnonzero(labels == c)[0]] for c in (0, 1))
