@@ -19,7 +19,7 @@ from vmf_vae import checks_runs, evaluation, models, train
 NAMES = {"gaussian": "N-VAE", "vmf": "S-VAE"}
 SMALL, LARGE = 2, 40
 RATES = {False: (2e-3,), True: (5e-4, 1e-3, 2e-3)}
-STEPS = {False: 3000, True: 12_000}
+STEPS = {False: 2500, True: 12_000}
 
 
 def check_small(context: Context) -> Finding:
