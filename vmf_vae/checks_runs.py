@@ -1,0 +1,125 @@
+"""Whole training runs in one compiled call, for the checks; kept by seed.
+
+A run keeps the parameters of the segment with the lowest validation loss, as the
+authors' early stopping does; every arm has the same steps, batches and seeds.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from expkit import loop, nets, sweep
+from expkit.claims import Context
+from vmf_vae import train
+
+Figures = dict[str, Any]
+Analyze = Callable[[train.Task, nets.Params], Figures]
+
+
+def figures_by_seed(
+    context: Context,
+    name: str,
+    config: ml_collections.ConfigDict,
+    seeds: range,
+    *,
+    num_segments: int = 10,
+    analyze: Analyze | None = None,
+    evaluate: bool = True,
+) -> dict[str, np.ndarray]:
+    """Figures of a config, each [seeds, ...], from memory where it has them.
+
+    `curve_kl`, `curve_loss` and `curve_reconstruction` are means over each segment of
+    the training, `test_bound` is the ELBO by one draw for at most 1,000 rows of the
+    test split; with `evaluate` there are the figures of `train.make_evaluation` too.
+    """
+    compiled = functools.cache(
+        lambda: compile_run(config, num_segments, analyze, evaluate)
+    )
+    by_seed = [
+        context.memo(
+            f"{name}-{seed}",
+            lambda seed=seed: compiled()(seed),
+            config=config.to_dict(),
+            num_segments=num_segments,
+        )
+        for seed in seeds
+    ]
+    return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+
+
+def compile_run(
+    config: ml_collections.ConfigDict,
+    num_segments: int,
+    analyze: Analyze | None = None,
+    evaluate: bool = True,
+) -> Callable[[int], Figures]:
+    """Makes `seed -> figures` of one whole run."""
+    task = train.make_task(config)
+    fit = compile_fit(task, config)
+    on_split = train.make_evaluation(task, num_samples=config.importance_samples)
+
+    def run(seed):
+        params, curves = fit(seed, num_segments)
+        extra = analyze(task, params) if analyze else {}
+        test = on_split(params, "test") if evaluate else {}
+        return test | curves | extra
+
+    return run
+
+
+def compile_fit(
+    task: train.Task, config: ml_collections.ConfigDict
+) -> Callable[[int, int], tuple[nets.Params, Figures]]:
+    """Makes `(seed, num_segments) -> (best parameters, curves)`."""
+    model = task.model
+    optimizer = train.make_optimizer(config)
+    step = train.make_step(model, optimizer, config.kl_warmup_steps)
+
+    def held_out_loss(params, arrays, split):
+        frozen = model.freeze_statistics(params, arrays["calibration"])
+        elbo, _ = model.elbo(frozen, arrays[split], jax.random.key(0))
+        return -elbo.mean()
+
+    @jax.jit
+    def fit(key, arrays, rows):
+        init_key, run_key = jax.random.split(key)
+        state = loop.init_state(model.init(init_key), optimizer, run_key)
+
+        def one(state, rows_of_step):
+            return step(state, {"x": arrays["train"][rows_of_step]})
+
+        def segment(carry, rows_of_segment):
+            state, lowest, best = carry
+            state, metrics = jax.lax.scan(one, state, rows_of_segment)
+            loss = held_out_loss(state.params, arrays, "validation")
+            is_better = loss < lowest
+            best = jax.tree.map(
+                lambda new, old: jnp.where(is_better, new, old), state.params, best
+            )
+            curves = {f"curve_{k}": v.mean() for k, v in metrics.items()}
+            curves["curve_validation_loss"] = loss
+            return (state, jnp.where(is_better, loss, lowest), best), curves
+
+        start = (state, jnp.float32(jnp.inf), state.params)
+        (_, lowest, best), curves = jax.lax.scan(segment, start, rows)
+        bound = -held_out_loss(best, arrays, "test")
+        return best, {"validation_loss": lowest, "test_bound": bound, **curves}
+
+    arrays = {name: task.splits[name]["x"][:1000] for name in train.HELD_OUT}
+    arrays |= {"train": task.splits["train"]["x"], "calibration": task.calibration}
+    arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
+
+    def run(seed: int, num_segments: int) -> tuple[nets.Params, Figures]:
+        rows = sweep.batch_rows(
+            len(arrays["train"]), config.batch_size, config.num_steps, seed
+        )
+        rows = rows.reshape(num_segments, -1, config.batch_size)
+        params, curves = fit(jax.random.key(seed), arrays, rows)
+        return params, {k: np.asarray(v).tolist() for k, v in curves.items()}
+
+    return run

@@ -1,0 +1,130 @@
+"""Encoders and decoders of the image models, behind `init` and `apply`.
+
+The perceptrons are those of `expkit.nets`. The convolutional pair halves and doubles
+the sides of the image: 3x3 convolutions of stride 2 with a linear layer that keeps the
+places (unlike `expkit.nets.cnn`, which averages over them), and the mirror image.
+
+>>> net = make_decoder("cnn", 2, (16, 32), (8, 8, 1))
+>>> net.apply(net.init(jax.random.key(0)), jnp.zeros((5, 2))).shape
+(5, 8, 8, 1)
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from expkit import nets
+
+KINDS = ("mlp", "cnn")
+
+
+def make_encoder(
+    kind: str, input_shape: Sequence[int], hidden: Sequence[int], num_features: int
+) -> nets.Net:
+    """Builds the network from an input to the features of its posterior.
+
+    Args:
+        kind: `"mlp"` or `"cnn"`.
+        input_shape: shape of one example; (height, width, channels) for `"cnn"`.
+        hidden: widths, or channels, from the input on.
+        num_features: width of the output.
+
+    Returns:
+        The network, `[batch, *input_shape] -> [batch, num_features]`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _check(kind, input_shape, hidden)
+    if kind == "mlp":
+        return nets.mlp(input_shape, hidden, num_features, activation="relu")
+    depths = [input_shape[-1], *hidden]
+    rows, columns = _coarse_sides(input_shape, hidden)
+
+    class Encoder(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.convolutions = nnx.List(
+                nnx.Conv(n_in, n_out, (3, 3), strides=2, rngs=rngs)
+                for n_in, n_out in itertools.pairwise(depths)
+            )
+            self.out = nnx.Linear(rows * columns * depths[-1], num_features, rngs=rngs)
+
+        def __call__(self, x, rngs):
+            del rngs
+            for convolution in self.convolutions:
+                x = jax.nn.relu(convolution(x))
+            return self.out(x.reshape(len(x), -1))
+
+    return nets.functional(Encoder)
+
+
+def make_decoder(
+    kind: str, latent_dim: int, hidden: Sequence[int], output_shape: Sequence[int]
+) -> nets.Net:
+    """Builds the network from a latent vector to the parameters of the likelihood.
+
+    Args:
+        kind: `"mlp"` or `"cnn"`.
+        latent_dim: coordinates of z.
+        hidden: widths, or channels, of the *encoder*; used in the reverse order.
+        output_shape: shape of one example.
+
+    Returns:
+        The network, `[batch, latent_dim] -> [batch, *output_shape]`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _check(kind, output_shape, hidden)
+    widths = tuple(reversed(hidden))
+    if kind == "mlp":
+        size = math.prod(output_shape)
+        flat = nets.mlp((latent_dim,), widths, size, activation="relu")
+
+        def apply(params, x, key=None):
+            return flat.apply(params, x, key).reshape(len(x), *output_shape)
+
+        return nets.Net(flat.init, apply)
+    rows, columns = _coarse_sides(output_shape, hidden)
+    depths = [*widths, output_shape[-1]]
+
+    class Decoder(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs):
+            self.start = nnx.Linear(latent_dim, rows * columns * widths[0], rngs=rngs)
+            self.convolutions = nnx.List(
+                nnx.ConvTranspose(n_in, n_out, (3, 3), strides=2, rngs=rngs)
+                for n_in, n_out in itertools.pairwise(depths)
+            )
+
+        def __call__(self, x, rngs):
+            del rngs
+            h = self.start(x).reshape(len(x), rows, columns, widths[0])
+            for convolution in self.convolutions:
+                h = convolution(jax.nn.relu(h))
+            return h[:, : output_shape[0], : output_shape[1]]
+
+    return nets.functional(Decoder)
+
+
+def _coarse_sides(shape: Sequence[int], hidden: Sequence[int]) -> tuple[int, int]:
+    """Height and width after the convolutions, which round up."""
+    factor = 2 ** len(hidden)
+    return -(-shape[0] // factor), -(-shape[1] // factor)
+
+
+def _check(kind: str, shape: Sequence[int], hidden: Sequence[int]) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"encoder must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if min((*shape, *hidden), default=0) < 1:
+        raise ValueError(
+            "input_shape and hidden must be sizes of at least 1, got "
+            f"{tuple(shape)!r} and {tuple(hidden)!r}."
+        )
+    if kind == "cnn" and (len(shape) != 3 or not hidden):
+        raise ValueError(
+            "encoder='cnn' needs images (height, width, channels) and a hidden layer, "
+            f"got the shape {tuple(shape)!r} and hidden={tuple(hidden)!r}."
+        )
