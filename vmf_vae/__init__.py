@@ -7,13 +7,9 @@ only when they are asked for: `import vmf_vae` stays light.
 import importlib
 
 from vmf_vae.bessel import bessel_ratio, inverse_bessel_ratio, log_iv
-from vmf_vae.density import (
-    concentration_for_kl,
-    kl,
-    kl_to_uniform,
-    log_normalizer,
-)
+from vmf_vae.density import concentration_for_kl, kl_to_uniform, log_normalizer
 from vmf_vae.distribution import VonMisesFisher, fit
+from vmf_vae.divergence import kl
 from vmf_vae.sampler import sample_radial, sample_vmf
 from vmf_vae.spherical import PowerSpherical, SphericalUniform
 from vmf_vae.table import FixedConcentrationSampler

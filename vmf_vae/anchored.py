@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmf_vae import debye
-from vmf_vae.expansion import high_order, horner
+from vmf_vae.expansion import horner
 
 
 def change_of_log_0f1(order: float, x: jax.Array, anchor: debye.Anchor) -> jax.Array:
@@ -28,7 +28,7 @@ def change_of_log_0f1(order: float, x: jax.Array, anchor: debye.Anchor) -> jax.A
         Shape and dtype of `x`; a sum of terms that have the sign of `x - anchor`, but
         for one of the relative size of 1 / nu.
     """
-    _, (value, _, _) = high_order(order, x.dtype)
+    _, (value, _, _) = debye.high_order(order, x.dtype)
     s = jnp.sqrt(1.0 + jnp.square(x / order))
     p = 1.0 / s
     one_minus_p = (x / order) * ((x / order) / (1.0 + s)) * p

@@ -50,7 +50,8 @@ def where_valid(x: jax.Array) -> jax.Array:
     Returns:
         Same shape and dtype.
     """
-    return jnp.where((x >= 0.0) & (x < jnp.inf), x, jnp.nan)
+    # A sum, so that the derivative is nan there too.
+    return x + jnp.where((x >= 0.0) & (x < jnp.inf), 0.0, jnp.nan).astype(x.dtype)
 
 
 def as_float(name: str, x: jax.typing.ArrayLike) -> jax.Array:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from vmf_vae import debye
 from vmf_vae.anchored import change_of_log_0f1, log_over, relative_difference
 from vmf_vae.arguments import check_order, elementwise, order_of, require_concrete
-from vmf_vae.expansion import high_order, horner, log_0f1, ratio
+from vmf_vae.expansion import horner, log_0f1, ratio
 from vmf_vae.inverse import inverse_ratio
 
 
@@ -121,7 +121,7 @@ def _log_iv(order: float, x: jax.Array) -> jax.Array:
     if order == 0.0:
         return log_0f1(order, x)
     anchor = debye.anchor_of_log_iv(order)
-    if high_order(order, x.dtype)[0] == order:
+    if debye.high_order(order, x.dtype)[0] == order:
         return order * log_over(x, anchor.x) + change_of_log_0f1(order, x, anchor)
     # Where the three terms of the last line cancel, a series about the zero.
     u = relative_difference(x, anchor.x)

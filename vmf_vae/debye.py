@@ -28,6 +28,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 Polynomial = list[Fraction]  # by rising powers of p
 _DIGITS = 40
@@ -98,6 +99,23 @@ def series(order: float, precision: float) -> Series:
     slope = _add(_multiply(minus_p, slope), [-c for c in whole])
     slope = _divide_by_one_minus_p(slope)
     return Series(*(tuple(_floats(c)[::-1]) for c in (value, ratio, slope)))
+
+
+def high_order(order: float, dtype: DTypeLike) -> tuple[float, Series]:
+    """The order to expand at, and its coefficients.
+
+    Args:
+        order: nu.
+        dtype: float32 or float64.
+
+    Returns:
+        `order` plus an integer, and the series.
+    """
+    lowest, precision = (
+        (8.0, 2.0**-24) if np.dtype(dtype) == np.float32 else (16.0, 2.0**-53)
+    )
+    top = order + max(0, math.ceil(lowest - order))
+    return top, series(top, precision)
 
 
 @functools.cache

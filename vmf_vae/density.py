@@ -31,31 +31,21 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vmf_vae import debye
 from vmf_vae.anchored import change_of_log_0f1
 from vmf_vae.arguments import (
-    as_float,
     elementwise,
     order_of,
-    require_concrete,
-    require_directions,
     where_valid,
 )
 from vmf_vae.expansion import (
-    high_order,
     log_0f1,
     log_0f1_minus_x,
-    one_minus_ratio,
     ratio,
     ratio_minus_log_0f1,
-    ratio_slope,
 )
 from vmf_vae.inverse import inverse_kl
-
-# Gauss-Legendre: exact to working precision for A' over a factor of two.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
 def log_normalizer(dim: int, concentration: jax.typing.ArrayLike) -> jax.Array:
@@ -160,67 +150,6 @@ def concentration_for_kl(dim: int, kl: jax.typing.ArrayLike) -> jax.Array:
     return elementwise(inverse_kl, order_of(dim), kl, name="kl")
 
 
-def kl(
-    mean_direction_p: jax.typing.ArrayLike,
-    concentration_p: jax.typing.ArrayLike,
-    mean_direction_q: jax.typing.ArrayLike,
-    concentration_q: jax.typing.ArrayLike,
-) -> jax.Array:
-    r"""Divergence between two von Mises-Fisher distributions.
-
-    .. math:: \mathrm{KL}(p \| q) = \log\frac{C_d(\kappa_p)}{C_d(\kappa_q)}
-              + A_d(\kappa_p) (\kappa_p - \kappa_q \mu_p^\top \mu_q),
-
-    computed as the Bregman divergence of :math:`-\log C_d` between the concentrations,
-    plus :math:`\kappa_q A_d(\kappa_p) |\mu_p - \mu_q|^2 / 2`: two terms that are not
-    negative and vanish as they should.
-
-    Args:
-        mean_direction_p: :math:`\mu_p`, [..., d], unit vectors.
-        concentration_p: :math:`\kappa_p`, [...], 0 to 2e6.
-        mean_direction_q: :math:`\mu_q`, [..., d], unit vectors.
-        concentration_q: :math:`\kappa_q`, [...], 0 to 2e6.
-
-    Returns:
-        [...], the four leading shapes broadcast, in the widest dtype of the four.
-
-    Raises:
-        ValueError: if a direction has no axis of 2 to 200,000 entries, if the two
-            differ in it or are concrete and not of unit norm, or if an entry of a
-            concrete concentration is negative.
-        TypeError: if an argument is complex.
-
-    References:
-        Diethe, *A Note on the Kullback-Leibler Divergence for the von Mises-Fisher
-        Distribution*, 2015, eq. (2). https://arxiv.org/abs/1502.07104
-    """
-    p = require_directions("mean_direction_p", mean_direction_p)
-    q = require_directions("mean_direction_q", mean_direction_q)
-    if p.shape[-1] != q.shape[-1]:
-        raise ValueError(
-            "mean_direction_p and mean_direction_q must have the same last axis, got "
-            f"shapes {p.shape} and {q.shape}."
-        )
-    order = order_of(p.shape[-1])
-    numbers = []
-    for name, x in (("p", concentration_p), ("q", concentration_q)):
-        require_concrete(f"concentration_{name}", x, "at least 0", lambda x: x < 0)
-        numbers.append(as_float(f"concentration_{name}", x))
-    dtype = jnp.result_type(p, q, *numbers)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    p, q, kappa_p, kappa_q = (x.astype(wide) for x in (p, q, *numbers))
-    shape = jnp.broadcast_shapes(
-        p.shape[:-1], q.shape[:-1], kappa_p.shape, kappa_q.shape
-    )
-    full = (*shape, p.shape[-1])
-    apart = one_minus_dot(jnp.broadcast_to(p, full), jnp.broadcast_to(q, full))
-    kappa_p, kappa_q = (
-        jnp.broadcast_to(where_valid(x), shape) for x in (kappa_p, kappa_q)
-    )
-    turned = kappa_q * ratio(order, kappa_p) * apart
-    return (_bregman(order, kappa_q, kappa_p) + turned).astype(dtype)
-
-
 def log_density(
     mean_direction: jax.Array, concentration: jax.Array, x: jax.Array
 ) -> jax.Array:
@@ -268,7 +197,7 @@ def _one_minus_dot_jvp(primals, tangents):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def _log_normalizer(order: float, x: jax.Array) -> jax.Array:
-    if high_order(order, x.dtype)[0] == order:
+    if debye.high_order(order, x.dtype)[0] == order:
         anchor = debye.anchor_of_log_normalizer(order)
         if anchor is not None:
             return -change_of_log_0f1(order, x, anchor)
@@ -279,23 +208,3 @@ def _log_normalizer(order: float, x: jax.Array) -> jax.Array:
 def _log_normalizer_jvp(order, primals, tangents):
     (x,), (dx,) = primals, tangents
     return _log_normalizer(order, x), -ratio(order, x) * dx
-
-
-def _bregman(order: float, to: jax.Array, at: jax.Array) -> jax.Array:
-    """log M(to) - log M(at) - A(at) (to - at), at least 0.
-
-    Nearby it is the integral of (to - t) A'(t), by quadrature: nothing cancels there.
-    """
-    step = to - at
-    is_near = jnp.abs(step) < 0.5 * jnp.maximum(to, at)
-    near_step = jnp.where(is_near, step, 0.0)
-    near = jnp.zeros_like(step)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        slope = ratio_slope(order, at + 0.5 * float(1.0 + node) * near_step)
-        near += 0.25 * float(weight * (1.0 - node)) * slope
-    unscaled = log_0f1(order, to) - log_0f1(order, at) - ratio(order, at) * step
-    scaled = log_0f1_minus_x(order, to) - log_0f1_minus_x(order, at)
-    scaled += one_minus_ratio(order, at) * step
-    is_large = jnp.minimum(to, at) > 2.0 * order + 2.0
-    far = jnp.where(is_large, scaled, unscaled)
-    return jnp.where(is_near, near * jnp.square(near_step), far)

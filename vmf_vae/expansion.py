@@ -22,7 +22,6 @@ References:
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -40,8 +39,7 @@ class _Terms(NamedTuple):
         rest: log M without `growth`.
         ratio_over_x: A / x, even in x and 1/d at 0.
         complement: x (1 - A), good where x > nu + 1.
-        slope: A', good where x < nu + 1 or without recursion.
-        scaled_slope: x^2 A', good where x > nu + 1.
+        slope: A'.
         kl: x A - log M.
     """
 
@@ -51,13 +49,12 @@ class _Terms(NamedTuple):
     ratio_over_x: jax.Array
     complement: jax.Array
     slope: jax.Array
-    scaled_slope: jax.Array
     kl: jax.Array
 
 
 def _terms(order: float, x: jax.Array) -> _Terms:
     """The expansion at a high order, and the recursion down to `order`."""
-    top, series = high_order(order, x.dtype)
+    top, series = debye.high_order(order, x.dtype)
     z = x / top
     s = jnp.sqrt(1.0 + z * z)
     p = 1.0 / s
@@ -70,8 +67,11 @@ def _terms(order: float, x: jax.Array) -> _Terms:
     a1 = (top * p * over + p * p * (0.5 - p * p) + p * over * slope) / top**2
     # x (1 - A) and x^2 A' tend to nu + 1/2. What they lack of it keeps its digits
     # through the recursion, where the numbers themselves would lose one a step.
-    lack_g = -top / (s + z) - 0.5 * p * p - one_minus_p * ratio
-    lack_a1 = p * p * (p * p - 1.5) - top * p + one_minus_p * slope
+    lack = -top / (s + z) - 0.5 * p * p - one_minus_p * ratio
+    is_large = x > order + 1.0
+    kept = p * p * (p * p - 1.5) - top * p + one_minus_p * slope
+    kept = jnp.where(is_large, kept, a1)
+    over_x = 1.0 / jnp.where(is_large, x, 1.0)
     gain, product = jnp.zeros_like(x), jnp.zeros_like(x)
     for j in range(round(top - order)):
         nu = top - j
@@ -83,21 +83,23 @@ def _terms(order: float, x: jax.Array) -> _Terms:
         q = 1.0 / (2.0 * nu + xa)
         gain += (x * q) * (x * a1 + a)  # the new xA minus the old, without subtracting
         a1 = q * q * (2.0 * nu - x * x * a1)
-        h = nu - 0.5 - lack_g
-        lack_g = -lack_g - h * (h / (x + h))
-        c = (nu - 0.5 + lack_g) / jnp.maximum(x, 0.5)  # 1 - A
-        lack_a1 = -(nu - 0.5) * c * (2.0 - c) - (1.0 - c) * (1.0 - c) * lack_a1
+        h = nu - 0.5 - lack
+        lack = -lack - h * (h / (x + h))
+        c = (nu - 0.5 + lack) * over_x  # 1 - A
+        drive = jnp.where(is_large, (0.5 - nu) * c * (2.0 - c), 2.0 * nu * q * q)
+        kept = drive - (x * q) * (x * q) * kept
+    if top > order:
+        a1 = jnp.where(is_large, (order + 0.5 + kept) * over_x * over_x, kept)
     log_half = order * jnp.log1p(0.5 * sm1) if order else jnp.zeros_like(x)
     small = one_minus_p * value - 0.5 * jnp.log1p(sm1)
     rest = small - log_half + jnp.log1p(product)
     return _Terms(
         growth=top * sm1,
-        growth_minus_x=top * (1.0 / (s + z) - 1.0),
+        growth_minus_x=-top * (sm1 + z) / (s + z),
         rest=rest,
         ratio_over_x=q,
-        complement=order + 0.5 + lack_g,
+        complement=order + 0.5 + lack,
         slope=a1,
-        scaled_slope=order + 0.5 + lack_a1,
         kl=gain + loss - rest,
     )
 
@@ -126,6 +128,7 @@ def _ratio_jvp(order, primals, tangents):
     return ratio(order, x), ratio_slope(order, x) * dx
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def ratio_over_x(order: float, x: jax.Array) -> jax.Array:
     """I_{nu+1}(x) / (x I_nu(x)), 1 / (2 nu + 2) at 0; differentiated term by term.
@@ -140,6 +143,12 @@ def ratio_over_x(order: float, x: jax.Array) -> jax.Array:
     return _terms(order, x).ratio_over_x
 
 
+@ratio_over_x.defjvp
+def _ratio_over_x_jvp(order, primals, tangents):
+    return _along(lambda x: _terms(order, x).ratio_over_x, primals, tangents)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def ratio_slope(order: float, x: jax.Array) -> jax.Array:
     """Derivative of `ratio`, 1 / (2 nu + 2) at 0; differentiated term by term.
@@ -151,13 +160,12 @@ def ratio_slope(order: float, x: jax.Array) -> jax.Array:
     Returns:
         Shape and dtype of `x`.
     """
-    terms = _terms(order, x)
-    if high_order(order, x.dtype)[0] == order:
-        return terms.slope
-    is_large = x > order + 1.0
-    # A square that cannot overflow, and a quotient that is finite in both branches.
-    safe = jnp.where(is_large, x, 1.0)
-    return jnp.where(is_large, terms.scaled_slope / safe / safe, terms.slope)
+    return _terms(order, x).slope
+
+
+@ratio_slope.defjvp
+def _ratio_slope_jvp(order, primals, tangents):
+    return _along(lambda x: _terms(order, x).slope, primals, tangents)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -266,21 +274,6 @@ def _ratio_minus_log_0f1_jvp(order, primals, tangents):
     return ratio_minus_log_0f1(order, x), x * ratio_slope(order, x) * dx
 
 
-def high_order(order: float, dtype: jax.typing.DTypeLike) -> tuple[float, debye.Series]:
-    """The order to expand at, and its coefficients.
-
-    Args:
-        order: nu.
-        dtype: float32 or float64.
-
-    Returns:
-        `order` plus an integer, and the series.
-    """
-    lowest, precision = (8.0, 2.0**-24) if dtype == jnp.float32 else (16.0, 2.0**-53)
-    top = order + max(0, math.ceil(lowest - order))
-    return top, debye.series(top, precision)
-
-
 def horner(coefficients: tuple[float, ...], p: jax.Array) -> jax.Array:
     """A polynomial.
 
@@ -295,3 +288,13 @@ def horner(coefficients: tuple[float, ...], p: jax.Array) -> jax.Array:
     for c in coefficients[1:]:
         total = total * p + c
     return total
+
+
+def _along(fn, primals, tangents):
+    """Rule for an elementwise function: forward mode, also where it is transposed.
+
+    Reverse mode through the recursion would cost several times more to compile and run.
+    """
+    (x,), (dx,) = primals, tangents
+    value, slope = jax.jvp(fn, (x,), (jnp.ones_like(x),))
+    return value, slope * dx

@@ -1,0 +1,270 @@
+import time
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import vmf_reference
+from scipy import special
+
+from expkit import testing
+from vmf_vae import bessel, expansion
+
+# Largest relative error over the table.
+BOUNDS = {
+    jnp.float32: {"log_iv": 8e-7, "ratio": 2.5e-7, "slope": 5e-7, "complement": 3e-7},
+    jnp.float64: {"log_iv": 4e-15, "ratio": 6e-16, "slope": 8e-15, "complement": 1e-15},
+}
+FUNCTIONS = {
+    "log_iv": lambda d, k: bessel.log_iv(d / 2 - 1, k),
+    "ratio": bessel.bessel_ratio,
+    "slope": lambda d, k: k * k * expansion.ratio_slope(d / 2 - 1, k),
+    "complement": lambda d, k: expansion.scaled_complement(d / 2 - 1, k),
+}
+
+
+@pytest.fixture(params=[jnp.float32, jnp.float64], ids=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == jnp.float64):
+        yield request.param
+
+
+def columns(points):
+    """Points grouped by dimension: `{dim: (concentrations, [values])}`."""
+    grouped = {}
+    for dim, kappa, values in points:
+        ks, rows = grouped.setdefault(dim, ([], []))
+        ks.append(kappa)
+        rows.append(values)
+    return grouped
+
+
+def largest_error(points, name, dtype):
+    worst = 0.0
+    for dim, (ks, rows) in columns(points).items():
+        got = np.asarray(FUNCTIONS[name](dim, jnp.array(ks, dtype)))
+        assert got.dtype == dtype
+        errors = map(vmf_reference.error, got, (row[name] for row in rows))
+        worst = max(worst, *errors)
+    return worst
+
+
+def random_points(seed, count, dims, dtype):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        dim = int(rng.choice(dims))
+        # Half of them where the functions bend and log I crosses zero.
+        near = dim * rng.uniform(0.05, 6.0)
+        kappa = float(dtype(rng.choice([near, 10 ** rng.uniform(-6, 6.3)])))
+        yield dim, kappa, vmf_reference.values(dim, kappa)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_table_is_met_in_every_row(name, dtype):
+    worst = largest_error(vmf_reference.table(), name, dtype)
+    assert worst <= BOUNDS[dtype][name]
+
+
+def test_scipy_does_not_meet_the_table():
+    """The control: what a ratio of scaled Bessel functions gives."""
+    failures = 0
+    for dim, kappa, values in vmf_reference.table():
+        with np.errstate(all="ignore"):
+            got = special.ive(dim / 2, kappa) / special.ive(dim / 2 - 1, kappa)
+        failures += not vmf_reference.error(got, values["ratio"]) <= 6e-16
+    assert failures > 60
+
+
+def test_random_points_are_met(dtype):
+    dims = [2, 3, 6, 9, 17, 19, 33, 77, 1001]
+    points = list(random_points(0, 12, dims, dtype))
+    for name in FUNCTIONS:
+        assert largest_error(points, name, dtype) <= BOUNDS[dtype][name]
+
+
+@pytest.mark.slow
+def test_many_random_points_are_met(dtype):
+    dims = [2, 3, 4, 5, 6, 7, 9, 10, 13, 16, 17, 18, 19, 20, 33, 34, 35, 77, 300, 3072]
+    points = list(random_points(1, 500, dims, dtype))
+    for name in FUNCTIONS:
+        assert largest_error(points, name, dtype) <= BOUNDS[dtype][name]
+
+
+@pytest.mark.parametrize("order", [0, 0.25, 1, 3.7, 7.99, 15.5, 16.01, 250.125])
+def test_log_iv_of_any_real_order(order, dtype):
+    x = dtype(1.37 * max(order, 1.0))
+    expected = mpmath.log(mpmath.besseli(order, mpmath.mpf(float(x))))
+    got = bessel.log_iv(order, x)
+    assert vmf_reference.error(got, expected) <= BOUNDS[dtype]["log_iv"]
+
+
+def test_log_iv_has_its_digits_around_its_zero(dtype):
+    for order in (1.0, 3.5, 7.0, 40.0, 1535.0):
+        with mpmath.workdps(40):
+            zero = mpmath.findroot(
+                lambda x, v=order: mpmath.log(mpmath.besseli(v, x)), 0.7 * order + 1
+            )
+        for shift in (-1e-2, -1e-4, 1e-4, 1e-2):
+            x = dtype(float(zero) * (1 + shift))
+            with mpmath.workdps(40):
+                expected = mpmath.log(mpmath.besseli(order, mpmath.mpf(float(x))))
+            got = bessel.log_iv(order, x)
+            assert vmf_reference.error(got, expected) <= BOUNDS[dtype]["log_iv"]
+
+
+def test_elementary_orders():
+    x = np.linspace(0.1, 30.0, 50, dtype=np.float32)
+    wide = x.astype(np.float64)
+    sinh = 0.5 * np.log(2 / (np.pi * wide)) + np.log(np.sinh(wide))
+    np.testing.assert_allclose(bessel.log_iv(0.5, x), sinh, rtol=1e-6, atol=3e-7)
+    langevin = 1 / np.tanh(wide) - 1 / wide
+    np.testing.assert_allclose(bessel.bessel_ratio(3, x), langevin, rtol=3e-7)
+
+
+def test_values_at_zero():
+    assert bessel.log_iv(0, 0.0) == 0.0
+    assert bessel.log_iv(2.5, 0.0) == -jnp.inf
+    assert bessel.bessel_ratio(5, 0.0) == 0.0
+    assert bessel.inverse_bessel_ratio(5, 0.0) == 0.0
+    assert bessel.inverse_bessel_ratio(5, 1.0) == jnp.inf
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 50, 768, 200_000])
+def test_ratio_of_the_inverse_is_the_argument(dim, dtype):
+    ends = 10.0 ** np.linspace(-6, -1, 100)
+    r = np.concatenate([np.linspace(0, 1, 500)[:-1], ends, 1 - ends]).astype(dtype)
+    back = np.asarray(bessel.bessel_ratio(dim, bessel.inverse_bessel_ratio(dim, r)))
+    assert np.max(np.abs(back - r) / np.spacing(r)) <= 4
+
+
+def test_derivative_of_the_inverse_is_that_of_the_inverse():
+    with jax.enable_x64(True):
+        for r in (0.0, 0.3, 0.9, 0.999):
+            k = bessel.inverse_bessel_ratio(7, r)
+            slope = jax.grad(lambda k: bessel.bessel_ratio(7, k))(k)
+            inverse = jax.grad(lambda r: bessel.inverse_bessel_ratio(7, r))(r)
+            np.testing.assert_allclose(inverse * slope, 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fn", "derivative"),
+    [
+        (
+            lambda x: bessel.log_iv(2.5, x),
+            lambda x: mpmath.diff(lambda t: mpmath.log(mpmath.besseli(2.5, t)), x),
+        ),
+        (
+            lambda x: bessel.bessel_ratio(7, x),
+            lambda x: mpmath.diff(
+                lambda t: mpmath.besseli(3.5, t) / mpmath.besseli(2.5, t), x
+            ),
+        ),
+    ],
+    ids=["log_iv", "bessel_ratio"],
+)
+def test_derivatives_in_both_modes(fn, derivative):
+    with jax.enable_x64(True), mpmath.workdps(40):
+        for x in (0.01, 3.0, 40.0):
+            expected = float(derivative(mpmath.mpf(x)))
+            np.testing.assert_allclose(jax.grad(fn)(x), expected, rtol=1e-13)
+            np.testing.assert_allclose(jax.jacfwd(fn)(x), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 8, 40])
+def test_second_derivative_of_the_ratio(dim):
+    def closed(k):
+        a = mpmath.besseli(mpmath.mpf(dim) / 2, k)
+        a /= mpmath.besseli(mpmath.mpf(dim) / 2 - 1, k)
+        slope = 1 - a * a - (dim - 1) * a / k
+        return -2 * a * slope - (dim - 1) * (slope / k - a / k**2)
+
+    second = jax.grad(jax.grad(lambda k: bessel.bessel_ratio(dim, k)))
+    with jax.enable_x64(True), mpmath.workdps(40):
+        for k in (1e-3, 0.5, 2.0, 30.0, 1e3):
+            expected = float(closed(mpmath.mpf(k)))
+            np.testing.assert_allclose(second(k), expected, rtol=1e-10)
+    assert second(0.0) == 0.0
+    assert jax.grad(lambda k: bessel.bessel_ratio(dim, k))(0.0) == pytest.approx(
+        1 / dim
+    )
+
+
+@pytest.mark.parametrize("narrow", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_computed_in_float32(narrow):
+    x = jnp.array([0.0, 0.3, 12.0, 700.0], narrow)
+    for fn in (lambda x: bessel.bessel_ratio(20, x), lambda x: bessel.log_iv(9, x)):
+        got = fn(x)
+        assert got.dtype == narrow
+        np.testing.assert_array_equal(got, fn(x.astype(jnp.float32)).astype(narrow))
+
+
+def test_shapes_and_kinds_of_arguments():
+    assert bessel.bessel_ratio(3, np.zeros((0, 2))).shape == (0, 2)
+    assert bessel.bessel_ratio(3, 5).dtype == jnp.float32
+    assert bessel.bessel_ratio(3, [1, 2]).shape == (2,)
+    grid = jnp.linspace(0.1, 9.0, 12).reshape(3, 4)
+    together = bessel.log_iv(1.5, grid)
+    mapped = jax.vmap(jax.vmap(lambda x: bessel.log_iv(1.5, x)))(grid)
+    np.testing.assert_array_equal(together, mapped)
+    np.testing.assert_array_equal(
+        together, jax.jit(lambda x: bessel.log_iv(1.5, x))(grid)
+    )
+
+
+def test_what_is_no_concentration_gives_nan_when_traced():
+    x = jnp.array([-1.0, jnp.inf, jnp.nan])
+    for fn in (
+        lambda x: bessel.log_iv(1.5, x),
+        lambda x: bessel.bessel_ratio(5, x),
+        lambda x: jax.vmap(jax.grad(lambda k: bessel.bessel_ratio(5, k)))(x),
+    ):
+        assert np.isnan(jax.jit(fn)(x)).all()
+    inverse = jax.jit(lambda r: bessel.inverse_bessel_ratio(5, r))
+    assert np.isnan(inverse(jnp.array([-0.1, 1.1, jnp.nan]))).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: bessel.log_iv(-1, 2.0), ValueError, "order must be finite and at le"),
+        (lambda: bessel.log_iv("2", 2.0), TypeError, "order must be a Python number"),
+        (lambda: bessel.log_iv(1, -2.0), ValueError, "x must be at least 0, got -2.0"),
+        (lambda: bessel.bessel_ratio(1, 2.0), ValueError, r"dim must be in \[2"),
+        (lambda: bessel.bessel_ratio(3.0, 2.0), TypeError, "dim must be a Python int"),
+        (
+            lambda: bessel.bessel_ratio(3, [1.0, -3.0]),
+            ValueError,
+            "concentration must be at least 0, got -3.0",
+        ),
+        (
+            lambda: bessel.inverse_bessel_ratio(3, 1.5),
+            ValueError,
+            r"mean_length must be in \[0, 1\], got 1.5",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_no_host_callback():
+    for dim in (2, 3, 50):
+        jaxpr = jax.make_jaxpr(lambda k, d=dim: bessel.bessel_ratio(d, k))(jnp.ones(3))
+        assert "callback" not in str(jaxpr)
+
+
+def test_a_second_call_compiles_nothing():
+    x = jnp.ones(3), jnp.zeros(3)
+    bessel.bessel_ratio(11, x[0])
+    with testing.count_compilations() as log:
+        bessel.bessel_ratio(11, x[1])
+    assert not log.names
+
+
+@pytest.mark.parametrize("dim", [2, 3, 19, 768, 200_000])
+def test_any_dimension_compiles_in_seconds(dim):
+    start = time.perf_counter()
+    jax.jit(lambda k: bessel.log_iv(dim / 2 - 1, k)).lower(jnp.ones(7)).compile()
+    assert time.perf_counter() - start < 3.0

@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import vmf_reference
+from scipy import special
+
+from vmf_vae import debye, density, expansion
+
+BOUNDS = {
+    jnp.float32: {"log_normalizer": 5e-7, "kl": 5e-7, "entropy": 1e-6},
+    jnp.float64: {"log_normalizer": 3e-15, "kl": 2e-15, "entropy": 5e-15},
+}
+FUNCTIONS = {
+    "log_normalizer": density.log_normalizer,
+    "kl": density.kl_to_uniform,
+    "entropy": density.entropy,
+}
+# The entropy and the logarithm of the constant cross zero.
+FLOORS = {"log_normalizer": 1, "kl": 0, "entropy": 1}
+
+
+@pytest.fixture(params=[jnp.float32, jnp.float64], ids=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == jnp.float64):
+        yield request.param
+
+
+def largest_error(points, name, dtype):
+    worst = 0.0
+    for dim, kappa, values in points:
+        got = FUNCTIONS[name](dim, dtype(kappa))
+        error = vmf_reference.error(got, values[name], floor=FLOORS[name])
+        worst = max(worst, error)
+    return worst
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_table_is_met_in_every_row(name, dtype):
+    assert largest_error(vmf_reference.table(), name, dtype) <= BOUNDS[dtype][name]
+
+
+@pytest.mark.slow
+def test_many_random_points_are_met(dtype):
+    rng = np.random.default_rng(2)
+    dims = [2, 3, 4, 5, 9, 13, 17, 18, 19, 20, 33, 34, 35, 77, 300, 1001, 3072]
+    points = []
+    for _ in range(500):
+        dim = int(rng.choice(dims))
+        near = dim * rng.uniform(0.05, 6.0)
+        kappa = float(dtype(rng.choice([near, 10 ** rng.uniform(-6, 6.3)])))
+        points.append((dim, kappa, vmf_reference.values(dim, kappa)))
+    for name in FUNCTIONS:
+        assert largest_error(points, name, dtype) <= BOUNDS[dtype][name]
+
+
+def test_scaled_bessel_functions_do_not_give_the_divergence():
+    """The control: the formula of the papers with scipy's functions, in float64."""
+    failures, worst = 0, 0.0
+    for dim, kappa, values in vmf_reference.table():
+        v = dim / 2 - 1
+        with np.errstate(all="ignore"):
+            lower, upper = special.ive(v, kappa), special.ive(v + 1, kappa)
+            log_c = v * np.log(kappa) - (v + 1) * np.log(2 * np.pi)
+            log_c -= np.log(lower) + kappa
+            kl = log_c + kappa * upper / lower + float(vmf_reference.log_area(dim))
+        error = vmf_reference.error(kl, values["kl"]) if np.isfinite(kl) else np.inf
+        failures += not error <= BOUNDS[jnp.float64]["kl"]
+        worst = max(worst, error if np.isfinite(error) else 0.0)
+    assert failures > 100
+    assert worst > 1e-3
+
+
+def zero_of_log_normalizer(dim):
+    with mpmath.workdps(40):
+        return mpmath.findroot(
+            lambda k: vmf_reference.values(dim, k)["log_normalizer"],
+            (0.3 * dim, 4.0 * dim),
+            solver="anderson",
+            tol=1e-30,
+        )
+
+
+@pytest.mark.parametrize("dim", [40, 100, 3072])
+def test_log_normalizer_has_its_digits_around_its_zero(dim, dtype):
+    zero = float(zero_of_log_normalizer(dim))
+    for shift in (-1e-2, -1e-3, 1e-3, 1e-2):
+        kappa = float(dtype(zero * (1 + shift)))
+        expected = vmf_reference.values(dim, kappa)["log_normalizer"]
+        got = density.log_normalizer(dim, dtype(kappa))
+        assert vmf_reference.error(got, expected) <= 8 * float(jnp.finfo(dtype).eps)
+
+
+def test_a_difference_loses_digits_around_the_zero():
+    """The control: log C(0) - log M, each right to the last digit, in float32."""
+    dim, order = 3072, 3072 / 2 - 1
+    kappa = float(np.float32(1.001 * float(zero_of_log_normalizer(dim))))
+    expected = vmf_reference.values(dim, kappa)["log_normalizer"]
+    plain = debye.log_constant_at_zero(order) - expansion.log_0f1(
+        order, jnp.float32(kappa)
+    )
+    assert vmf_reference.error(plain, expected) > 1e-5
+
+
+def test_derivatives_are_the_closed_ones(dtype):
+    points = [row for row in vmf_reference.table() if row[0] in (2, 10, 100, 4096)]
+    slack = 4 * float(jnp.finfo(dtype).eps)
+    for dim, kappa, values in points:
+        slope = jax.grad(lambda k, d=dim: density.log_normalizer(d, k))(dtype(kappa))
+        assert vmf_reference.error(slope, -values["ratio"]) <= slack
+        rise = jax.jacfwd(lambda k, d=dim: density.kl_to_uniform(d, k))(dtype(kappa))
+        assert vmf_reference.error(rise * kappa, values["slope"]) <= 16 * slack
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 50, 768, 100_000])
+def test_derivatives_at_zero(dim):
+    def divergence(k):
+        return density.kl_to_uniform(dim, k)
+
+    assert divergence(0.0) == 0.0
+    assert jax.grad(divergence)(0.0) == 0.0
+    np.testing.assert_allclose(jax.hessian(divergence)(0.0), 1 / dim, rtol=1e-6)
+    second = jax.hessian(lambda k: density.log_normalizer(dim, k))(0.0)
+    np.testing.assert_allclose(second, -1 / dim, rtol=1e-6)
+    area = float(vmf_reference.log_area(dim))
+    np.testing.assert_allclose(density.log_normalizer(dim, 0.0), -area, rtol=1e-6)
+    np.testing.assert_allclose(density.entropy(dim, 0.0), area, rtol=1e-6)
+
+
+def test_closed_form_in_three_dimensions():
+    k = np.linspace(0.5, 20.0, 9)
+    expected = np.log(k / (4 * np.pi * np.sinh(k)))
+    np.testing.assert_allclose(density.log_normalizer(3, k), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 768, 100_000])
+def test_concentration_for_kl_inverts_the_divergence(dim, dtype):
+    target = (10.0 ** np.linspace(-8, 3, 60)).astype(dtype)
+    kappa = density.concentration_for_kl(dim, target)
+    back = density.kl_to_uniform(dim, kappa)
+    is_in_range = np.asarray(kappa) < 2e6
+    assert is_in_range.sum() > 30
+    rtol = 20 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(back[is_in_range], target[is_in_range], rtol=rtol)
+    assert not np.isnan(kappa).any()
+
+
+def test_concentration_for_kl_at_the_ends():
+    assert density.concentration_for_kl(3, 0.0) == 0.0
+    assert density.concentration_for_kl(3, 1e4) == jnp.inf
+    slope = jax.grad(lambda t: density.concentration_for_kl(5, t))(1.3)
+    kappa = density.concentration_for_kl(5, 1.3)
+    rise = jax.grad(lambda k: density.kl_to_uniform(5, k))(kappa)
+    np.testing.assert_allclose(slope * rise, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: density.log_normalizer(200_001, 1.0), ValueError, "dim must be in"),
+        (lambda: density.kl_to_uniform(3, -1.0), ValueError, "got -1.0"),
+        (lambda: density.concentration_for_kl(3, -1.0), ValueError, "kl must be at"),
+    ],
+)
+def test_wrong_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_half_precision_and_traced_nonsense():
+    k = jnp.array([0.0, 0.5, 300.0], jnp.bfloat16)
+    for fn in FUNCTIONS.values():
+        got = fn(12, k)
+        assert got.dtype == jnp.bfloat16
+        exact = fn(12, k.astype(jnp.float32)).astype(jnp.bfloat16)
+        np.testing.assert_array_equal(got, exact)
+        bad = jax.jit(lambda k, fn=fn: fn(12, k))(jnp.array([-1.0, jnp.nan, jnp.inf]))
+        assert np.isnan(bad).all()
+        assert fn(12, jnp.zeros((0, 3))).shape == (0, 3)

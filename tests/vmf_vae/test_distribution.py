@@ -1,0 +1,237 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from vmf_vae import expansion
+from vmf_vae.distribution import VonMisesFisher, fit
+
+
+def unit(*coordinates, dtype=jnp.float32):
+    x = jnp.array(coordinates, dtype)
+    return x / jnp.linalg.norm(x)
+
+
+def scipy_draws(mu, kappa, n, seed):
+    draws = stats.vonmises_fisher(np.asarray(mu, float), kappa).rvs(n, seed)
+    return draws.astype(np.float32)
+
+
+@pytest.mark.parametrize("kappa", [0.3, 5.0, 200.0])
+@pytest.mark.parametrize("dim", [2, 3, 7, 20])
+def test_density_and_entropy_are_scipys(dim, kappa):
+    mu = np.linspace(1.0, 2.0, dim) / np.linalg.norm(np.linspace(1.0, 2.0, dim))
+    reference = stats.vonmises_fisher(mu, kappa)
+    x = reference.rvs(20, 0).reshape(20, dim)
+    with jax.enable_x64(True):
+        vmf = VonMisesFisher(jnp.array(mu), kappa)
+        np.testing.assert_allclose(vmf.log_prob(x), reference.logpdf(x), rtol=1e-12)
+        np.testing.assert_allclose(vmf.entropy(), reference.entropy(), rtol=1e-10)
+
+
+def test_density_integrates_to_one():
+    """On the circle, by the trapezoid rule, which is exact for periodic functions."""
+    angles = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
+    for kappa in (0.0, 1.0, 50.0, 2e4):
+        log_prob = VonMisesFisher(unit(0.6, 0.8), kappa).log_prob(circle)
+        mass = np.exp(np.asarray(log_prob, float)).mean() * 2 * np.pi
+        np.testing.assert_allclose(mass, 1.0, rtol=2e-4)
+
+
+def test_log_prob_keeps_its_digits_at_high_concentration():
+    """In float32, on points that are float32 numbers, against float64."""
+    mu = unit(1.0, 2.0, -1.0)
+    x = scipy_draws(mu, 1e5, 50, 1)
+    got = VonMisesFisher(mu, 1e5).log_prob(x)
+    wide_mu, wide_x = np.asarray(mu, float), x.astype(float)
+    apart = 0.5 * ((wide_x - wide_mu) ** 2).sum(-1)
+    peak = np.log(1e5 / (2 * np.pi))  # the constant of d = 3 times e^kappa
+    np.testing.assert_allclose(got, peak - 1e5 * apart, atol=5e-6)
+    naive = np.float32(peak - 1e5) + np.float32(1e5) * (x @ np.asarray(mu))
+    assert np.abs(naive - (peak - 1e5 * apart)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kappa", [0.5, 30.0])
+def test_gradients_of_log_prob(kappa):
+    mu, x = unit(1.0, 2.0, 3.0, 0.5), unit(0.2, -1.0, 1.0, 1.0)
+    grads = jax.grad(
+        lambda mu, kappa, x: VonMisesFisher(mu, kappa).log_prob(x), argnums=(0, 1, 2)
+    )(mu, kappa, x)
+    np.testing.assert_allclose(grads[0], kappa * x, rtol=1e-6)
+    np.testing.assert_allclose(grads[2], kappa * mu, rtol=1e-6)
+    mean = VonMisesFisher(mu, kappa).mean() @ mu
+    np.testing.assert_allclose(grads[1], mu @ x - mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1e-3, 4.0, 1e4])
+@pytest.mark.parametrize("dim", [2, 3, 12])
+def test_moments(dim, kappa):
+    mu = unit(*np.arange(1, dim + 1))
+    vmf = VonMisesFisher(mu, kappa)
+    mean, covariance = np.asarray(vmf.mean(), float), np.asarray(vmf.covariance())
+    np.testing.assert_allclose(covariance, covariance.T, atol=1e-7)
+    # The points have norm 1.
+    np.testing.assert_allclose(np.trace(covariance) + mean @ mean, 1.0, rtol=1e-6)
+    length = jax.grad(lambda k: -VonMisesFisher(mu, k).log_prob(mu) + k)(kappa)
+    np.testing.assert_allclose(np.linalg.norm(mean), length, rtol=1e-6, atol=1e-7)
+    assert np.linalg.eigvalsh(covariance).min() >= 0
+    if kappa == 0.0:
+        np.testing.assert_allclose(covariance, np.eye(dim) / dim, atol=1e-7)
+    np.testing.assert_array_equal(vmf.mode(), mu)
+
+
+def test_moments_are_those_of_scipys_draws():
+    mu, kappa, n = unit(1.0, -1.0, 0.5), 4.0, 200_000
+    x = scipy_draws(mu, kappa, n, 3).astype(float)
+    vmf = VonMisesFisher(mu, kappa)
+    error = np.abs(x.mean(0) - vmf.mean()) / (x.std(0) / np.sqrt(n))
+    assert error.max() < 4.5
+    np.testing.assert_allclose(np.cov(x.T), vmf.covariance(), atol=4.5 / np.sqrt(n))
+
+
+def test_directions_and_concentrations_broadcast():
+    mu = jnp.stack([unit(1.0, 0.0, 0.0), unit(0.0, 1.0, 1.0)])
+    kappa = jnp.array([[0.0], [2.0], [50.0]])
+    vmf = VonMisesFisher(mu, kappa)
+    assert vmf.batch_shape == (3, 2)
+    assert vmf.dim == 3
+    shapes = {
+        vmf.entropy: (3, 2),
+        vmf.kl_to_uniform: (3, 2),
+        vmf.mean: (3, 2, 3),
+        vmf.mode: (3, 2, 3),
+        vmf.covariance: (3, 2, 3, 3),
+    }
+    for method, shape in shapes.items():
+        assert method().shape == shape
+    assert vmf.log_prob(mu).shape == (3, 2)
+    assert vmf.log_prob(jnp.ones((5, 1, 1, 3)) / np.sqrt(3.0)).shape == (5, 3, 2)
+    one = VonMisesFisher(mu[1], 2.0)
+    np.testing.assert_allclose(vmf.covariance()[1, 1], one.covariance(), rtol=1e-6)
+
+
+def test_it_is_a_pytree():
+    mu = jnp.stack([unit(1.0, 0.0), unit(0.0, 1.0)])
+    vmf = VonMisesFisher(mu, jnp.array([1.0, 2.0]))
+    leaves, structure = jax.tree.flatten(vmf)
+    assert [leaf.shape for leaf in leaves] == [(2, 2), (2,)]
+    assert structure.unflatten([None, object()]).mean_direction is None  # unchecked
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(vmf)]
+    assert paths == [".mean_direction", ".concentration"]
+    mapped = jax.vmap(lambda v, x: v.log_prob(x))(vmf, mu[::-1])
+    np.testing.assert_array_equal(mapped, vmf.log_prob(mu[::-1]))
+    jitted = jax.jit(lambda v: (v, v.entropy()))(vmf)
+    assert isinstance(jitted[0], VonMisesFisher)
+    np.testing.assert_allclose(jitted[1], vmf.entropy(), rtol=1e-6)
+    assert "concentration=Array([1., 2.]" in repr(vmf)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VonMisesFisher(jnp.ones(3), 1.0), "must have unit norm, got norm 1.7"),
+        (lambda: VonMisesFisher(unit(1.0, 0.0), -1.0), "concentration must be at lea"),
+        (lambda: VonMisesFisher(jnp.ones(1), 1.0), "Bernoulli"),
+        (
+            lambda: VonMisesFisher(jnp.eye(3), jnp.ones(2)),
+            r"must broadcast, got shapes \(3, 3\) and \(2,\)",
+        ),
+        (
+            lambda: VonMisesFisher(unit(1.0, 0.0), 1.0).log_prob(jnp.ones(3)),
+            r"x must be \[..., 2\], got shape \(3,\)",
+        ),
+        (lambda: fit(jnp.eye(3)[0]), r"x must be \[n, d\] with n >= 1, got shape"),
+        (lambda: fit(jnp.zeros((0, 3))), "n >= 1"),
+        (lambda: fit(2 * jnp.eye(3)), "x must have unit norm, got norm 2"),
+        (lambda: fit(jnp.eye(3), weights=jnp.ones(2)), r"weights must be \[3\]"),
+        (lambda: fit(jnp.eye(3), weights=[1.0, 1.0, -1.0]), "weights must be at least"),
+    ],
+)
+def test_wrong_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_traced_nonsense_gives_nan():
+    def all_of_it(kappa):
+        vmf = VonMisesFisher(jnp.array([1.0, 0.0]), kappa)
+        return vmf.log_prob(vmf.mode()), vmf.entropy(), vmf.mean(), vmf.covariance()
+
+    for bad in (-1.0, jnp.nan, jnp.inf):
+        for value in jax.jit(all_of_it)(bad):
+            assert np.isnan(value).all()
+
+
+def test_half_precision():
+    mu = unit(1.0, 2.0, 2.0).astype(jnp.bfloat16)
+    vmf = VonMisesFisher(mu, jnp.bfloat16(3.0))
+    for value in (vmf.entropy(), vmf.mean(), vmf.covariance(), vmf.log_prob(mu)):
+        assert value.dtype == jnp.bfloat16
+        assert np.isfinite(value.astype(jnp.float32)).all()
+
+
+@pytest.mark.parametrize("kappa", [1e-2, 1.0, 30.0, 1e3, 1e5])
+@pytest.mark.parametrize("dim", [2, 3, 10])
+def test_fit_recovers_the_concentration(dim, kappa):
+    mu, n = unit(*np.arange(1, dim + 1)), 20_000
+    got = fit(scipy_draws(mu, kappa, n, 5))
+    information = float(expansion.ratio_slope(dim / 2 - 1, jnp.float32(kappa)))
+    assert abs(got.concentration - kappa) < 4 / np.sqrt(n * information)
+    if kappa >= 1.0:
+        np.testing.assert_allclose(got.mean_direction, mu, atol=0.1 / np.sqrt(kappa))
+
+
+def test_fit_is_scipys():
+    x = scipy_draws(unit(1.0, 1.0, 0.0, 2.0), 12.0, 500, 6)
+    mu, kappa = stats.vonmises_fisher.fit(x.astype(float))
+    got = fit(x)
+    np.testing.assert_allclose(got.mean_direction, mu, atol=1e-6)
+    np.testing.assert_allclose(got.concentration, kappa, rtol=1e-5)
+
+
+def test_a_difference_from_one_would_lose_the_concentration():
+    """The control: in float32 the mean length of these points is 1 - k 2^-24."""
+    x = scipy_draws(unit(0.0, 0.6, 0.8), 1e6, 4000, 7)
+    good = float(fit(x).concentration)
+    length = np.linalg.norm(x.mean(0, dtype=np.float32)).astype(np.float32)
+    naive = 1.0 / (1.0 - float(length))  # d = 3, far out: kappa = 1 / (1 - r)
+    assert abs(good / 1e6 - 1) < 4 / np.sqrt(4000)
+    assert abs(naive / good - 1) > 0.01
+
+
+def test_weights_count_like_repetitions():
+    x = scipy_draws(unit(1.0, 1.0, 1.0), 3.0, 40, 8)
+    counts = np.arange(40) % 4
+    repeated = fit(np.repeat(x, counts, axis=0))
+    weighted = fit(x, weights=counts)
+    for a, b in zip(*map(jax.tree.leaves, (repeated, weighted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_degenerate_data():
+    same = fit(jnp.tile(jnp.array([[0.0, 1.0, 0.0]]), (5, 1)))
+    assert same.concentration == jnp.inf
+    np.testing.assert_array_equal(same.mean_direction, [0.0, 1.0, 0.0])
+    opposite = fit(jnp.array([[0.0, 1.0], [0.0, -1.0]]))
+    assert opposite.concentration == 0.0
+    np.testing.assert_array_equal(opposite.mean_direction, [1.0, 0.0])
+
+
+def test_fit_jits_and_differentiates():
+    x = scipy_draws(unit(1.0, 1.0, 1.0), 3.0, 40, 9)
+    np.testing.assert_allclose(
+        jax.jit(fit)(x).concentration, fit(x).concentration, rtol=1e-6
+    )
+    grad = jax.grad(lambda w: fit(x, weights=w).concentration)(jnp.ones(40))
+    assert np.isfinite(grad).all()
+    h = 1e-5
+    up, down = np.ones(40), np.ones(40)
+    up[3], down[3] = 1 + h, 1 - h
+    with jax.enable_x64(True):
+        high, low = (
+            float(fit(x.astype(float), weights=w).concentration) for w in (up, down)
+        )
+    difference = high - low
+    np.testing.assert_allclose(grad[3], difference / (2 * h), rtol=1e-3)

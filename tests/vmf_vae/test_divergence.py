@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import vmf_reference
+
+from vmf_vae import density, divergence
+
+
+@pytest.fixture(params=[jnp.float32, jnp.float64], ids=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == jnp.float64):
+        yield request.param
+
+
+def exact_kl(dim, kappa_p, kappa_q, cosine):
+    p, q = (vmf_reference.values(dim, k) for k in (kappa_p, kappa_q))
+    with mpmath.workdps(60):
+        turned = mpmath.mpf(kappa_p) - mpmath.mpf(kappa_q) * cosine
+        return p["log_normalizer"] - q["log_normalizer"] + p["ratio"] * turned
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 200])
+@pytest.mark.parametrize(
+    ("kappa_p", "kappa_q"),
+    [
+        (1e-3, 2e-3),
+        (1e-3, 30.0),
+        (12.0, 12.0001),
+        (12.0, 7.0),
+        (3e5, 1e5),
+        (3e5, 2.99e5),
+        (2.0, 3e5),
+        (3e5, 2.0),
+    ],
+)
+def test_kl_between_two(dim, kappa_p, kappa_q, dtype):
+    mu = jnp.zeros(dim, dtype).at[0].set(1.0)
+    kappas = dtype(kappa_p), dtype(kappa_q)
+    slack = 40 * float(jnp.finfo(dtype).eps)
+    for nu, cosine in ((mu, 1), (-mu, -1), (jnp.roll(mu, 1), 0)):
+        got = divergence.kl(mu, kappas[0], nu, kappas[1])
+        expected = exact_kl(dim, *map(float, kappas), cosine)
+        assert vmf_reference.error(got, expected) <= slack
+
+
+def test_kl_properties():
+    keys = jax.random.split(jax.random.key(0), 4)
+    mu, nu = (jax.random.normal(k, (50, 6)) for k in keys[:2])
+    mu, nu = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (mu, nu))
+    a, b = (jnp.exp(3 * jax.random.normal(k, (50,))) for k in keys[2:])
+    assert (divergence.kl(mu, a, nu, b) >= 0).all()
+    np.testing.assert_array_equal(divergence.kl(mu, a, mu, a), np.zeros(50))
+    uniform = density.kl_to_uniform(6, a)
+    np.testing.assert_allclose(
+        divergence.kl(mu, a, nu, jnp.zeros(50)), uniform, rtol=1e-6
+    )
+    assert divergence.kl(mu, a, nu[0], 2.0).shape == (50,)
+    assert divergence.kl(mu[:, None], a[:, None], nu, b).shape == (50, 50)
+
+
+def test_kl_gradient_matches_finite_differences():
+    with jax.enable_x64(True):
+        mu = jnp.array([0.6, 0.8, 0.0])
+
+        def value(angle, a, b):
+            nu = jnp.stack([jnp.cos(angle), jnp.sin(angle), 0.0 * angle])
+            return divergence.kl(mu, a, nu, b)
+
+        for point in ((0.3, 4.0, 7.0), (0.3, 5.0, 5.0), (2.0, 0.1, 50.0)):
+            grads = jax.grad(value, argnums=(0, 1, 2))(*point)
+            for i, grad in enumerate(grads):
+                h = 1e-5
+                up, down = list(point), list(point)
+                up[i], down[i] = up[i] + h, down[i] - h
+                numeric = (value(*up) - value(*down)) / (2 * h)
+                np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: divergence.kl(
+                jnp.array([1.0, 0.0]), 1.0, jnp.array([2.0, 0.0]), 1.0
+            ),
+            "mean_direction_q must have unit norm, got norm 2",
+        ),
+        (
+            lambda: divergence.kl(jnp.array([1.0, 0.0]), 1.0, jnp.eye(3)[0], 1.0),
+            "must have the same last axis",
+        ),
+        (
+            lambda: divergence.kl(jnp.eye(3)[0], 1.0, jnp.eye(3)[0], -2.0),
+            "concentration_q must be at least 0",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from vmf_vae import expansion
+
+ORDERS = (0.0, 0.5, 3.5, 20.0)
+
+
+def bessel(order, x):
+    return mpmath.besseli(order, x)
+
+
+def log_m(order, x):
+    value = mpmath.log(bessel(order, x)) + mpmath.loggamma(order + 1)
+    return value - order * mpmath.log(x / 2)
+
+
+def ratio(order, x):
+    return bessel(order + 1, x) / bessel(order, x)
+
+
+EXACT = {
+    expansion.ratio: ratio,
+    expansion.ratio_over_x: lambda v, x: ratio(v, x) / x,
+    expansion.ratio_slope: lambda v, x: (
+        1 - ratio(v, x) ** 2 - (2 * v + 1) * ratio(v, x) / x
+    ),
+    expansion.scaled_complement: lambda v, x: x * (1 - ratio(v, x)),
+    expansion.one_minus_ratio: lambda v, x: 1 - ratio(v, x),
+    expansion.log_0f1: log_m,
+    expansion.log_0f1_minus_x: lambda v, x: log_m(v, x) - x,
+    expansion.ratio_minus_log_0f1: lambda v, x: x * ratio(v, x) - log_m(v, x),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("fn", EXACT, ids=lambda fn: fn.__name__)
+def test_values_and_derivatives(fn, order):
+    exact = EXACT[fn]
+    # At 1e-2 the exact slope is a difference that loses 20 of these digits.
+    with jax.enable_x64(True), mpmath.workdps(60):
+        value = jax.jit(lambda x: fn(order, x))
+        slope = jax.jit(jax.grad(lambda x: fn(order, x)))
+        for x in (1e-2, order + 1.0, order + 1.001, 9.0, 1e5):
+            expected = exact(mpmath.mpf(order), mpmath.mpf(x))
+            assert abs(float(value(x)) / expected - 1) < 1e-14
+            rise = mpmath.diff(lambda t: exact(mpmath.mpf(order), t), x, h=1e-20)
+            assert abs(float(slope(x)) - rise) < 1e-11 * abs(rise) + 1e-16
+
+
+@pytest.mark.parametrize("order", [0.5, 20.0])
+@pytest.mark.parametrize("fn", EXACT, ids=lambda fn: fn.__name__)
+def test_second_derivatives_are_finite_at_zero_and_far_out(fn, order):
+    second = jax.jit(jax.vmap(jax.jacfwd(jax.grad(lambda x: fn(order, x)))))
+    assert np.isfinite(second(jnp.array([0.0, 1e-3, 2e6]))).all()
+
+
+def test_third_derivative_of_the_ratio_at_zero():
+    """A = x/d - x^3 / (d^2 (d + 2)) + ..., d = 42."""
+    third = jax.grad(jax.grad(jax.grad(lambda x: expansion.ratio(20.0, x))))
+    np.testing.assert_allclose(third(0.0), -6 / (42**2 * 44), rtol=1e-5)
+
+
+def test_polynomials():
+    coefficients = (2.0, -3.0, 0.5)
+    x = jnp.linspace(-1.0, 1.0, 5)
+    np.testing.assert_allclose(
+        expansion.horner(coefficients, x), np.polyval(coefficients, x), rtol=1e-6
+    )

@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from vmf_vae import inverse
+
+
+@pytest.mark.parametrize("order", [0.0, 0.5, 4.0, 30.0])
+@pytest.mark.parametrize("x", [1e-3, 0.4, 5.0, 80.0, 1e4, 1e6])
+def test_inverse_ratio_uses_the_digits_of_the_complement(order, x):
+    """In float32 a mean length of 0.9999995 says nothing; its complement does."""
+    with mpmath.workdps(40):
+        ratio = mpmath.besseli(order + 1, x) / mpmath.besseli(order, x)
+        r, complement = np.float32(float(ratio)), np.float32(float(1 - ratio))
+    got = inverse.inverse_ratio(order, jnp.float32(r), jnp.float32(complement))
+    np.testing.assert_allclose(got, x, rtol=5e-7)
+
+
+@pytest.mark.parametrize("order", [0.0, 0.5, 4.0, 30.0])
+@pytest.mark.parametrize("x", [1e-3, 0.4, 5.0, 80.0, 1e4, 1e6])
+def test_inverse_kl_finds_the_argument(order, x):
+    with jax.enable_x64(True), mpmath.workdps(40):
+        lower = mpmath.besseli(order, x)
+        log_m = mpmath.log(lower) + mpmath.loggamma(order + 1)
+        log_m -= order * mpmath.log(mpmath.mpf(x) / 2)
+        target = float(x * mpmath.besseli(order + 1, x) / lower - log_m)
+        # KL grows like (order + 1/2) log x: its last digit is several of x.
+        np.testing.assert_allclose(inverse.inverse_kl(order, target), x, rtol=1e-13)
+
+
+def test_outside_of_the_domain():
+    r = jnp.array([-0.1, 1.1, jnp.nan])
+    assert np.isnan(inverse.inverse_ratio(2.0, r, 1.0 - r)).all()
+    assert np.isnan(inverse.inverse_kl(2.0, jnp.float32(jnp.nan)))

@@ -1,0 +1,2 @@
+"""."""
+PowerSpherical = SphericalUniform = None

@@ -1,0 +1,2 @@
+"""."""
+FixedConcentrationSampler = None
