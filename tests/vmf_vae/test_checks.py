@@ -104,7 +104,7 @@ def test_the_best_rate_is_that_of_the_validation_split(tmp_path, monkeypatch):
         return {"validation_loss": np.array([rate, 2 * rate]), "rate": rate}
 
     monkeypatch.setattr(checks_dimension, "_runs", runs)
-    assert checks_dimension._best_runs(context, "vmf", 2)["rate"] == 5e-4
+    assert checks_dimension._best_runs(context, "vmf", 2)["rate"] == 1e-3
 
 
 def test_both_models_have_the_same_degrees_of_freedom():
