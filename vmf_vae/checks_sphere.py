@@ -1,8 +1,8 @@
 """A latent variable that lies on a circle, seen through a network and noise.
 
 As in Davidson et al. (2018, section 5.1): can the circle be read off the posterior
-means? `GaussianVAE` gets the plane (as in the paper) and, in full mode, the line that has
-as many degrees of freedom as the circle.
+means? `GaussianVAE` gets the plane (as in the paper) and, in full mode, the line, which
+has as many degrees of freedom as the circle.
 """
 
 import functools

@@ -1,3 +1,2 @@
 """."""
-
 PowerSpherical = SphericalUniform = None

@@ -1,3 +1,2 @@
 """."""
-
 FixedConcentrationSampler = None
