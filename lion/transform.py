@@ -72,9 +72,9 @@ def scale_by_lion(
             :math:`\frac{\beta_1}{\beta_2} m_t + \left(1 - \beta_1 -
             \frac{\beta_1}{\beta_2} (1-\beta_2)\right) g_t`, the same number in exact
             arithmetic. With donated parameters and state the compiled step then copies
-            nothing; otherwise XLA saves every old momentum first. A sign may differ
-            where the two terms cancel to rounding error, more often the fewer bits the
-            momentum has.
+            nothing (of 8-bit momentum, only the scales); otherwise XLA saves every old
+            momentum first. A sign may differ where the two terms cancel to rounding
+            error, more often the fewer bits the momentum has.
         cautious: zeroes the coordinates whose direction disagrees in sign with the
             gradient, and multiplies the others by :math:`n / (k + 1)`, where :math:`k`
             of the tensor's :math:`n` coordinates agree.
@@ -125,8 +125,10 @@ def scale_by_lion(
         new = jax.tree.map(
             lambda g, m: ((1 - b2) * g + b2 * m).astype(m.dtype), updates, old
         )
-        directions = jax.tree.map(direction, updates, old, new)
         mu = jax.tree.map(momentum.compress, new) if is_int8 else new
+        if is_int8 and in_place:  # as it is stored: so the old codes can go before
+            new = jax.tree.map(lambda _, m: momentum.expand(m), updates, mu)
+        directions = jax.tree.map(direction, updates, old, new)
         count = jnp.asarray(optax.safe_increment(state.count))
         return directions, ScaleByLionState(count=count, mu=mu)
 
