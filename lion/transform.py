@@ -193,8 +193,24 @@ def lion(
 def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
     """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
     agrees = direction * gradient > 0
-    scale = direction.size / (jnp.sum(agrees) + 1)
+    scale = direction.size / (_count(agrees) + 1)
     return direction * (agrees * scale).astype(direction.dtype)
+
+
+def _count(where: jax.Array) -> jax.Array:
+    """Number of True entries, int32.
+
+    XLA:CPU sums rows of up to 32 entries as it computes them; what is longer it writes
+    to memory first. It would merge two sums of one dtype into a long one.
+    """
+    counts = where
+    for dtype in (jnp.int32, jnp.uint32) if where.ndim else ():
+        *lead, size = counts.shape
+        row = min(max(size, 1), 32)
+        padding = [(0, 0)] * len(lead) + [(0, -size % row)]
+        rows = jnp.pad(counts.astype(dtype), padding)
+        counts = rows.reshape(*lead, -(-size // row), row).sum(axis=-1)
+    return jnp.sum(counts.astype(jnp.int32))
 
 
 def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:
