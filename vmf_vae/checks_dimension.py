@@ -18,8 +18,8 @@ from vmf_vae import checks_runs, evaluation, models, train
 
 NAMES = {"gaussian": "N-VAE", "vmf": "S-VAE"}
 SMALL, LARGE = 2, 40
-RATES = {False: (2e-3,), True: (5e-4, 1e-3, 2e-3)}
-STEPS = {False: 3000, True: 12_000}
+RATES = {False: (2e-3,), True: (1e-3, 2e-3)}
+STEPS = {False: 2000, True: 8000}
 
 
 def check_small(context: Context) -> Finding:

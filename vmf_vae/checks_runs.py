@@ -19,6 +19,8 @@ from vmf_vae import train
 
 Figures = dict[str, Any]
 Analyze = Callable[[train.Task, nets.Params], Figures]
+# Fields that are traced: configs that differ in them share a compilation.
+TRACED = {"learning_rate": 0.0, "kl_warmup_steps": 0}
 
 
 def figures_by_seed(
@@ -37,14 +39,19 @@ def figures_by_seed(
     the training, `test_bound` is the ELBO by one draw for at most 1,000 rows of the
     test split; with `evaluate` there are the figures of `train.make_evaluation` too.
     """
-    compiled = functools.cache(
-        lambda: compile_run(config, num_segments, analyze, evaluate)
-    )
+    values = config.to_dict()
+    shared = ml_collections.FrozenConfigDict(values | TRACED)
+    settings = {field: values[field] for field in TRACED}
+
+    def figures(seed):
+        run = compile_run(shared, num_segments, analyze, evaluate)
+        return run(seed, **settings)
+
     by_seed = [
         context.memo(
             f"{name}-{seed}",
-            lambda seed=seed: compiled()(seed),
-            config=config.to_dict(),
+            functools.partial(figures, seed),
+            config=values,
             num_segments=num_segments,
         )
         for seed in seeds
@@ -52,19 +59,20 @@ def figures_by_seed(
     return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
 
 
+@functools.cache
 def compile_run(
-    config: ml_collections.ConfigDict,
+    config: ml_collections.FrozenConfigDict,
     num_segments: int,
     analyze: Analyze | None = None,
     evaluate: bool = True,
-) -> Callable[[int], Figures]:
-    """Makes `seed -> figures` of one whole run."""
+) -> Callable[..., Figures]:
+    """Makes `(seed, learning_rate, kl_warmup_steps) -> figures` of one whole run."""
     task = train.make_task(config)
-    fit = compile_fit(task, config)
+    fit = compile_fit(task, config, num_segments)
     on_split = train.make_evaluation(task, num_samples=config.importance_samples)
 
-    def run(seed):
-        params, curves = fit(seed, num_segments)
+    def run(seed, learning_rate, kl_warmup_steps):
+        params, curves = fit(seed, learning_rate, kl_warmup_steps)
         extra = analyze(task, params) if analyze else {}
         test = on_split(params, "test") if evaluate else {}
         return test | curves | extra
@@ -73,12 +81,10 @@ def compile_run(
 
 
 def compile_fit(
-    task: train.Task, config: ml_collections.ConfigDict
-) -> Callable[[int, int], tuple[nets.Params, Figures]]:
-    """Makes `(seed, num_segments) -> (best parameters, curves)`."""
+    task: train.Task, config: ml_collections.ConfigDict, num_segments: int
+) -> Callable[[int, float, int], tuple[nets.Params, Figures]]:
+    """Makes `(seed, learning_rate, kl_warmup_steps) -> (best parameters, curves)`."""
     model = task.model
-    optimizer = train.make_optimizer(config)
-    step = train.make_step(model, optimizer, config.kl_warmup_steps)
 
     def held_out_loss(params, arrays, split):
         frozen = model.freeze_statistics(params, arrays["calibration"])
@@ -86,7 +92,9 @@ def compile_fit(
         return -elbo.mean()
 
     @jax.jit
-    def fit(key, arrays, rows):
+    def fit(key, arrays, rows, learning_rate, kl_warmup_steps):
+        optimizer = train.make_optimizer(config, learning_rate)
+        step = train.make_step(model, optimizer, kl_warmup_steps)
         init_key, run_key = jax.random.split(key)
         state = loop.init_state(model.init(init_key), optimizer, run_key)
 
@@ -114,12 +122,14 @@ def compile_fit(
     arrays |= {"train": task.splits["train"]["x"], "calibration": task.calibration}
     arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
 
-    def run(seed: int, num_segments: int) -> tuple[nets.Params, Figures]:
-        rows = sweep.batch_rows(
-            len(arrays["train"]), config.batch_size, config.num_steps, seed
-        )
-        rows = rows.reshape(num_segments, -1, config.batch_size)
-        params, curves = fit(jax.random.key(seed), arrays, rows)
+    def run(
+        seed: int, learning_rate: float, kl_warmup_steps: int
+    ) -> tuple[nets.Params, Figures]:
+        num_rows, size = len(arrays["train"]), config.batch_size
+        rows = sweep.batch_rows(num_rows, size, config.num_steps, seed)
+        rows = rows.reshape(num_segments, -1, size)
+        key = jax.random.key(seed)
+        params, curves = fit(key, arrays, rows, learning_rate, kl_warmup_steps)
         return params, {k: np.asarray(v).tolist() for k, v in curves.items()}
 
     return run

@@ -21,10 +21,10 @@ SETTINGS = {
     "vmf": ("concentration=30", "concentration=10"),
 }
 BOUND = DIM * 0.6**2 / 2
-STEPS = {False: 400, True: 4000}
+STEPS = {False: 300, True: 2000}
 SIZES = {
-    False: "max_length=16,max_vocabulary=500,width=64",
-    True: "max_length=32,max_vocabulary=1500,width=96",
+    False: "max_length=12,max_vocabulary=300,width=48",
+    True: "max_length=24,max_vocabulary=1000,width=64",
 }
 NAMES = {
     "gaussian": "Gaussian",

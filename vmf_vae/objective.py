@@ -47,28 +47,29 @@ def training_loss(
     return kl_weight * means["kl"] - means["reconstruction"], means
 
 
-def kl_weight(step: jax.typing.ArrayLike, warmup_steps: int) -> jax.Array:
+def kl_weight(
+    step: jax.typing.ArrayLike, warmup_steps: jax.typing.ArrayLike
+) -> jax.Array:
     """Weight of the KL that rises in a line from 0 to 1.
 
     Args:
         step: number of updates done.
-        warmup_steps: T, after which it is 1; 0 has it at 1 at once.
+        warmup_steps: T, after which it is 1; 0 has it at 1 at once. May be traced.
 
     Returns:
         Scalar, float32.
 
     Raises:
-        ValueError: if `warmup_steps` is negative.
+        ValueError: if a concrete `warmup_steps` is negative.
 
     References:
         Bowman et al., *Generating Sentences from a Continuous Space*, 2016, section
         3.1. https://arxiv.org/abs/1511.06349
     """
-    if warmup_steps < 0:
+    if isinstance(warmup_steps, int | float) and warmup_steps < 0:
         raise ValueError(f"kl_warmup_steps must be at least 0, got {warmup_steps!r}.")
-    if warmup_steps == 0:
-        return jnp.float32(1.0)
-    return jnp.minimum(1.0, jnp.asarray(step, jnp.float32) / warmup_steps)
+    step, total = (jnp.asarray(x, jnp.float32) for x in (step, warmup_steps))
+    return jnp.where(step < total, step / jnp.maximum(total, 1.0), 1.0)
 
 
 def binarize(model: VAE, x: jax.Array, key: jax.Array) -> jax.Array:

@@ -62,12 +62,8 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> Figures:
         task = make_task(config)
         optimizer = make_optimizer(config)
         step = make_step(task.model, optimizer, config.kl_warmup_steps)
-        batches = data.Batches(
-            task.splits["train"],
-            config.batch_size,
-            seed=config.seed,
-            remainder="wrap",
-        )
+        arrays, size = task.splits["train"], config.batch_size
+        batches = data.Batches(arrays, size, seed=config.seed, remainder="wrap")
         if config.importance_samples < 1:
             given = config.importance_samples
             raise ValueError(f"importance_samples must be at least 1, got {given!r}.")
@@ -151,7 +147,9 @@ def make_optimizer(
 
 
 def make_step(
-    model: VAE, optimizer: optax.GradientTransformation, kl_warmup_steps: int = 0
+    model: VAE,
+    optimizer: optax.GradientTransformation,
+    kl_warmup_steps: jax.Array | int = 0,
 ) -> loop.StepFn:
     """Makes the training step, with the weight of the KL rising from 0 to 1.
 
@@ -159,6 +157,7 @@ def make_step(
         model: the autoencoder.
         optimizer: turns gradients into updates.
         kl_warmup_steps: steps after which the weight is 1; 0 has it at 1 at once.
+            May be traced.
 
     Returns:
         `(state, batch) -> (state, {"loss", "reconstruction", "kl"})`: minus the ELBO
