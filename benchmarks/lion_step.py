@@ -32,7 +32,9 @@ OPTIMIZERS = {
     "lion in_place bfloat16": lambda: lion.lion(
         1e-4, mu_dtype="bfloat16", in_place=True
     ),
+    "lion in_place cautious": lambda: lion.lion(1e-4, in_place=True, cautious=True),
     "lion int8": lambda: lion.lion(1e-4, mu_dtype="int8"),
+    "lion in_place int8": lambda: lion.lion(1e-4, mu_dtype="int8", in_place=True),
     "lion bfloat16": lambda: lion.lion(1e-4, mu_dtype="bfloat16"),
     "optax.adamw": lambda: optax.adamw(1e-3),
     "optax.sgd": lambda: optax.sgd(1e-2, momentum=0.9),

@@ -5,16 +5,15 @@ same seeds, and its setting from the validation split.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import ml_collections
 import numpy as np
 
 from expkit import claims, plots, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
-from lion import train
+from lion import checks_runs
 
 # Lowest learning rate of each grid; the next ones are a factor apart.
 LOWEST = {
@@ -166,11 +165,15 @@ def figures_over_grid(
     seeds: range,
 ) -> dict[str, np.ndarray]:
     """Figures of a config over a grid, each [seeds, rates, strengths], kept by seed."""
-    compiled = functools.cache(lambda: _compile_run(config))
+    compiled = functools.cache(lambda: checks_runs.compile_run(config))
+
+    def run(*settings, seed):
+        return compiled()(*settings, seed=seed)[0]
+
     by_seed = [
         context.memo(
             f"{name}-{seed}",
-            lambda seed=seed: sweep.over_grid(compiled(), rates, strengths, seed=seed),
+            lambda seed=seed: sweep.over_grid(run, rates, strengths, seed=seed),
             config=config.to_dict(),
             rates=rates,
             strengths=strengths,
@@ -185,31 +188,6 @@ def _losses_by_rate(context: Context, model: str, optimizer: str) -> np.ndarray:
     losses = _sweep(context, model, optimizer)["validation_loss"]
     lowest = np.where(np.isfinite(losses), losses, np.inf).min(axis=-1)
     return np.where(np.isfinite(lowest), lowest, np.nan)
-
-
-def _compile_run(config: ml_collections.ConfigDict) -> Callable[..., dict[str, float]]:
-    """Makes `(learning_rate, strength, seed) -> figures` of one whole run."""
-    task = train.make_task(config)
-    arrays = task.splits["train"]
-    evaluate = train.make_evaluation(task)
-    fit = sweep.compile_training(
-        task.loss_fn,
-        task.net.init,
-        functools.partial(train.make_optimizer, config),
-    )
-
-    def run(learning_rate, strength, *, seed):
-        rows = sweep.batch_rows(
-            len(arrays["label"]), config.batch_size, config.num_steps, seed
-        )
-        settings = {
-            "learning_rate": learning_rate,
-            "weight_decay": strength / learning_rate,
-        }
-        params, _ = fit(settings, jax.random.key(seed), arrays, rows)
-        return evaluate(params, "validation") | evaluate(params, "test")
-
-    return run
 
 
 def _draw_sweep(context: Context, model: str) -> None:

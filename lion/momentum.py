@@ -12,6 +12,7 @@ against 87 % for equally spaced levels. Square-root companding is also what the 
 Lion of LLM Foundry does (https://github.com/mosaicml/llm-foundry).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -55,15 +56,17 @@ def compress(momentum: jax.Array) -> Int8Momentum:
         Codes and scales; a block of zeros has scale 0. In a block with an entry that is
         not finite every entry comes back as nan.
     """
-    blocks = _to_blocks(momentum.astype(jnp.float32))
-    scales = jnp.max(jnp.abs(blocks), axis=-1, initial=0.0)
-    relative = jnp.abs(blocks) / jnp.where(scales == 0.0, 1.0, scales)[:, None]
-    codes = jnp.round(MAX_CODE * jnp.sqrt(relative)) * jnp.sign(blocks)
-    codes = jnp.nan_to_num(codes).astype(jnp.int8)
-    scales = jnp.where(jnp.isfinite(scales), scales, jnp.nan)
-    return Int8Momentum(
-        codes.reshape(-1)[: momentum.size].reshape(momentum.shape), scales
-    )
+    momentum = momentum.astype(jnp.float32)
+    scales = _largest_magnitudes(momentum)
+    is_usable = (scales > 0.0) & jnp.isfinite(scales)
+    # The inverse of a root is always a normal number; that of a scale is not.
+    factors = jnp.where(is_usable, MAX_CODE / jnp.sqrt(scales), 0.0)
+    magnitudes = jnp.sqrt(jnp.abs(momentum)) * _spread(factors, momentum.shape)
+    codes = jnp.round(magnitudes) * jnp.sign(momentum)
+    # Ends in an operation of two arrays, which XLA does not repeat for a second reader:
+    # it would have to keep the old codes for that.
+    codes = jnp.where(jnp.isnan(codes), 0, codes.astype(jnp.int8))
+    return Int8Momentum(codes, jnp.where(jnp.isfinite(scales), scales, jnp.nan))
 
 
 def expand(stored: Int8Momentum) -> jax.Array:
@@ -75,11 +78,22 @@ def expand(stored: Int8Momentum) -> jax.Array:
     Returns:
         float32, of the shape of the codes.
     """
-    blocks = _to_blocks(stored.codes).astype(jnp.float32) / MAX_CODE
-    values = stored.scales[:, None] * blocks * jnp.abs(blocks)
-    return values.reshape(-1)[: stored.codes.size].reshape(stored.codes.shape)
+    roots = stored.codes.astype(jnp.float32) / MAX_CODE
+    return _spread(stored.scales, roots.shape) * roots * jnp.abs(roots)
 
 
-def _to_blocks(x: jax.Array) -> jax.Array:
-    """[num_blocks, 256], the last one filled up with zeros."""
-    return jnp.pad(x.reshape(-1), (0, -x.size % BLOCK_SIZE)).reshape(-1, BLOCK_SIZE)
+def _largest_magnitudes(x: jax.Array) -> jax.Array:
+    """Largest magnitude of each block of a float32 array, nan if it holds a nan."""
+    # Bits of magnitudes are ordered as the magnitudes, with nan last. XLA:CPU takes the
+    # maximum of short rows of integers as it computes them, without an array of them.
+    bits = jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32).reshape(-1)
+    rows = jnp.pad(bits, (0, -x.size % BLOCK_SIZE)).reshape(-1, BLOCK_SIZE // 32, 32)
+    largest = jnp.max(jnp.max(rows, axis=-1, initial=0), axis=-1, initial=0)
+    return jax.lax.bitcast_convert_type(largest, jnp.float32)
+
+
+def _spread(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """One value a block, repeated for each entry of a leaf of the shape."""
+    # The leaf keeps its shape, so that XLA sees that codes can be written over codes.
+    blocks = jnp.broadcast_to(values[:, None], (len(values), BLOCK_SIZE))
+    return blocks.reshape(-1)[: math.prod(shape)].reshape(shape)

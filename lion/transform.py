@@ -72,9 +72,9 @@ def scale_by_lion(
             :math:`\frac{\beta_1}{\beta_2} m_t + \left(1 - \beta_1 -
             \frac{\beta_1}{\beta_2} (1-\beta_2)\right) g_t`, the same number in exact
             arithmetic. With donated parameters and state the compiled step then copies
-            nothing; otherwise XLA saves every old momentum first. A sign may differ
-            where the two terms cancel to rounding error, more often the fewer bits the
-            momentum has.
+            nothing (of 8-bit momentum, only the scales); otherwise XLA saves every old
+            momentum first. A sign may differ where the two terms cancel to rounding
+            error, more often the fewer bits the momentum has.
         cautious: zeroes the coordinates whose direction disagrees in sign with the
             gradient, and multiplies the others by :math:`n / (k + 1)`, where :math:`k`
             of the tensor's :math:`n` coordinates agree.
@@ -125,8 +125,10 @@ def scale_by_lion(
         new = jax.tree.map(
             lambda g, m: ((1 - b2) * g + b2 * m).astype(m.dtype), updates, old
         )
-        directions = jax.tree.map(direction, updates, old, new)
         mu = jax.tree.map(momentum.compress, new) if is_int8 else new
+        if is_int8 and in_place:  # as it is stored: so the old codes can go before
+            new = jax.tree.map(lambda _, m: momentum.expand(m), updates, mu)
+        directions = jax.tree.map(direction, updates, old, new)
         count = jnp.asarray(optax.safe_increment(state.count))
         return directions, ScaleByLionState(count=count, mu=mu)
 
@@ -191,8 +193,24 @@ def lion(
 def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
     """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
     agrees = direction * gradient > 0
-    scale = direction.size / (jnp.sum(agrees) + 1)
+    scale = direction.size / (_count(agrees) + 1)
     return direction * (agrees * scale).astype(direction.dtype)
+
+
+def _count(where: jax.Array) -> jax.Array:
+    """Number of True entries, int32.
+
+    XLA:CPU sums rows of up to 32 entries as it computes them; what is longer it writes
+    to memory first. It would merge two sums of one dtype into a long one.
+    """
+    counts = where
+    for dtype in (jnp.int32, jnp.uint32) if where.ndim else ():
+        *lead, size = counts.shape
+        row = min(max(size, 1), 32)
+        padding = [(0, 0)] * len(lead) + [(0, -size % row)]
+        rows = jnp.pad(counts.astype(dtype), padding)
+        counts = rows.reshape(*lead, -(-size // row), row).sum(axis=-1)
+    return jnp.sum(counts.astype(jnp.int32))
 
 
 def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:

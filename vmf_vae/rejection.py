@@ -35,14 +35,16 @@ References:
     https://doi.org/10.2307/2347441
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-# Of what is missing, at most 0.3423 is expected to be missing after another round.
-SHRINKAGE = 0.35
-SMALLEST = 2048
+# How many of the missing are served at once: this share of all samples, but not fewer
+# than so many.
+PARTS = 16
+SMALLEST = 1024
 
 
 class RejectionInfo(NamedTuple):
@@ -72,13 +74,24 @@ class Uniform(NamedTuple):
     above: jax.Array
 
 
-class _Pending(NamedTuple):
-    """Samples of which some are missing."""
+class _Queue(NamedTuple):
+    """Samples, and tickets of those that are missing, first in, first out.
+
+    Attributes:
+        t: the samples, [n].
+        tickets: `element + n * rounds so far`, [n], a ring.
+        head: place of the first ticket.
+        length: number of tickets.
+        proposals: made so far.
+        last: highest ticket served.
+    """
 
     t: jax.Array
-    is_missing: jax.Array
-    rounds: jax.Array
+    tickets: jax.Array
+    head: jax.Array
+    length: jax.Array
     proposals: jax.Array
+    last: jax.Array
 
 
 def moebius(dim: int, concentration: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -178,11 +191,47 @@ def draw(
         first = from_uniform(dim, *open_uniform(first_key, (2, n), dtype))
     u = open_uniform(accept_key, (n,), dtype)
     t, is_missing = _propose(dim, concentration, first, u)
-    state = _Pending(t, is_missing, jnp.int32(1), jnp.int32(n))
-    elements = jnp.arange(n, dtype=jnp.uint32)
-    state = _complete(key, dim, concentration, elements, state)
-    rate = jnp.float32(n) / jnp.maximum(state.proposals, 1) if n else jnp.float32(1.0)
-    return state.t, RejectionInfo(state.rounds, state.proposals, rate)
+    if not n:
+        return t, RejectionInfo(jnp.int32(0), jnp.int32(0), jnp.float32(1.0))
+    (tickets,) = jnp.nonzero(is_missing, size=n, fill_value=0)
+    zero = jnp.int32(0)
+    length = jnp.sum(is_missing, dtype=jnp.int32)
+    queue = _Queue(t, tickets.astype(jnp.uint32), zero, length, zero + n, jnp.uint32(0))
+    serve = functools.partial(_serve, key, dim, concentration)
+    queue = jax.lax.while_loop(lambda queue: queue.length > 0, serve, queue)
+    rounds = (queue.last // n).astype(jnp.int32) + 1
+    rate = jnp.float32(n) / queue.proposals
+    return queue.t, RejectionInfo(rounds, queue.proposals, rate)
+
+
+def _serve(
+    key: jax.Array, dim: int, concentration: jax.Array, queue: _Queue
+) -> _Queue:
+    """Draws again for the head of the queue; who is rejected goes to its end."""
+    n, dtype = queue.t.size, queue.t.dtype
+    size = max(min(n, SMALLEST), n // PARTS)
+    served = jnp.minimum(queue.length, size)
+    is_served = jnp.arange(size) < served
+    ticket = queue.tickets[(queue.head + jnp.arange(size)) % n]
+    element = (ticket % n).astype(jnp.int32)
+    ticket += jnp.uint32(n)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ticket)
+    radius, turn, u = jax.vmap(lambda k: open_uniform(k, (3,), dtype))(keys).T
+    if concentration.ndim:
+        concentration = concentration[element]
+    t, is_rejected = _propose(dim, concentration, from_uniform(dim, radius, turn), u)
+    is_back = is_served & is_rejected
+    back = jnp.cumsum(is_back, dtype=jnp.int32)
+    place = (queue.head + queue.length + back - 1) % n
+    accepted = jnp.where(is_served & ~is_rejected, element, n)
+    return _Queue(
+        t=queue.t.at[accepted].set(t, mode="drop"),
+        tickets=queue.tickets.at[jnp.where(is_back, place, n)].set(ticket, mode="drop"),
+        head=(queue.head + served) % n,
+        length=queue.length - served + back[-1],
+        proposals=queue.proposals + served,
+        last=jnp.maximum(queue.last, jnp.max(jnp.where(is_served, ticket, 0))),
+    )
 
 
 def _propose(
@@ -196,45 +245,3 @@ def _propose(
     log_accept = (dim - 1) * (s / size - log_size)
     t = jnp.minimum(gap * y.below / size, 2.0)
     return t, u > jnp.exp(log_accept)
-
-
-def _complete(
-    key: jax.Array,
-    dim: int,
-    concentration: jax.Array,
-    elements: jax.Array,
-    state: _Pending,
-) -> _Pending:
-    """Draws again what is missing, on smaller arrays as soon as it fits."""
-    n = elements.size
-    size = int(SHRINKAGE * n) + 64 if n > SMALLEST else 0
-
-    def draw_again(state):
-        round_key = jax.random.fold_in(key, state.rounds)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(round_key, elements)
-        dtype = state.t.dtype
-        radius, turn, u = jax.vmap(lambda k: open_uniform(k, (3,), dtype))(keys).T
-        y = from_uniform(dim, radius, turn)
-        t, is_rejected = _propose(dim, concentration, y, u)
-        return _Pending(
-            jnp.where(state.is_missing, t, state.t),
-            state.is_missing & is_rejected,
-            state.rounds + 1,
-            state.proposals + jnp.sum(state.is_missing, dtype=jnp.int32),
-        )
-
-    def is_too_many(state):
-        return jnp.sum(state.is_missing, dtype=jnp.int32) > size
-
-    state = jax.lax.while_loop(is_too_many, draw_again, state)
-    if not size:
-        return state
-    (slots,) = jnp.nonzero(state.is_missing, size=size, fill_value=n)
-    part = state._replace(
-        t=jnp.zeros(size, state.t.dtype),
-        is_missing=jnp.arange(size) < jnp.sum(state.is_missing),
-    )
-    part_concentration = concentration[slots] if concentration.ndim else concentration
-    part = _complete(key, dim, part_concentration, elements[slots], part)
-    t = state.t.at[slots].set(part.t, mode="drop")
-    return part._replace(t=t, is_missing=jnp.zeros_like(state.is_missing))

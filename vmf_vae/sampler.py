@@ -177,7 +177,9 @@ def _sample(key, mean_direction, concentration, shape):
     mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
     fixed_mu, fixed_kappa = jax.lax.stop_gradient((mu, kappa))
     if mu.ndim > 1:
-        fixed_mu = jnp.broadcast_to(_align(fixed_mu, len(shape) + 1), (*shape, mu.shape[-1]))
+        fixed_mu = jnp.broadcast_to(
+            _align(fixed_mu, len(shape) + 1), (*shape, mu.shape[-1])
+        )
     flat_kappa = fixed_kappa
     if kappa.ndim:
         flat_kappa = jnp.broadcast_to(_align(kappa, len(shape)), shape).reshape(-1)

@@ -1,2 +1,3 @@
 """."""
+
 PowerSpherical = SphericalUniform = None

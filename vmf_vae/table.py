@@ -1,2 +1,3 @@
 """."""
+
 FixedConcentrationSampler = None

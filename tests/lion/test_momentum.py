@@ -23,8 +23,8 @@ from lion import momentum
     )
 )
 def test_error_is_that_of_half_a_level(x):
-    stored = momentum.compress(jnp.asarray(x))
-    error = np.abs(np.float64(momentum.expand(stored)) - x).ravel()
+    stored = jax.jit(momentum.compress)(x)
+    error = np.abs(np.float64(jax.jit(momentum.expand)(stored)) - x).ravel()
     scale = np.repeat(np.float64(stored.scales), momentum.BLOCK_SIZE)[: x.size]
     # x = s r^2 with r known to half of 1/127: |dx| <= s (2 r h + h^2).
     half = 0.5 / momentum.MAX_CODE
@@ -67,6 +67,29 @@ def test_state_takes_a_quarter_of_float32():
     state = lion.lion(1e-4, mu_dtype="int8").init(params)[0]
     size = sum(x.nbytes for x in jax.tree.leaves(state.mu))
     assert size <= 0.27 * sum(p.nbytes for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("magnitude", [1e-35, 1e-20, 1e20, 3e38])
+def test_the_size_of_a_block_does_not_matter(magnitude):
+    x = np.linspace(-1, 1, 256, dtype=np.float32) * np.float32(magnitude)
+    got = np.float64(momentum.expand(momentum.compress(jnp.asarray(x))))
+    assert np.abs(got - x).max() <= magnitude / 127
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_signs_of_the_optimizer_agree_with_float32_momentum(in_place):
+    key_scale, key_mean, key_noise = jax.random.split(jax.random.key(1), 3)
+    scales = 10.0 ** jax.random.uniform(key_scale, (1, 5000), minval=-3.0, maxval=0.0)
+    means = 0.3 * jax.random.normal(key_mean, (1, 5000))
+    grads = scales * (means + jax.random.normal(key_noise, (200, 5000)))
+
+    def signs(tx):
+        start = tx.init(grads[0])
+        return jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], start, grads)[1]
+
+    exact = signs(optax.scale_by_lion())
+    ours = signs(lion.scale_by_lion(mu_dtype="int8", in_place=in_place))
+    assert np.mean(exact == ours) >= 0.93
 
 
 def linear_compress(x):

@@ -10,6 +10,7 @@ from scipy import stats
 
 import lion
 from expkit import testing
+from expkit.checkpoint import Checkpointer
 from lion.rounding import round_stochastically
 
 LOW = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
@@ -133,6 +134,28 @@ def test_steps_and_leaves_use_different_randomness():
         # Independent draws with p about 1/4 agree in 10/16 of the entries.
         agreement = np.mean(first["a"] == other)
         assert 0.5 < agreement < 0.75
+
+
+def test_a_run_from_a_checkpoint_has_the_bits_of_one_without(tmp_path):
+    tx = optax.chain(lion.lion(1e-4), lion.stochastic_rounding(jax.random.key(3)))
+
+    def advance(carry, num_steps):
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(params, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, carry, length=num_steps)[0]
+
+    params = jax.random.normal(jax.random.key(0), (1000,)).astype(jnp.bfloat16)
+    start = params, tx.init(params)
+    with Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(20, advance(start, 20))
+    with Checkpointer(tmp_path) as checkpoints:
+        resumed = advance(checkpoints.restore(start), 20)
+    np.testing.assert_array_equal(resumed[0], advance(start, 40)[0])
+    again = advance((resumed[0], start[1]), 20)  # the control: another state
+    assert (again[0] != advance(resumed, 20)[0]).any()
 
 
 def test_other_leaves_pass_unchanged():

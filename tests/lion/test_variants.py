@@ -17,6 +17,7 @@ VARIANTS = {
     "cautious": {"cautious": True},
     "in_place cautious": {"in_place": True, "cautious": True},
     "int8": {"mu_dtype": "int8"},
+    "int8 in_place": {"mu_dtype": "int8", "in_place": True},
     "int8 in_place cautious": {"mu_dtype": "int8", "in_place": True, "cautious": True},
     # Eager code rounds to bfloat16 after every operation, compiled code once.
     "bfloat16": {"mu_dtype": "bfloat16"},
@@ -62,30 +63,39 @@ def compile_donated(tx, params):
     return step.lower(params, tx.init(params), grads).compile()
 
 
-def copies_and_temp(tx):
-    params = {f"w{i}": jnp.ones((64, 128)) for i in range(10)}
+def copies_and_temp(tx, shape=(64, 128)):
+    params = {f"w{i}": jnp.ones(shape) for i in range(10)}
     compiled = compile_donated(tx, params)
-    copies = len(re.findall(r"\bcopy(?:-start)?\(", compiled.as_text()))
+    copies = re.findall(r"= (\w+)\[.*\bcopy(?:-start)?\(", compiled.as_text())
     temp = compiled.memory_analysis().temp_size_in_bytes
     return copies, temp / sum(p.nbytes for p in params.values())
 
 
-def test_a_donated_step_in_place_copies_nothing():
-    copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True))
-    assert copies == 0
+@pytest.mark.parametrize("options", [{}, {"cautious": True}], ids=str)
+def test_a_donated_step_in_place_copies_nothing(options):
+    copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True, **options))
+    assert not copies
     assert temp <= 0.01
 
 
-def test_a_cautious_donated_step_in_place_copies_nothing_but_keeps_the_signs():
-    # The factor is known only after a pass over the whole tensor.
-    copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True, cautious=True))
-    assert copies == 0
-    assert temp <= 1.01
+@pytest.mark.parametrize("shape", [(64, 128), (61, 130)])
+def test_a_donated_step_in_place_keeps_no_codes(shape):
+    tx = lion.lion(1e-4, mu_dtype="int8", in_place=True)
+    copies, temp = copies_and_temp(tx, shape)
+    assert copies == ["f32"] * 10  # scales
+    assert temp <= 4 / 256
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (61, 130)])
+def test_a_donated_step_with_codes_has_no_other_momentum_in_memory(shape):
+    copies, temp = copies_and_temp(lion.lion(1e-4, mu_dtype="int8"), shape)
+    assert sorted(copies) == ["f32"] * 10 + ["s8"] * 10
+    assert temp <= 0.25 + 4 / 256
 
 
 def test_a_donated_step_of_optax_lion_copies_every_momentum():
     copies, temp = copies_and_temp(optax.lion(1e-4))
-    assert copies == 10
+    assert copies == ["f32"] * 10
     assert temp >= 0.99
 
 
@@ -131,7 +141,8 @@ def test_in_place_refuses_a_momentum_without_memory():
 def test_cautious_is_the_published_rule():
     """C-Optim: mask = (u * g > 0); u * mask * numel / (mask.sum() + 1), per tensor."""
     rng = np.random.default_rng(0)
-    grads = {"a": rng.normal(size=(8, 6, 5)), "b": rng.normal(size=(8, 3))}
+    shapes = [(), (3,), (6, 5), (0, 4), (4, 0), (1025,), (3, 2100), (2, 40, 33)]
+    grads = {str(shape): rng.normal(size=(8, *shape)) for shape in shapes}
     got = directions(
         lion.scale_by_lion(cautious=True),
         jax.tree.map(lambda g: jnp.asarray(g, jnp.float32), grads),
