@@ -68,8 +68,8 @@ def _difference(context: Context, dim: int, figure: str, **region: float) -> Fin
         claims.decide(interval, **region),
         interval,
         _seeds(context),
-        f"Digits, 500 importance samples on 270 test images. {'. '.join(words)}. Change "
-        f"of the training KL over the last tenth of the steps at m={dim}: {rising}.",
+        f"Digits, 500 importance samples on 270 test images. {'. '.join(words)}. "
+        f"Training KL over the last tenth of the steps at m={dim}: {rising}.",
     )
 
 
