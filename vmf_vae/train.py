@@ -64,9 +64,6 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> Figures:
         step = make_step(task.model, optimizer, config.kl_warmup_steps)
         arrays, size = task.splits["train"], config.batch_size
         batches = data.Batches(arrays, size, seed=config.seed, remainder="wrap")
-        if config.importance_samples < 1:
-            given = config.importance_samples
-            raise ValueError(f"importance_samples must be at least 1, got {given!r}.")
         mesh = sharding.make_mesh(config.mesh, config.batch_size)
         workdir = config_lib.prepare_workdir(config, workdir)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -108,6 +105,9 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
             ("test", config.test_split),
         )
     }
+    if config.importance_samples < 1:
+        given = config.importance_samples
+        raise ValueError(f"importance_samples must be at least 1, got {given!r}.")
     kind = "text" if "max_vocabulary" in config else "image"
     if kind not in loaded["train"]:
         raise ValueError(
