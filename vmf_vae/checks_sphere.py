@@ -160,7 +160,7 @@ def _draw(context: Context) -> None:
         "circle",
         draw,
         "Posterior means of 300 rows, moved onto the true circle; the colour is the "
-        "true angle. The normal prior fills the disc, and pulls means inwards.",
+        "true angle. In the plane the means scatter along the radius too.",
         "Two rings of points, that of the S-VAE thinner and rounder.",
         size=(6.2, 3.1),
     )

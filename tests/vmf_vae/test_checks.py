@@ -217,6 +217,7 @@ def test_the_points_of_the_circle_data_are_on_the_circle():
     assert not np.allclose(z, other)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_best_segment(repository_root):
     config = config_lib.load(
         f"{repository_root}/configs/vmf_vae/digits.py:model=gaussian,hidden=(8,),"
@@ -233,6 +234,7 @@ def test_a_run_keeps_its_best_segment(repository_root):
     assert figures["test_log_likelihood"] > -100
 
 
+@pytest.mark.slow
 def test_a_short_run_is_that_of_the_training_step(repository_root):
     config = config_lib.load(
         f"{repository_root}/configs/vmf_vae/digits.py:model=gaussian,hidden=(8,),"

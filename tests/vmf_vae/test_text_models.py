@@ -23,7 +23,7 @@ def make(latent="gaussian", **settings):
     model = TextVAE(
         LATENTS[latent], **{"vocab_size": 7, "max_length": 4, "width": 5} | settings
     )
-    return model, model.init(jax.random.key(0))
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 IDS = jnp.array([[3, 4, 5, 6], [3, 0, 0, 0], [0, 0, 0, 0]])
@@ -44,7 +44,7 @@ def test_the_probabilities_of_all_texts_sum_to_one():
     ]
     ids = jnp.array(rows)
     z = jnp.broadcast_to(jnp.array([[0.3, -1.0]]), (len(rows), 2))
-    log_p = model.log_likelihood(params, ids, z)
+    log_p = jax.jit(model.log_likelihood)(params, ids, z)
     np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, rtol=1e-5)
 
 
@@ -73,8 +73,10 @@ def test_the_bound_is_the_sum_of_its_parts(latent):
 
 def test_a_fixed_concentration_has_a_floor_that_no_encoder_moves():
     model, params = make("vmf")
-    kl, gradient = jax.value_and_grad(
-        lambda p: model.elbo(p, IDS, jax.random.key(1))[1]["kl"].sum()
+    kl, gradient = jax.jit(
+        jax.value_and_grad(
+            lambda p: model.elbo(p, IDS, jax.random.key(1))[1]["kl"].sum()
+        )
     )(params)
     mean = 1 / np.tanh(10.0) - 0.1  # of w in three coordinates
     np.testing.assert_allclose(
