@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import vmf_reference
-from scipy import integrate, special, stats
+from scipy import integrate, stats
 
 from vmf_vae.spherical import PowerSpherical, SphericalUniform
 
@@ -129,7 +129,7 @@ def test_shapes_dtypes_and_the_antipode():
     antipode = PowerSpherical(mu[0], 2.0).log_prob(-mu[0])
     assert antipode == -jnp.inf
     flat = PowerSpherical(mu[0], 0.0).log_prob(-mu[0])
-    np.testing.assert_allclose(flat, -float(special.gammaln(1.0)) - np.log(4 * np.pi))
+    np.testing.assert_allclose(flat, -np.log(4 * np.pi), rtol=1e-6)
     half = PowerSpherical(mu[0].astype(jnp.bfloat16), jnp.bfloat16(3.0))
     assert half.sample(jax.random.key(0)).dtype == jnp.bfloat16
     bad = jax.jit(lambda k: PowerSpherical(mu[0], k).sample(jax.random.key(0), (2,)))
