@@ -59,12 +59,17 @@ def _difference(context: Context, dim: int, figure: str, **region: float) -> Fin
                 f", k-NN {100 * f['neighbor_accuracy'].mean():.1f} %"
             )
         words.append(f"m={other}: {'; '.join(parts)}")
+    rising = ", ".join(
+        f"{NAMES[model]} {np.diff(f['curve_kl'].mean(axis=0))[-1]:+.2f}"
+        for model, f in runs.items()
+    )
     return Finding(
         mean,
         claims.decide(interval, **region),
         interval,
         _seeds(context),
-        "Digits, 500 importance samples on 270 test images. " + ". ".join(words) + ".",
+        f"Digits, 500 importance samples on 270 test images. {'. '.join(words)}. Change "
+        f"of the training KL over the last tenth of the steps at m={dim}: {rising}.",
     )
 
 
