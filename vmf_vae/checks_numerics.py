@@ -1,6 +1,6 @@
 """What the sources say of the distribution itself: its divergence, draws, gradients.
 
-The oracles are integrals over the angle to the mean direction, by scipy.
+The oracles are integrals over the angle to the mean direction, by quadrature.
 """
 
 import functools
@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import integrate, special
+from scipy import special
 
 import vmf_vae
 from expkit import claims, plots
@@ -16,7 +16,7 @@ from expkit.claims import Context, Finding
 from vmf_vae import rejection, sampler
 
 XU_TABLE = tuple((dim, kappa) for dim in (25, 50, 100) for kappa in (40, 80, 100))
-GRADIENT_POINTS = ((3, 5.0), (5, 2.0), (10, 10.0), (50, 20.0), (50, 100.0))
+GRADIENT_POINTS = ((5, 2.0), (10, 10.0), (50, 20.0), (50, 100.0))
 
 
 def check_closed_form(context: Context) -> Finding:
@@ -49,10 +49,11 @@ def check_printed_formula(context: Context) -> Finding:
     point, gap = max(gaps.items(), key=lambda item: abs(item[1]))
     return claims.exact(
         max(map(abs, gaps.values())) < 1e-3,
-        gap,
+        float(gap),
         "Relative error where it is largest on their grid, d = 25, 50, 100 and "
-        f"concentrations 40, 80, 100: at d = {point[0]}, {point[1]}. Their orders of the "
-        "Bessel function are one too high: it is the divergence in d + 2 dimensions. "
+        f"concentrations 40, 80, 100: at d = {point[0]}, {point[1]}. Their orders of "
+        "the Bessel function are one too high: it is the divergence in d + 2 "
+        "dimensions. "
         f"The control, ours: {own:.0e}.",
     )
 
@@ -111,8 +112,8 @@ def check_shortcut(context: Context) -> Finding:
     return claims.exact(
         worst < 1e-3,
         worst,
-        "Relative error of the mean of w when the proposal uses (d-1)/(4 kappa), at "
-        f"(d, kappa): {listed}. The control, Wood's b itself: {control:.0e}.",
+        "Relative error of the mean of w when b is (d-1)/(4 kappa), at (d, kappa): "
+        f"{listed}. The control, Wood's b itself: {control:.0e}.",
     )
 
 
@@ -147,12 +148,11 @@ def check_pathwise(context: Context) -> Finding:
     bias, error = pathwise[5, 2.0]
     scores = [abs(b / e) for b, e in implicit.values()]
     listed = ", ".join(f"({d}, {k:g}) {b:+.2%}" for (d, k), (b, _) in pathwise.items())
+    is_biased = bias + 4.5 * error < 0 and max(scores) < 4.5
     return Finding(
-        bias,
-        claims.HOLDS
-        if bias + 4.5 * error < 0 and max(scores) < 4.5
-        else claims.DOES_NOT_HOLD,
-        (bias - 1.96 * error, bias + 1.96 * error),
+        float(bias),
+        claims.HOLDS if is_biased else claims.DOES_NOT_HOLD,
+        (float(bias - 1.96 * error), float(bias + 1.96 * error)),
         None,
         f"Relative bias at d = 5, concentration 2, over {num_draws:,} draws; all: "
         f"{listed}. The implicit gradient, the control: largest standard score "
@@ -160,11 +160,16 @@ def check_pathwise(context: Context) -> Finding:
     )
 
 
+@functools.cache
+def _angles() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes in (0, pi) and weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(1500)
+    return 0.5 * np.pi * (nodes + 1), weights
+
+
 def _integrate(dim: int, kappa: float, *functions):
-    """Integrals of functions of w against e^(kappa (w - 1)) sin^(d-2), in the angle."""
-    # Nothing lies beyond some widths of the law around its mean angle.
-    nodes, weights = np.polynomial.legendre.leggauss(4000)
-    angle = 0.5 * np.pi * (nodes + 1)
+    """log of the integral of e^(kappa w) sin^(d-2), and means of functions of w."""
+    angle, weights = _angles()
     height = kappa * (np.cos(angle) - 1) + (dim - 2) * np.log(np.sin(angle))
     top = height.max()
     density = weights * np.exp(height - top)
@@ -177,11 +182,11 @@ def _integrate(dim: int, kappa: float, *functions):
 def _integrate_kl(dim: int, kappa: float) -> float:
     """E[kappa w] - log(Z_kappa / Z_0)."""
     log_norm, (mean,) = _integrate(dim, kappa, lambda w: w)
-    if kappa < 0.1:  # the difference loses digits: integrate (kappa w) A' instead
-        step = integrate.quad(
-            lambda k: k * _variance(dim, k), 0.0, kappa, epsabs=0.0, epsrel=1e-10
-        )
-        return step[0]
+    if kappa <= 0.1:  # the difference loses digits; the derivative is kappa A'
+        nodes, weights = np.polynomial.legendre.leggauss(4)
+        points = 0.5 * kappa * (nodes + 1)
+        rises = [k * _variance(dim, k) for k in points]
+        return float(0.5 * kappa * weights @ rises)
     return kappa * mean - (log_norm - _integrate(dim, 0.0)[0])
 
 
@@ -212,14 +217,16 @@ def _printed_kl(dim: int, kappa: float) -> float:
 
 
 def _accepted_mean(dim: int, kappa: float, b: float) -> float:
-    """Mean of w when proposals with this b pass the published accept test."""
-    x0 = (1 - b) / (1 + b)
-    nodes, weights = np.polynomial.legendre.leggauss(4000)
-    angle = 0.5 * np.pi * (nodes + 1)
-    w = (np.cos(angle) + x0) / (1 + x0 * np.cos(angle))  # the proposal, y = cos(angle)
-    log_accept = kappa * w + (dim - 1) * np.log(1 - x0 * w)
-    log_accept -= kappa * x0 + (dim - 1) * np.log(1 - x0**2)
-    log_density = (dim - 2) * np.log(np.sin(angle)) + np.minimum(log_accept, 0.0)
+    """Mean of w when proposals with this b pass the accept test of Algorithm 2."""
+    angle, weights = _angles()
+    epsilon = 0.5 * (1 - np.cos(angle))  # Beta((d - 1) / 2, (d - 1) / 2)
+    root = np.sqrt(4 * kappa**2 + (dim - 1) ** 2)
+    a = (dim - 1 + 2 * kappa + root) / 4
+    shift = 4 * a * b / (1 + b) - (dim - 1) * np.log(dim - 1)
+    below = 1 - (1 - b) * epsilon
+    w, t = (1 - (1 + b) * epsilon) / below, 2 * a * b / below
+    log_accept = np.minimum((dim - 1) * np.log(t) - t + shift, 0.0)
+    log_density = (dim - 2) * np.log(np.sin(angle)) + log_accept
     density = weights * np.exp(log_density - log_density.max())
     return float((density * w).sum() / density.sum())
 
@@ -255,8 +262,6 @@ def _estimators(dim: int, kappa: float, num_draws: int) -> dict[str, np.ndarray]
         return vmf_vae.sample_radial(key, dim, k, (num_draws,), complement=True)
 
     t, slope = jax.jvp(radial, (jnp.float32(kappa),), (jnp.float32(1.0),))
-    if dim == 3:  # no proposal is rejected: the path is the whole gradient
-        return {"pathwise": -np.asarray(slope, float), "implicit": -np.asarray(slope)}
     # The accepted proposal's y stays, and the map from y to t moves.
     pull, gap = rejection.moebius(dim, jnp.float32(kappa))
     y = (gap - t) / (gap + pull * t)

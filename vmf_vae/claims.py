@@ -8,16 +8,70 @@ import functools
 
 from expkit import claims
 from expkit.claims import Claim
-from vmf_vae import checks_dimension, checks_models, checks_sphere, checks_text
+from vmf_vae import (
+    checks_dimension,
+    checks_models,
+    checks_numerics,
+    checks_sphere,
+    checks_text,
+)
 
 DAVIDSON = "Davidson et al. 2018, {}. https://arxiv.org/abs/1804.00891"
 XU = "Xu & Durrett 2018, {}. https://arxiv.org/abs/1808.10805"
 ZHU = "Zhu et al. 2020, {}. https://arxiv.org/abs/2004.12585"
 BOWMAN = "Bowman et al. 2016, {}. https://arxiv.org/abs/1511.06349"
+AUTHORS = (
+    "Authors' code. https://github.com/nicola-decao/s-vae-pytorch/blob/master/"
+    "hyperspherical_vae/distributions/von_mises_fisher.py"
+)
 ESSAY = "Su 2021. https://kexue.fm/archives/8404"
 BN_ESSAY = "Su 2020. https://kexue.fm/archives/7381"
 
 CLAIMS = [
+    Claim(
+        "closed-form",
+        "The divergence from the uniform law has a closed form.",
+        DAVIDSON.format("section 3.2, eq. (14)"),
+        checks_numerics.check_closed_form,
+        "numerics",
+    ),
+    Claim(
+        "printed-formula",
+        "It is the formula that Xu & Durrett print.",
+        XU.format("section 3.2"),
+        checks_numerics.check_printed_formula,
+        "numerics",
+    ),
+    Claim(
+        "acceptance",
+        "The acceptance rate does not fall with the dimension, and stays above .6577.",
+        DAVIDSON.format("section 3.3"),
+        checks_numerics.check_acceptance,
+        "numerics",
+    ),
+    Claim(
+        "shortcut",
+        "Above a concentration of 11, (d-1)/(4 kappa) can stand for the b of the "
+        "proposal.",
+        AUTHORS,
+        checks_numerics.check_shortcut,
+        "numerics",
+    ),
+    Claim(
+        "pathwise",
+        "The derivative of an accepted proposal needs a correction for the accept "
+        "step: alone it is biased.",
+        DAVIDSON.format("section 3.3"),
+        checks_numerics.check_pathwise,
+        "numerics",
+    ),
+    Claim(
+        "table",
+        "A table of quantiles gives unbiased draws at a fixed concentration.",
+        ESSAY,
+        checks_numerics.check_table,
+        "numerics",
+    ),
     Claim(
         "constant-kl",
         "With a fixed concentration the KL is the same for every input, and its "

@@ -204,9 +204,7 @@ def draw(
     return queue.t, RejectionInfo(rounds, queue.proposals, rate)
 
 
-def _serve(
-    key: jax.Array, dim: int, concentration: jax.Array, queue: _Queue
-) -> _Queue:
+def _serve(key: jax.Array, dim: int, concentration: jax.Array, queue: _Queue) -> _Queue:
     """Draws again for the head of the queue; who is rejected goes to its end."""
     n, dtype = queue.t.size, queue.t.dtype
     size = max(min(n, SMALLEST), n // PARTS)

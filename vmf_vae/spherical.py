@@ -1,3 +1,245 @@
-"""."""
+r"""Two laws beside the von Mises-Fisher: the uniform one, and the power spherical.
 
-PowerSpherical = SphericalUniform = None
+The power spherical distribution of De Cao & Aziz (2020) has density
+:math:`\propto (1 + \mu^\top x)^\kappa`. It is *not* the von Mises-Fisher law, though it
+looks alike: its tails are heavier, and its concentration has another scale. Its first
+coordinate is a transformed Beta variable, so nothing is rejected.
+
+>>> x = PowerSpherical(jnp.array([0.0, 0.0, 1.0]), 10.0).sample(jax.random.key(0), (5,))
+>>> x.shape
+(5, 3)
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vmf_vae.arguments import (
+    as_float,
+    order_of,
+    require_concrete,
+    require_directions,
+    where_valid,
+)
+from vmf_vae.debye import log_constant_at_zero
+from vmf_vae.density import one_minus_dot
+from vmf_vae.reflection import reflect
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class SphericalUniform:
+    """The uniform law on the unit sphere.
+
+    Attributes:
+        dim: d, of the space that the sphere lies in, 2 to 200,000.
+    """
+
+    dim: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError for a dimension that cannot be used."""
+        order_of(self.dim)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Independent draws: normal vectors divided by their length.
+
+        Args:
+            key: typed PRNG key.
+            shape: of the draws.
+
+        Returns:
+            [*shape, d], unit vectors of the default float.
+        """
+        normal = jax.random.normal(key, (*shape, self.dim))
+        return normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
+
+    def log_prob(self, x: jax.typing.ArrayLike) -> jax.Array:
+        """Log density with respect to the surface measure: minus the log area.
+
+        Args:
+            x: [..., d], unit vectors (not checked).
+
+        Returns:
+            [...].
+
+        Raises:
+            ValueError: if `x` has another last axis.
+        """
+        x = _points(x, self.dim)
+        return jnp.full(x.shape[:-1], log_constant_at_zero(order_of(self.dim)), x.dtype)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy in nats: the log area.
+
+        Returns:
+            A scalar.
+        """
+        return jnp.asarray(-log_constant_at_zero(order_of(self.dim)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, init=False)
+class PowerSpherical:
+    r"""Law on the unit sphere with density :math:`\propto (1 + \mu^\top x)^\kappa`.
+
+    With :math:`\beta = (d-1)/2` and :math:`\alpha = \beta + \kappa`, the coordinate
+    :math:`(1 + \mu^\top x)/2` is :math:`\mathrm{Beta}(\alpha, \beta)`.
+
+    Attributes:
+        mean_direction: :math:`\mu`, [..., d], unit vectors.
+        concentration: :math:`\kappa`, [...], at least 0.
+
+    References:
+        De Cao & Aziz, *The Power Spherical distribution*, 2020, section 3.
+        https://arxiv.org/abs/2006.04437
+    """
+
+    mean_direction: jax.Array
+    concentration: jax.Array
+
+    def __init__(
+        self,
+        mean_direction: jax.typing.ArrayLike,
+        concentration: jax.typing.ArrayLike,
+    ):
+        """Checks what is concrete; the two leading shapes broadcast.
+
+        Raises:
+            ValueError: if a concrete direction is not of unit norm, or a concrete
+                concentration is negative.
+        """
+        require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
+        mu = require_directions("mean_direction", mean_direction)
+        object.__setattr__(self, "mean_direction", mu)
+        kappa = as_float("concentration", concentration)
+        object.__setattr__(self, "concentration", kappa)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Independent draws, differentiable in both fields.
+
+        Args:
+            key: typed PRNG key.
+            shape: of the draws from each distribution.
+
+        Returns:
+            [*shape, *batch, d], unit vectors; nan where the concentration is traced and
+            negative, or not finite.
+        """
+        mu, kappa, dtype = self._wide()
+        dim = mu.shape[-1]
+        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
+        full = (*shape, *batch)
+        alpha_key, beta_key, normal_key = jax.random.split(key, 3)
+        half = 0.5 * (dim - 1)
+        # The generator of gamma variables must not see nan.
+        shift = jnp.where(jnp.isnan(kappa), 0.0, kappa)
+        alpha = jnp.broadcast_to(_align(shift, len(full)), full) + half
+        log_alpha = jax.random.loggamma(alpha_key, alpha, dtype=mu.dtype)
+        log_beta = jax.random.loggamma(beta_key, half, full, mu.dtype)
+        # 1 - w = 2 (1 - Beta), from two gamma variables without a difference.
+        t = 2.0 * jax.nn.sigmoid(log_beta - log_alpha)
+        t = t + _align(kappa - shift, len(full))
+        rest = jax.random.normal(normal_key, (*full, dim - 1), mu.dtype)
+        rest *= jnp.sqrt(t * (2.0 - t) / jnp.sum(rest * rest, axis=-1))[..., None]
+        x = jnp.concatenate([1.0 - t[..., None], rest], axis=-1)
+        mu = jnp.broadcast_to(_align(mu, x.ndim), x.shape)
+        return reflect(mu, x).astype(dtype)
+
+    def log_prob(self, x: jax.typing.ArrayLike) -> jax.Array:
+        """Log density with respect to the surface measure.
+
+        Args:
+            x: [..., d], unit vectors (not checked).
+
+        Returns:
+            [...]; -inf at the antipode of the mean direction.
+
+        Raises:
+            ValueError: if `x` has another last axis.
+        """
+        mu, kappa, dtype = self._wide()
+        x = _points(x, mu.shape[-1])
+        shape = jnp.broadcast_shapes(x.shape[:-1], mu.shape[:-1], kappa.shape)
+        full = (*shape, mu.shape[-1])
+        dtype = jnp.result_type(dtype, x)
+        x, mu = (jnp.broadcast_to(a, full) for a in (x.astype(mu.dtype), mu))
+        kappa = jnp.broadcast_to(kappa, shape)
+        apart = one_minus_dot(mu, x)
+        is_near = apart < 1.0
+        near = jnp.log1p(-0.5 * jnp.where(is_near, apart, 0.0))
+        far = jnp.log(0.5 * jnp.where(is_near, 1.0, one_minus_dot(-mu, x)))
+        log_cosine = jnp.where(is_near, near, far)
+        power = jnp.where(kappa == 0.0, 0.0, kappa * log_cosine)
+        return (self._peak(mu.shape[-1], kappa) + power).astype(dtype)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy in nats.
+
+        Returns:
+            [*batch].
+        """
+        mu, kappa, dtype = self._wide()
+        half = 0.5 * (mu.shape[-1] - 1)
+        fall = kappa * _digamma_rise(half + kappa, half)
+        value = fall - self._peak(mu.shape[-1], kappa)
+        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
+        return jnp.broadcast_to(value, batch).astype(dtype)
+
+    def kl_to_uniform(self) -> jax.Array:
+        """Divergence from the uniform law in nats, to the precision of the entropy.
+
+        Returns:
+            [*batch].
+        """
+        area = -log_constant_at_zero(order_of(self.mean_direction.shape[-1]))
+        return area - self.entropy()
+
+    def mean(self) -> jax.Array:
+        r"""The mean, :math:`\frac{\kappa}{\kappa + d - 1} \mu`.
+
+        Returns:
+            [*batch, d].
+        """
+        mu, kappa, dtype = self._wide()
+        length = kappa / (kappa + (mu.shape[-1] - 1))
+        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
+        length = jnp.broadcast_to(length, batch)[..., None]
+        return (length * jnp.broadcast_to(mu, (*batch, mu.shape[-1]))).astype(dtype)
+
+    def _wide(self):
+        """The fields in float32 at least, and the dtype of results."""
+        dtype = jnp.result_type(self.mean_direction, self.concentration)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        kappa = where_valid(self.concentration.astype(wide))
+        return self.mean_direction.astype(wide), kappa, dtype
+
+    def _peak(self, dim, kappa):
+        """Log density at the mean direction."""
+        half = 0.5 * (dim - 1)
+        log_ratio = math.lgamma(half) - jax.scipy.special.betaln(half + kappa, half)
+        return log_ratio - half * (2.0 * math.log(2.0) + math.log(math.pi))
+
+
+def _digamma_rise(x: jax.Array, step: float) -> jax.Array:
+    """digamma(x + step) - digamma(x) for positive numbers, without subtracting them."""
+    total = jnp.zeros_like(x)
+    for j in range(8):
+        total += step / ((x + j) * (x + step + j))
+    a, b = 1.0 / (x + 8.0), 1.0 / (x + step + 8.0)
+    total += jnp.log1p(step * a) + 0.5 * step * a * b
+    return total + (a * a - b * b) / 12.0 - (a**4 - b**4) / 120.0
+
+
+def _points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
+    x = as_float("x", x)
+    if x.shape[-1:] != (dim,):
+        raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
+    return x
+
+
+def _align(x: jax.Array, ndim: int) -> jax.Array:
+    """Puts axes of size 1 in front."""
+    return x.reshape((1,) * (ndim - x.ndim) + x.shape)

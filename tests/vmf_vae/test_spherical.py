@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import vmf_reference
+from scipy import integrate, stats
+
+from vmf_vae.spherical import PowerSpherical, SphericalUniform
+
+
+def unit(*coordinates):
+    x = jnp.array(coordinates)
+    return x / jnp.linalg.norm(x)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 768])
+def test_uniform_draws(dim):
+    x = np.asarray(SphericalUniform(dim).sample(jax.random.key(0), (20_000,)))
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
+    law = stats.beta((dim - 1) / 2, (dim - 1) / 2, loc=-1, scale=2)
+    for coordinate in (0, dim - 1):
+        assert stats.kstest(x[:, coordinate], law.cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("dim", [2, 3, 40, 100_000])
+def test_uniform_density(dim):
+    area = float(vmf_reference.log_area(dim))
+    uniform = SphericalUniform(dim)
+    np.testing.assert_allclose(uniform.entropy(), area, rtol=1e-6)
+    got = uniform.log_prob(jnp.ones((4, 1, dim)))
+    np.testing.assert_allclose(got, np.full((4, 1), -area), rtol=1e-6)
+    assert jax.jit(lambda u, x: u.log_prob(x))(uniform, jnp.ones(dim)).shape == ()
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 30.0, 1e5])
+@pytest.mark.parametrize("dim", [2, 3, 20])
+def test_power_spherical_draws(dim, kappa):
+    mu = unit(*np.linspace(1.0, -2.0, dim))
+    x = PowerSpherical(mu, kappa).sample(jax.random.key(1), (20_000,))
+    x = np.asarray(x, float)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
+    half = 0.25 * np.square(x - np.asarray(mu, float)).sum(-1)  # (1 - w) / 2
+    law = stats.beta((dim - 1) / 2, (dim - 1) / 2 + kappa)
+    assert stats.kstest(half, law.cdf).pvalue > 1e-4
+    other = stats.beta((dim - 1) / 2, (dim - 1) / 2 + 1.2 * kappa + 0.2)
+    assert stats.kstest(half, other.cdf).pvalue < 1e-4  # the control
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.7, 12.0])
+@pytest.mark.parametrize("dim", [2, 3, 8])
+def test_power_spherical_density_integrates_to_one(dim, kappa):
+    """And its moments and entropy are integrals over the angle."""
+    mu = jnp.zeros(dim).at[0].set(1.0)
+    law = PowerSpherical(mu, kappa)
+
+    def log_prob(angle):
+        x = jnp.zeros(dim).at[:2].set(jnp.array([np.cos(angle), np.sin(angle)]))
+        return float(law.log_prob(x))
+
+    log_area = float(vmf_reference.log_area(dim - 1)) if dim > 2 else np.log(2.0)
+
+    def integral(fn):
+        def integrand(angle):
+            density = np.exp(log_prob(angle) + log_area)
+            return fn(angle) * density * np.sin(angle) ** (dim - 2)
+
+        return integrate.quad(integrand, 0.0, np.pi - 1e-9, limit=50, epsrel=1e-5)[0]
+
+    np.testing.assert_allclose(integral(lambda angle: 1.0), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(law.mean()[0], integral(np.cos), rtol=1e-4, atol=1e-5)
+    entropy = integral(lambda angle: -log_prob(angle))
+    np.testing.assert_allclose(law.entropy(), entropy, rtol=1e-4, atol=1e-4)
+    kl = float(vmf_reference.log_area(dim)) - entropy
+    np.testing.assert_allclose(law.kl_to_uniform(), kl, atol=1e-4)
+
+
+def test_power_spherical_entropy_keeps_its_digits():
+    for dim, kappa in ((3, 1e6), (50, 1e3), (768, 10.0)):
+        half = mpmath.mpf(dim - 1) / 2
+        alpha, beta = half + mpmath.mpf(kappa), half
+        log_c = mpmath.loggamma(alpha + beta) - mpmath.loggamma(alpha)
+        log_c -= beta * mpmath.log(4 * mpmath.pi)
+        fall = mpmath.mpf(kappa) * (
+            mpmath.digamma(alpha + beta) - mpmath.digamma(alpha)
+        )
+        mu = jnp.zeros(dim).at[0].set(1.0)
+        got = PowerSpherical(mu, kappa).entropy()
+        np.testing.assert_allclose(got, float(fall - log_c), rtol=3e-6)
+
+
+@pytest.mark.parametrize(("dim", "kappa"), [(3, 0.5), (3, 10.0), (20, 40.0)])
+def test_power_spherical_gradient_of_the_mean(dim, kappa):
+    mu, n = jnp.zeros(dim).at[0].set(1.0), 50_000
+
+    def first(k):
+        return PowerSpherical(mu, k).sample(jax.random.key(2), (n,))[:, 0]
+
+    slopes = np.asarray(jax.jvp(first, (kappa,), (1.0,))[1], float)
+    exact = (dim - 1) / (kappa + dim - 1) ** 2  # of kappa / (kappa + d - 1)
+    assert abs(slopes.mean() - exact) < 4.5 * slopes.std() / np.sqrt(n)
+    grad = jax.grad(lambda k: first(k).mean())(kappa)
+    np.testing.assert_allclose(grad, slopes.mean(), rtol=1e-4)
+
+
+def test_power_spherical_turns_with_its_mean_direction():
+    n = 100_000
+    a = jnp.array([0.3, -0.5, 1.0])
+
+    def value(angle):
+        mu = jnp.stack([jnp.cos(angle), jnp.sin(angle), 0.0 * angle])
+        x = PowerSpherical(mu, 5.0).sample(jax.random.key(3), (n,))
+        return x @ a
+
+    for angle in (0.0, 0.7, jnp.pi):  # the first axis, and its antipode
+        slopes = np.asarray(jax.jvp(value, (angle,), (1.0,))[1], float)
+        tangent = np.array([-np.sin(angle), np.cos(angle), 0.0])
+        exact = 5.0 / (5.0 + 2) * tangent @ np.asarray(a)
+        assert abs(slopes.mean() - exact) < 4.5 * slopes.std() / np.sqrt(n)
+
+
+def test_shapes_dtypes_and_the_antipode():
+    mu = jnp.stack([unit(1.0, 0.0, 0.0), unit(0.0, 1.0, 1.0)])
+    law = PowerSpherical(mu, jnp.array([[1.0], [2.0], [0.0]]))
+    assert law.sample(jax.random.key(0), (4,)).shape == (4, 3, 2, 3)
+    assert law.log_prob(mu).shape == law.entropy().shape == (3, 2)
+    assert law.mean().shape == (3, 2, 3)
+    assert jax.jit(lambda p: p.sample(jax.random.key(0)))(law).shape == (3, 2, 3)
+    antipode = PowerSpherical(mu[0], 2.0).log_prob(-mu[0])
+    assert antipode == -jnp.inf
+    flat = PowerSpherical(mu[0], 0.0).log_prob(-mu[0])
+    np.testing.assert_allclose(flat, -np.log(4 * np.pi), rtol=1e-6)
+    half = PowerSpherical(mu[0].astype(jnp.bfloat16), jnp.bfloat16(3.0))
+    assert half.sample(jax.random.key(0)).dtype == jnp.bfloat16
+    bad = jax.jit(lambda k: PowerSpherical(mu[0], k).sample(jax.random.key(0), (2,)))
+    for kappa in (-1.0, jnp.nan, jnp.inf):
+        assert np.isnan(bad(kappa)).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SphericalUniform(1), "dim must be in"),
+        (lambda: SphericalUniform(3).log_prob(jnp.ones(2)), r"x must be \[..., 3\]"),
+        (lambda: PowerSpherical(jnp.ones(3), 1.0), "unit norm"),
+        (lambda: PowerSpherical(jnp.eye(3)[0], -1.0), "concentration must be at least"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
