@@ -16,22 +16,30 @@ TPU; the scripts run there unchanged.
 """
 
 
-def number(value) -> str:
-    return "" if value is None else f"{value:.3f}"
+COLUMNS = {
+    "variant": "variant",
+    "time_ratio": "time ratio",
+    "copies": "copies",
+    "temp_bytes_per_param_byte": "temporary",
+    "state_bytes_per_param_byte": "state",
+}
+NOTES = (
+    "Time is relative to {reference}; temporary memory and optimizer state to the "
+    "bytes of the parameters."
+)
 
 
-def table(rows: list[dict]) -> list[str]:
-    head = "| variant | time ratio | copies | temporary | state |"
-    lines = [head, "|---|---|---|---|---|"]
+def cell(value) -> str:
+    if isinstance(value, float):
+        is_plain = value == 0 or 5e-4 <= abs(value) < 1e4
+        return f"{value:.3f}" if is_plain else f"{value:.1e}"
+    return "" if value is None else str(value)
+
+
+def table(rows: list[dict], columns: dict[str, str]) -> list[str]:
+    lines = ["| " + " | ".join(columns.values()) + " |", "|---" * len(columns) + "|"]
     for row in rows:
-        cells = (
-            row["variant"],
-            number(row["time_ratio"]),
-            str(row.get("copies", "")),
-            number(row.get("temp_bytes_per_param_byte")),
-            number(row.get("state_bytes_per_param_byte")),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cell(row.get(key)) for key in columns) + " |")
     return lines
 
 
@@ -40,16 +48,18 @@ def section(path: Path) -> str:
     environment = content["environment"]
     where = f"{environment['cpu']} ({environment['cores']} cores)"
     device = environment["device"]["kind"]
+    notes = content.get("notes") or NOTES.format(**content)
     lines = [
         f"## {content['question']}",
         "",
         f"`{environment['command']}` on {where}, device {device}, "
         f"{environment['date'][:10]}, JAX {environment['versions']['jax']}; least of "
-        f"{content['rounds']} rounds. Time is relative to {content['reference']}; "
-        "temporary memory and optimizer state to the bytes of the parameters.",
+        f"{content['rounds']} rounds. {notes}",
     ]
-    for size, rows in content["tables"].items():
-        lines += ["", f"### {int(size):,} parameters", "", *table(rows)]
+    for name, rows in content["tables"].items():
+        title = f"{int(name):,} parameters" if name.isdigit() else name.capitalize()
+        columns = content.get("columns", {}).get(name, COLUMNS)
+        lines += ["", f"### {title}", "", *table(rows, columns)]
     return "\n".join(lines) + "\n"
 
 
