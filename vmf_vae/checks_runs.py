@@ -19,6 +19,7 @@ from vmf_vae import train
 
 Figures = dict[str, Any]
 Analyze = Callable[[train.Task, nets.Params], Figures]
+HELD_OUT_ROWS = 500
 # Fields that are traced: configs that differ in them share a compilation.
 TRACED = {"learning_rate": 0.0, "kl_warmup_steps": 0}
 
@@ -36,8 +37,8 @@ def figures_by_seed(
     """Figures of a config, each [seeds, ...], from memory where it has them.
 
     `curve_kl`, `curve_loss` and `curve_reconstruction` are means over each segment of
-    the training, `test_bound` is the ELBO by one draw for at most 1,000 rows of the
-    test split; with `evaluate` there are the figures of `train.make_evaluation` too.
+    the training, `test_bound` is the ELBO by one draw for `HELD_OUT_ROWS` of the test
+    split; with `evaluate` there are the figures of `train.make_evaluation` too.
     """
     values = config.to_dict()
     shared = ml_collections.FrozenConfigDict(values | TRACED)
@@ -86,10 +87,10 @@ def compile_fit(
     """Makes `(seed, learning_rate, kl_warmup_steps) -> (best parameters, curves)`."""
     model = task.model
 
-    def held_out_loss(params, arrays, split):
+    def held_out_bounds(params, arrays):
         frozen = model.freeze_statistics(params, arrays["calibration"])
-        elbo, _ = model.elbo(frozen, arrays[split], jax.random.key(0))
-        return -elbo.mean()
+        elbo, _ = model.elbo(frozen, arrays["held_out"], jax.random.key(0))
+        return jnp.stack([part.mean() for part in jnp.split(elbo, [num_validation])])
 
     @jax.jit
     def fit(key, arrays, rows, learning_rate, kl_warmup_steps):
@@ -102,25 +103,32 @@ def compile_fit(
             return step(state, {"x": arrays["train"][rows_of_step]})
 
         def segment(carry, rows_of_segment):
-            state, lowest, best = carry
+            state, highest, best = carry
             state, metrics = jax.lax.scan(one, state, rows_of_segment)
-            loss = held_out_loss(state.params, arrays, "validation")
-            is_better = loss < lowest
-            best = jax.tree.map(
-                lambda new, old: jnp.where(is_better, new, old), state.params, best
+            bounds = held_out_bounds(state.params, arrays)
+            is_better = bounds[0] > highest[0]
+            highest, best = jax.tree.map(
+                lambda new, old: jnp.where(is_better, new, old),
+                (bounds, state.params),
+                (highest, best),
             )
             curves = {f"curve_{k}": v.mean() for k, v in metrics.items()}
-            curves["curve_validation_loss"] = loss
-            return (state, jnp.where(is_better, loss, lowest), best), curves
+            curves["curve_validation_loss"] = -bounds[0]
+            return (state, highest, best), curves
 
-        start = (state, jnp.float32(jnp.inf), state.params)
-        (_, lowest, best), curves = jax.lax.scan(segment, start, rows)
-        bound = -held_out_loss(best, arrays, "test")
-        return best, {"validation_loss": lowest, "test_bound": bound, **curves}
+        start = (state, jnp.full(2, -jnp.inf), state.params)
+        (_, highest, best), curves = jax.lax.scan(segment, start, rows)
+        held_out = {"validation_loss": -highest[0], "test_bound": highest[1]}
+        return best, held_out | curves
 
-    arrays = {name: task.splits[name]["x"][:1000] for name in train.HELD_OUT}
-    arrays |= {"train": task.splits["train"]["x"], "calibration": task.calibration}
-    arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
+    # Both in one batch, since every draw of a posterior takes its time to compile.
+    held_out = [task.splits[name]["x"][:HELD_OUT_ROWS] for name in train.HELD_OUT]
+    num_validation = len(held_out[0])
+    arrays = {
+        "train": jnp.asarray(task.splits["train"]["x"]),
+        "calibration": jnp.asarray(task.calibration),
+        "held_out": jnp.concatenate(held_out),
+    }
 
     def run(
         seed: int, learning_rate: float, kl_warmup_steps: int

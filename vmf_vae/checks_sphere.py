@@ -120,22 +120,26 @@ def _compile(model: Any):
         return objective.training_loss(model, params, batch["x"], key)
 
     fit = sweep.compile_training(loss_fn, model.init, lambda: optimizer)
-    estimate = jax.jit(
-        functools.partial(evaluation.row_figures, model, num_samples=500)
-    )
+
+    @jax.jit
+    def read(params, seen, held_out, key):
+        figures, _ = evaluation.row_figures(
+            model, params, held_out, key, num_samples=500
+        )
+        return model.center(params, seen), figures["log_likelihood"].mean()
 
     def run(seed):
         z, x = make_data(seed)
         rows = sweep.batch_rows(NUM_ROWS, 64, NUM_STEPS, seed)
         params, _ = fit({}, jax.random.key(seed), {"x": x[:NUM_ROWS]}, rows)
-        centers = np.asarray(jax.jit(model.center)(params, x[:NUM_ROWS]))
+        seen, held_out = np.split(x, [NUM_ROWS])
+        centers, log_likelihood = read(params, seen, held_out, jax.random.key(seed))
         flat = np.zeros((NUM_ROWS, 2))  # a line lies in the plane
         flat[:, : centers.shape[1]] = centers
         true, found, disparity = spatial.procrustes(z[:NUM_ROWS], flat)
-        held_out, _ = estimate(params, x[NUM_ROWS:], jax.random.key(seed))
         return {
             "disparity": disparity,
-            "log_likelihood": float(held_out["log_likelihood"].mean()),
+            "log_likelihood": float(log_likelihood),
             "true": true[:300].tolist(),
             "found": found[:300].tolist(),
         }

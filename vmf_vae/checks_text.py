@@ -90,7 +90,8 @@ def check_likelihood(arm: str, context: Context) -> Finding:
         claims.decide(interval, at_least=0.0),
         interval,
         _seeds(context),
-        f"Nats a text by which the ELBO of {NAMES[arm]} is higher on 1,000 test texts; "
+        f"Nats a text by which the ELBO of {NAMES[arm]} is higher on "
+        f"{checks_runs.HELD_OUT_ROWS} test texts; "
         f"{number} setting{'s' * (number > 1)} an arm, each run at its best segment. "
         + ", ".join(f"{NAMES[name]} {b.mean():.2f}" for name, b in bounds.items())
         + ".",
