@@ -4,8 +4,6 @@ The distribution needs JAX alone. The models are built with Flax, so they are im
 only when they are asked for: `import vmf_vae` stays light.
 """
 
-import importlib
-
 from vmf_vae.bessel import bessel_ratio, inverse_bessel_ratio, log_iv
 from vmf_vae.density import concentration_for_kl, kl_to_uniform, log_normalizer
 from vmf_vae.distribution import VonMisesFisher, fit
@@ -35,19 +33,20 @@ __all__ = [
     "sample_vmf",
 ]
 
-_MODELS = {
-    "BatchNormVAE": "vmf_vae.models",
-    "GaussianVAE": "vmf_vae.models",
-    "VMFVAE": "vmf_vae.models",
-    "importance_log_likelihood": "vmf_vae.evaluation",
-}
+_MODELS = ("BatchNormVAE", "GaussianVAE", "VMFVAE")
 
 
 def __getattr__(name):
     """Imports a model when it is first used."""
-    if name not in _MODELS:
-        raise AttributeError(f"module 'vmf_vae' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODELS[name]), name)
+    if name in _MODELS:
+        from vmf_vae import models
+
+        return getattr(models, name)
+    if name == "importance_log_likelihood":
+        from vmf_vae.evaluation import importance_log_likelihood
+
+        return importance_log_likelihood
+    raise AttributeError(f"module 'vmf_vae' has no attribute {name!r}")
 
 
 def __dir__():

@@ -54,6 +54,20 @@ def where_valid(x: jax.Array) -> jax.Array:
     return x + jnp.where((x >= 0.0) & (x < jnp.inf), 0.0, jnp.nan).astype(x.dtype)
 
 
+def align(x: jax.typing.ArrayLike, ndim: int) -> jax.Array:
+    """Puts axes of size 1 in front.
+
+    Args:
+        x: an array of at most `ndim` axes.
+        ndim: axes of the result.
+
+    Returns:
+        The same numbers.
+    """
+    shape = jnp.shape(x)
+    return jnp.reshape(x, (1,) * (ndim - len(shape)) + shape)
+
+
 def as_float(name: str, x: jax.typing.ArrayLike) -> jax.Array:
     """An array of a floating-point dtype; integers become the default float.
 

@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from vmf_vae.arguments import align
 from vmf_vae.expansion import one_minus_ratio
 from vmf_vae.rejection import moebius
 
@@ -91,13 +92,13 @@ def _follow_jvp(primals, tangents):
     mean_direction, concentration, _, t = primals
     d_mean, d_concentration, _, _ = tangents
     z, t = follow(*primals)
-    mu = jnp.broadcast_to(_align(mean_direction, z.ndim), z.shape)
+    mu = jnp.broadcast_to(align(mean_direction, z.ndim), z.shape)
     dz, dt = jnp.zeros_like(z), jnp.zeros_like(t)
     if not isinstance(d_mean, SymbolicZero):
-        d_mean = jnp.broadcast_to(_align(d_mean, z.ndim), z.shape)
+        d_mean = jnp.broadcast_to(align(d_mean, z.ndim), z.shape)
         dz = (1.0 - t)[..., None] * d_mean - _dot(z, d_mean) * mu
     if not isinstance(d_concentration, SymbolicZero):
-        kappa, d_kappa = (_align(k, t.ndim) for k in (concentration, d_concentration))
+        kappa, d_kappa = (align(k, t.ndim) for k in (concentration, d_concentration))
         slope = slope_over_sine2(z.shape[-1], kappa, t) * d_kappa
         dt = -slope * t * (2.0 - t)
         # Small next to z at a large concentration, and orthogonal to mu as it should.
@@ -127,18 +128,13 @@ def follow_radial(dim: int, concentration: jax.Array, t: jax.Array) -> jax.Array
 @follow_radial.defjvp
 def _follow_radial_jvp(dim, primals, tangents):
     t = follow_radial(dim, *primals)
-    kappa, d_kappa = (_align(k, t.ndim) for k in (primals[0], tangents[0]))
+    kappa, d_kappa = (align(k, t.ndim) for k in (primals[0], tangents[0]))
     return t, -slope_over_sine2(dim, kappa, t) * t * (2.0 - t) * d_kappa
 
 
 def _dot(x, y):
     """Products over the last axis, which stays with size 1."""
     return jnp.sum(x * y, axis=-1, keepdims=True)
-
-
-def _align(x, ndim):
-    """Puts axes of size 1 in front."""
-    return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
 def _slope_by_quadrature(dim: int, concentration: jax.Array, t: jax.Array) -> jax.Array:

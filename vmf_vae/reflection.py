@@ -2,8 +2,8 @@ r"""The reflection that carries the first axis to a mean direction.
 
 Samples are made around :math:`e_1 = (1, 0, \ldots, 0)`, where the first coordinate and
 the rest are separate numbers and nothing cancels, and then reflected. The usual vector
-:math:`e_1 - \mu` (Davidson et al. 2018, Algorithm 1) vanishes when the mean direction is
-the first axis; here the sign is chosen so that it never does:
+:math:`e_1 - \mu` (Davidson et al. 2018, Algorithm 1) vanishes when the mean direction
+is the first axis; here the sign is chosen so that it never does:
 
 .. math:: u = \mu + \sigma e_1, \qquad \sigma = \mathrm{sign}(\mu_1), \qquad
           H x = \sigma \left(\frac{u\, u^\top x}{1 + |\mu_1|} - x\right), \qquad

@@ -1,7 +1,7 @@
 r"""The accept-reject law of the first coordinate of a von Mises-Fisher sample.
 
 The proposal of Ulrich (1984) and Wood (1994) is the image of the *uniform* law on the
-sphere under a Moebius map. With :math:`y` the first coordinate of a uniform unit vector,
+sphere under a Moebius map. With :math:`y` the first coordinate of a uniform vector,
 
 .. math:: t = 1 - w = \frac{(1 - x_0)(1 - y)}{1 + x_0 y}, \qquad
           x_0 = \frac{r}{1 + \sqrt{1 + r^2}}, \quad r = \frac{2\kappa}{d - 1},
@@ -11,15 +11,15 @@ and the proposal is accepted with probability
 .. math:: \left(\frac{e^{s / (1 + s)}}{1 + s}\right)^{d - 1}, \qquad s = x_0 y,
 
 which depends on nothing but :math:`s` and has its largest value, 1, at 0: Wood's three
-logarithms in :math:`\kappa` cancel to this. At least 0.6577 of the proposals are accepted
-for any dimension and concentration (0.7071 for a large dimension).
+logarithms in :math:`\kappa` cancel to this. At least 0.6577 of the proposals are
+accepted for any dimension and concentration (0.7071 for a large dimension).
 
 What differs from published samplers: only :math:`t` is kept, and :math:`1 \pm y` are
-computed without subtraction, so float32 has its digits at :math:`w \to 1`; :math:`x_0` is
-exact for every concentration (s-vae-pytorch puts :math:`(d-1)/(4\kappa)` for Wood's b
-above 11, whatever d, and draws from another law when :math:`d \gg \kappa`); the loop runs
-until every sample is accepted, on ever smaller arrays of what is missing, and ends for a
-concentration that is nan.
+computed without subtraction, so float32 has its digits at :math:`w \to 1`;
+:math:`x_0` is exact for every concentration (s-vae-pytorch puts :math:`(d-1)/(4\kappa)`
+for Wood's b above 11, whatever d, and draws from another law when
+:math:`d \gg \kappa`); the loop runs until every sample is accepted, on a short array of
+what is missing, and ends for a concentration that is nan.
 
 The random numbers of a later round belong to the element, not to its place among the
 missing: if rounding turns one decision around, no other sample changes.
@@ -74,21 +74,21 @@ class Uniform(NamedTuple):
     above: jax.Array
 
 
-class _Queue(NamedTuple):
-    """Samples, and tickets of those that are missing, first in, first out.
+class _Stack(NamedTuple):
+    """Samples, and tickets of those that are missing.
+
+    A ticket is the element in its low bits and the rounds so far in the others.
 
     Attributes:
         t: the samples, [n].
-        tickets: `element + n * rounds so far`, [n], a ring.
-        head: place of the first ticket.
-        length: number of tickets.
+        tickets: [n], of which the first `length` count.
+        length: number of samples missing.
         proposals: made so far.
         last: highest ticket served.
     """
 
     t: jax.Array
     tickets: jax.Array
-    head: jax.Array
     length: jax.Array
     proposals: jax.Array
     last: jax.Array
@@ -193,43 +193,52 @@ def draw(
     t, is_missing = _propose(dim, concentration, first, u)
     if not n:
         return t, RejectionInfo(jnp.int32(0), jnp.int32(0), jnp.float32(1.0))
-    (tickets,) = jnp.nonzero(is_missing, size=n, fill_value=0)
-    zero = jnp.int32(0)
-    length = jnp.sum(is_missing, dtype=jnp.int32)
-    queue = _Queue(t, tickets.astype(jnp.uint32), zero, length, zero + n, jnp.uint32(0))
+    (missing,) = jnp.nonzero(is_missing, size=n, fill_value=0)
+    stack = _Stack(
+        t,
+        tickets=missing.astype(jnp.uint32),
+        length=jnp.sum(is_missing, dtype=jnp.int32),
+        proposals=jnp.int32(n),
+        last=jnp.uint32(0),
+    )
     serve = functools.partial(_serve, key, dim, concentration)
-    queue = jax.lax.while_loop(lambda queue: queue.length > 0, serve, queue)
-    rounds = (queue.last // n).astype(jnp.int32) + 1
-    rate = jnp.float32(n) / queue.proposals
-    return queue.t, RejectionInfo(rounds, queue.proposals, rate)
+    stack = jax.lax.while_loop(lambda stack: stack.length > 0, serve, stack)
+    rounds = (stack.last >> _element_bits(n)).astype(jnp.int32) + 1
+    rate = jnp.float32(n) / stack.proposals
+    return stack.t, RejectionInfo(rounds, stack.proposals, rate)
 
 
-def _serve(key: jax.Array, dim: int, concentration: jax.Array, queue: _Queue) -> _Queue:
-    """Draws again for the head of the queue; who is rejected goes to its end."""
-    n, dtype = queue.t.size, queue.t.dtype
+def _serve(key: jax.Array, dim: int, concentration: jax.Array, stack: _Stack) -> _Stack:
+    """Draws again for the top of the stack, and puts back who is rejected."""
+    n, dtype, bits = stack.t.size, stack.t.dtype, _element_bits(stack.t.size)
     size = max(min(n, SMALLEST), n // PARTS)
-    served = jnp.minimum(queue.length, size)
-    is_served = jnp.arange(size) < served
-    ticket = queue.tickets[(queue.head + jnp.arange(size)) % n]
-    element = (ticket % n).astype(jnp.int32)
-    ticket += jnp.uint32(n)
+    start = jnp.maximum(stack.length - size, 0)
+    is_served = start + jnp.arange(size) < stack.length
+    ticket = jax.lax.dynamic_slice(stack.tickets, (start,), (size,))
+    element = (ticket & jnp.uint32(2**bits - 1)).astype(jnp.int32)
+    ticket += jnp.uint32(2**bits)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ticket)
     radius, turn, u = jax.vmap(lambda k: open_uniform(k, (3,), dtype))(keys).T
     if concentration.ndim:
         concentration = concentration[element]
     t, is_rejected = _propose(dim, concentration, from_uniform(dim, radius, turn), u)
     is_back = is_served & is_rejected
-    back = jnp.cumsum(is_back, dtype=jnp.int32)
-    place = (queue.head + queue.length + back - 1) % n
+    place = jnp.cumsum(is_back, dtype=jnp.int32)
+    back = jnp.zeros_like(ticket)
+    back = back.at[jnp.where(is_back, place - 1, size)].set(ticket, mode="drop")
     accepted = jnp.where(is_served & ~is_rejected, element, n)
-    return _Queue(
-        t=queue.t.at[accepted].set(t, mode="drop"),
-        tickets=queue.tickets.at[jnp.where(is_back, place, n)].set(ticket, mode="drop"),
-        head=(queue.head + served) % n,
-        length=queue.length - served + back[-1],
-        proposals=queue.proposals + served,
-        last=jnp.maximum(queue.last, jnp.max(jnp.where(is_served, ticket, 0))),
+    return _Stack(
+        t=stack.t.at[accepted].set(t, mode="drop"),
+        tickets=jax.lax.dynamic_update_slice(stack.tickets, back, (start,)),
+        length=start + place[-1],
+        proposals=stack.proposals + jnp.sum(is_served, dtype=jnp.int32),
+        last=jnp.maximum(stack.last, jnp.max(jnp.where(is_served, ticket, 0))),
     )
+
+
+def _element_bits(n: int) -> int:
+    """Bits that hold the number of an element."""
+    return (n - 1).bit_length()
 
 
 def _propose(

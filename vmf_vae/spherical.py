@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vmf_vae.arguments import (
+    align,
     as_float,
     order_of,
     require_concrete,
@@ -136,16 +137,16 @@ class PowerSpherical:
         half = 0.5 * (dim - 1)
         # The generator of gamma variables must not see nan.
         shift = jnp.where(jnp.isnan(kappa), 0.0, kappa)
-        alpha = jnp.broadcast_to(_align(shift, len(full)), full) + half
+        alpha = jnp.broadcast_to(align(shift, len(full)), full) + half
         log_alpha = jax.random.loggamma(alpha_key, alpha, dtype=mu.dtype)
         log_beta = jax.random.loggamma(beta_key, half, full, mu.dtype)
         # 1 - w = 2 (1 - Beta), from two gamma variables without a difference.
         t = 2.0 * jax.nn.sigmoid(log_beta - log_alpha)
-        t = t + _align(kappa - shift, len(full))
+        t = t + align(kappa - shift, len(full))
         rest = jax.random.normal(normal_key, (*full, dim - 1), mu.dtype)
         rest *= jnp.sqrt(t * (2.0 - t) / jnp.sum(rest * rest, axis=-1))[..., None]
         x = jnp.concatenate([1.0 - t[..., None], rest], axis=-1)
-        mu = jnp.broadcast_to(_align(mu, x.ndim), x.shape)
+        mu = jnp.broadcast_to(align(mu, x.ndim), x.shape)
         return reflect(mu, x).astype(dtype)
 
     def log_prob(self, x: jax.typing.ArrayLike) -> jax.Array:
@@ -238,8 +239,3 @@ def _points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
     if x.shape[-1:] != (dim,):
         raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
     return x
-
-
-def _align(x: jax.Array, ndim: int) -> jax.Array:
-    """Puts axes of size 1 in front."""
-    return x.reshape((1,) * (ndim - x.ndim) + x.shape)

@@ -79,6 +79,12 @@ def test_numbers_of_another_kind(x):
         arguments.as_float("x", x)
 
 
+def test_align_puts_axes_in_front():
+    assert arguments.align(2.0, 3).shape == (1, 1, 1)
+    x = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(arguments.align(x, 4), np.reshape(x, (1, 1, 2, 3)))
+
+
 def test_first_wrong_entry_is_named():
     with pytest.raises(ValueError, match="k must be at least 0, got -2"):
         arguments.require_concrete("k", [1, -2, -3], "at least 0", lambda x: x < 0)

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vmf_vae.reflection import reflect, reflection_matrix
+
+
+def directions(dim):
+    random = jax.random.normal(jax.random.key(dim), (5, dim))
+    random /= jnp.linalg.norm(random, axis=-1, keepdims=True)
+    first = jnp.zeros((1, dim)).at[0, 0].set(1.0)
+    last = jnp.zeros((1, dim)).at[0, -1].set(1.0)
+    return jnp.concatenate([random, first, -first, last])
+
+
+@pytest.mark.parametrize("dim", [2, 3, 50])
+def test_first_axis_goes_to_the_mean_direction(dim):
+    mu = directions(dim)
+    first = jnp.zeros_like(mu).at[:, 0].set(1.0)
+    np.testing.assert_allclose(reflect(mu, first), mu, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 50])
+def test_it_is_orthogonal_and_its_own_inverse(dim):
+    mu = directions(dim)
+    matrix = np.asarray(reflection_matrix(mu), float)
+    eye = np.broadcast_to(np.eye(dim), matrix.shape)
+    np.testing.assert_allclose(matrix @ matrix, eye, atol=1e-5)
+    np.testing.assert_allclose(matrix, matrix.swapaxes(-1, -2), atol=1e-7)
+    x = jax.random.normal(jax.random.key(0), mu.shape)
+    np.testing.assert_allclose(
+        reflect(mu, x), np.einsum("bij,bj->bi", matrix, x), atol=1e-5
+    )
+
+
+def test_gradient_is_finite_at_both_ends_of_the_first_axis():
+    x = jnp.array([0.3, 0.4, 0.5])
+    for sign in (1.0, -1.0):
+        mu = jnp.array([sign, 0.0, 0.0])
+        jacobian = jax.jacobian(lambda mu: reflect(mu, x))(mu)
+        assert np.isfinite(jacobian).all()

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from vmf_vae import rejection
+
+
+@pytest.mark.parametrize("dim", [2, 3, 10, 768])
+@pytest.mark.parametrize("kappa", [0.0, 1e-6, 1.0, 300.0, 1e6])
+def test_moebius_parameter_is_woods(dim, kappa):
+    """x0 = (1 - b) / (1 + b) with Wood's b, in float64."""
+    b = (dim - 1) / (2 * kappa + np.sqrt(4 * kappa**2 + (dim - 1) ** 2))
+    pull, gap = rejection.moebius(dim, jnp.float32(kappa))
+    np.testing.assert_allclose(pull, (1 - b) / (1 + b), rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(gap, 2 * b / (1 + b), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 7, 500])
+def test_both_uniform_coordinates_have_their_law(dim):
+    keys = jax.random.split(jax.random.key(dim), 2)
+    normal = jax.random.normal(keys[0], (20_000, dim))
+    first, rest = rejection.from_normal(normal)
+    wide = np.asarray(normal, float)
+    y = wide[:, 0] / np.linalg.norm(wide, axis=-1)
+    np.testing.assert_allclose(first.above - 1.0, y, atol=1e-6)
+    np.testing.assert_allclose(rest, (wide[:, 1:] ** 2).sum(-1), rtol=1e-5)
+    radius, turn = rejection.open_uniform(keys[1], (2, 20_000), jnp.float32)
+    again = rejection.from_uniform(dim, radius, turn)
+    law = stats.beta((dim - 1) / 2, (dim - 1) / 2)
+    for uniform in (first, again):
+        np.testing.assert_allclose(uniform.below + uniform.above, 2.0, atol=1e-6)
+        assert (uniform.below >= 0).all()
+        assert (uniform.above >= 0).all()
+        assert stats.kstest(0.5 * np.asarray(uniform.below), law.cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("dim", "kappa"), [(2, 5.0), (2, 1e5), (5, 2.0), (10, 100.0), (768, 1e4)]
+)
+def test_acceptance_rate_is_the_integral(dim, kappa):
+    """Of the accept probability over the proposal, by quadrature in the angle."""
+    nodes, weights = np.polynomial.legendre.leggauss(2000)
+    angle = 0.5 * np.pi * (nodes + 1)
+    b = (dim - 1) / (2 * kappa + np.sqrt(4 * kappa**2 + (dim - 1) ** 2))
+    x0 = (1 - b) / (1 + b)
+    w = (np.cos(angle) + x0) / (1 + x0 * np.cos(angle))
+    log_accept = kappa * (w - x0) + (dim - 1) * np.log((1 - x0 * w) / (1 - x0**2))
+    assert log_accept.max() < 1e-6
+    log_sine = (dim - 2) * np.log(np.sin(angle))
+    proposal = weights * np.exp(log_sine - log_sine.max())
+    exact = (proposal * np.exp(log_accept)).sum() / proposal.sum()
+    n = 50_000
+    t, info = rejection.draw(jax.random.key(1), dim, jnp.float32(kappa), n)
+    assert t.shape == (n,)
+    np.testing.assert_allclose(info.acceptance_rate, n / info.proposals, rtol=1e-6)
+    # The number of proposals a sample is geometric.
+    error = exact * np.sqrt((1 - exact) / n)
+    assert abs(info.acceptance_rate - exact) < 5 * error
+    assert info.acceptance_rate > 0.6577 - 5 * error
+    assert info.rounds > 3
+
+
+def test_nan_ends_the_loop_and_touches_nothing_else():
+    kappa = jnp.array([1.0, jnp.nan] * 500)
+    t, info = jax.jit(lambda k: rejection.draw(jax.random.key(0), 5, k, 1000))(kappa)
+    assert np.isnan(t[1::2]).all()
+    assert np.isfinite(t[::2]).all()
+    clean, _ = rejection.draw(jax.random.key(0), 5, jnp.ones(1000), 1000)
+    np.testing.assert_allclose(t[::2], clean[::2], rtol=1e-5)
+    assert info.rounds < 100
+
+
+def test_a_later_round_belongs_to_the_element():
+    """What one sample draws does not depend on who else is rejected."""
+    kappa = jnp.full(4000, 50.0)
+    base, _ = rejection.draw(jax.random.key(3), 4, kappa, 4000)
+    changed, _ = rejection.draw(jax.random.key(3), 4, kappa.at[:2000].set(1e-3), 4000)
+    np.testing.assert_array_equal(base[2000:], changed[2000:])
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 1023, 1025, 40_000])
+def test_any_number_of_samples_is_completed(n):
+    t, info = rejection.draw(jax.random.key(n), 3, jnp.float32(1e3), n)
+    assert t.shape == (n,)
+    assert np.isfinite(t).all()
+    assert info.proposals >= n
+
+
+def test_open_uniform_has_no_ends():
+    u = rejection.open_uniform(jax.random.key(0), (1_000_000,), jnp.float32)
+    assert 0.0 < u.min() < u.max() < 1.0
