@@ -328,10 +328,10 @@ def main() -> None:
             "question": "Accuracy and time of the von Mises-Fisher distribution.",
             "notes": (
                 "Accuracy: largest relative error over the finite ones of 180 "
-                "reference rows (entropy and log C on the scale of at least 1). Time of "
-                "a Bessel function: relative to scipy.special.ive in float64, 200,000 "
-                f"concentrations. Time of a draw: relative to {FLOOR}, of the same "
-                "shape, in float32."
+                "reference rows (entropy and log C on the scale of at least 1). Time "
+                "of a Bessel function: relative to scipy.special.ive in float64, over "
+                "200,000 concentrations. Time of a draw: relative to "
+                f"{FLOOR}, of the same shape, in float32."
             ),
             "columns": COLUMNS,
             "rounds": arguments.rounds,

@@ -4,6 +4,8 @@ The distribution needs JAX alone. The models are built with Flax, so they are im
 only when they are asked for: `import vmf_vae` stays light.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vmf_vae.bessel import bessel_ratio, inverse_bessel_ratio, log_iv
 from vmf_vae.density import concentration_for_kl, kl_to_uniform, log_normalizer
 from vmf_vae.distribution import VonMisesFisher, fit
@@ -11,6 +13,10 @@ from vmf_vae.divergence import kl
 from vmf_vae.sampler import sample_radial, sample_vmf
 from vmf_vae.spherical import PowerSpherical, SphericalUniform
 from vmf_vae.table import FixedConcentrationSampler
+
+if TYPE_CHECKING:
+    from vmf_vae.evaluation import importance_log_likelihood
+    from vmf_vae.models import VMFVAE, BatchNormVAE, GaussianVAE
 
 __all__ = [
     "VMFVAE",
@@ -36,7 +42,7 @@ __all__ = [
 _MODELS = ("BatchNormVAE", "GaussianVAE", "VMFVAE")
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """Imports a model when it is first used."""
     if name in _MODELS:
         from vmf_vae import models

@@ -89,7 +89,7 @@ def series(order: float, precision: float) -> Series:
         if size < precision * order / 64:
             break
         total = _add(total, term)
-    value = _divide_by_one_minus_p(_add(total, [-sum(total)]))
+    value = _divide_by_one_minus_p(_add(total, [-sum(total, Fraction(0))]))
     derivative = [k * c for k, c in enumerate(total)][1:] or [Fraction(0)]
     ratio = _multiply([Fraction(0), Fraction(-1), Fraction(-1)], derivative)
     # z dp/dz = -p (1 - p^2), applied to (1 - p) ratio.
@@ -185,7 +185,7 @@ def taylor_at_anchor(order: float, num_terms: int) -> tuple[float, ...]:
     """
     with decimal.localcontext(prec=_DIGITS):
         v = Decimal(order)
-        x = sum(map(Decimal, anchor_of_log_iv(order).x))
+        x = sum(map(Decimal, anchor_of_log_iv(order).x), Decimal(0))
         a, b = [_log_iv(v, x)[1] / x], []  # of A and 1 - A^2, in u
         for k in range(num_terms - 1):
             b.append((k == 0) - sum(a[i] * a[k - i] for i in range(k + 1)))

@@ -237,7 +237,10 @@ def _draw_on_the_sphere(key, mean_direction, concentration, shape):
     if mean_direction.ndim == 1:
         # Written out: on a CPU a product with a 3x3 matrix takes five times longer.
         rows = reflection_matrix(mean_direction)
-        z = sum(row[None] * part[:, None] for row, part in zip(rows, x, strict=True))
+        first, second, third = (
+            row[None] * part[:, None] for row, part in zip(rows, x, strict=True)
+        )
+        z = first + second + third
         return z.reshape(*shape, 3), t.reshape(shape)
     x = jnp.stack(x, axis=-1).reshape(*shape, 3)
     return reflect(mean_direction, x), t.reshape(shape)
