@@ -57,7 +57,7 @@ def section(path: Path) -> str:
         f"{content['rounds']} rounds. {notes}",
     ]
     for name, rows in content["tables"].items():
-        title = f"{int(name):,} parameters" if name.isdigit() else name.capitalize()
+        title = f"{int(name):,} parameters" if name.isdigit() else name[:1].upper() + name[1:]
         columns = content.get("columns", {}).get(name, COLUMNS)
         lines += ["", f"### {title}", "", *table(rows, columns)]
     return "\n".join(lines) + "\n"
