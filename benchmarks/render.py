@@ -57,7 +57,9 @@ def section(path: Path) -> str:
         f"{content['rounds']} rounds. {notes}",
     ]
     for name, rows in content["tables"].items():
-        title = f"{int(name):,} parameters" if name.isdigit() else name[:1].upper() + name[1:]
+        title = name[:1].upper() + name[1:]
+        if name.isdigit():
+            title = f"{int(name):,} parameters"
         columns = content.get("columns", {}).get(name, COLUMNS)
         lines += ["", f"### {title}", "", *table(rows, columns)]
     return "\n".join(lines) + "\n"
