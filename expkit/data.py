@@ -82,6 +82,27 @@ def load(
     return _rename(read_source(name, split, data_dir or None), columns, name)
 
 
+def load_splits(config: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Reads the three splits that a config names.
+
+    Args:
+        config: has the fields `dataset`, `data_dir` (may be empty) and `train_split`,
+            `validation_split`, `test_split`.
+
+    Returns:
+        What `load` returns, by `"train"`, `"validation"` and `"test"`.
+
+    Raises:
+        ValueError: as `load` raises.
+    """
+    return {
+        name: load(
+            config.dataset, config[f"{name}_split"], data_dir=config.data_dir or None
+        )
+        for name in ("train", "validation", "test")
+    }
+
+
 def _check_data_dir(name: str, data_dir: str | None) -> None:
     if data_dir and name not in WITH_DATA_DIR:
         raise ValueError(

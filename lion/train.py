@@ -97,14 +97,7 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
         ValueError: for an unknown source, model or field value, or data of another
             kind than the config is for.
     """
-    splits = {
-        name: data.load(config.dataset, split, data_dir=config.data_dir or None)
-        for name, split in (
-            ("train", config.train_split),
-            ("validation", config.validation_split),
-            ("test", config.test_split),
-        )
-    }
+    splits = data.load_splits(config)
     train = splits["train"]
     if ("text" in train) != ("max_vocabulary" in config):
         kind = "texts: use" if "text" in train else "no texts: do not use"

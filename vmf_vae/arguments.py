@@ -194,3 +194,23 @@ def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
                 "norm."
             )
     return array
+
+
+def require_points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
+    """An array of points, of which only the last axis is checked.
+
+    Args:
+        x: [..., dim].
+        dim: d.
+
+    Returns:
+        The array, floating-point.
+
+    Raises:
+        ValueError: if `x` has another last axis.
+        TypeError: if `x` is complex or no number.
+    """
+    x = as_float("x", x)
+    if x.shape[-1:] != (dim,):
+        raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
+    return x

@@ -17,6 +17,7 @@ from vmf_vae.arguments import (
     order_of,
     require_concrete,
     require_directions,
+    require_points,
     where_valid,
 )
 from vmf_vae.bessel import bessel_ratio
@@ -97,9 +98,7 @@ class VonMisesFisher:
         Raises:
             ValueError: if `x` has another last axis.
         """
-        x = as_float("x", x)
-        if x.shape[-1:] != (self.dim,):
-            raise ValueError(f"x must be [..., {self.dim}], got shape {x.shape}.")
+        x = require_points(x, self.dim)
         dtype = jnp.result_type(x, self.mean_direction, self.concentration)
         wide = jnp.promote_types(dtype, jnp.float32)
         fields = (self.mean_direction, self.concentration, x)

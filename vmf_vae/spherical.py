@@ -22,6 +22,7 @@ from vmf_vae.arguments import (
     order_of,
     require_concrete,
     require_directions,
+    require_points,
     where_valid,
 )
 from vmf_vae.debye import log_constant_at_zero
@@ -69,7 +70,7 @@ class SphericalUniform:
         Raises:
             ValueError: if `x` has another last axis.
         """
-        x = _points(x, self.dim)
+        x = require_points(x, self.dim)
         return jnp.full(x.shape[:-1], log_constant_at_zero(order_of(self.dim)), x.dtype)
 
     def entropy(self) -> jax.Array:
@@ -162,7 +163,7 @@ class PowerSpherical:
             ValueError: if `x` has another last axis.
         """
         mu, kappa, dtype = self._wide()
-        x = _points(x, mu.shape[-1])
+        x = require_points(x, mu.shape[-1])
         shape = jnp.broadcast_shapes(x.shape[:-1], mu.shape[:-1], kappa.shape)
         full = (*shape, mu.shape[-1])
         dtype = jnp.result_type(dtype, x)
@@ -232,10 +233,3 @@ def _digamma_rise(x: jax.Array, step: float) -> jax.Array:
     a, b = 1.0 / (x + 8.0), 1.0 / (x + step + 8.0)
     total += jnp.log1p(step * a) + 0.5 * step * a * b
     return total + (a * a - b * b) / 12.0 - (a**4 - b**4) / 120.0
-
-
-def _points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
-    x = as_float("x", x)
-    if x.shape[-1:] != (dim,):
-        raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
-    return x

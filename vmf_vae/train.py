@@ -97,14 +97,7 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
         ValueError: for an unknown source, model or field value, or data of another
             kind than the config is for.
     """
-    loaded = {
-        name: data.load(config.dataset, split, data_dir=config.data_dir or None)
-        for name, split in (
-            ("train", config.train_split),
-            ("validation", config.validation_split),
-            ("test", config.test_split),
-        )
-    }
+    loaded = data.load_splits(config)
     if config.importance_samples < 1:
         given = config.importance_samples
         raise ValueError(f"importance_samples must be at least 1, got {given!r}.")

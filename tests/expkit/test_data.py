@@ -6,11 +6,12 @@ import tempfile
 import time
 from typing import ClassVar
 
+import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from expkit.data import DataError, load
+from expkit.data import DataError, load, load_splits
 from expkit.datasets.splits import resolve_split, split_names
 
 SENTENCES = [["an", "été", "in"], ["Paris"], ["北", "京"]]
@@ -245,3 +246,21 @@ def test_a_set_in_another_format_is_named(monkeypatch):
 def test_data_dir_is_for_mnist(name):
     with pytest.raises(ValueError, match=r"data_dir='/x' is the folder .* mnist"):
         load(name, "train", data_dir="/x")
+
+
+def test_the_three_splits_of_a_config_are_loaded():
+    config = ml_collections.ConfigDict(
+        {
+            "dataset": "synthetic:linear:4",
+            "data_dir": "",
+            "train_split": "train[:7]",
+            "validation_split": "test[:3]",
+            "test_split": "test[3:]",
+        }
+    )
+    splits = load_splits(config)
+    assert list(splits) == ["train", "validation", "test"]
+    whole = load("synthetic:linear:4", "test")
+    assert len(splits["train"]["x"]) == 7
+    np.testing.assert_array_equal(splits["validation"]["x"], whole["x"][:3])
+    np.testing.assert_array_equal(splits["test"]["x"], whole["x"][3:])
