@@ -35,6 +35,34 @@ def reflect(mean_direction: jax.Array, x: jax.Array) -> jax.Array:
     return sign * (u * (along / (1.0 + jnp.abs(mean_direction[..., :1]))) - x)
 
 
+def reflect_parts(
+    mean_direction: jax.Array, first: jax.Array, scale: jax.Array, rest: jax.Array
+) -> jax.Array:
+    r"""`reflect` of a vector that is not put together before, which reads it once less.
+
+    Args:
+        mean_direction: :math:`\mu`, [d] or the shape of `rest`, unit vectors.
+        first: first coordinate of x, [...].
+        scale: factor of the others, [...].
+        rest: the others before scaling, [..., d]; entry 0 of the last axis is ignored.
+
+    Returns:
+        :math:`H x`, [..., d].
+    """
+    mu_1 = mean_direction[..., 0]
+    sign = jnp.where(mu_1 < 0.0, -1.0, 1.0).astype(rest.dtype)
+    others = mean_direction.at[..., 0].set(0.0)
+    if mean_direction.ndim == 1:
+        along = jnp.matmul(rest, others, precision=jax.lax.Precision.HIGHEST)
+    else:
+        along = jnp.sum(rest * others, axis=-1)
+    # u^T x / (1 + |mu_1|), in which u_1 / (1 + |mu_1|) = sigma.
+    along = sign * first + scale * along / (1.0 + jnp.abs(mu_1))
+    mean_direction = jnp.broadcast_to(mean_direction, rest.shape)
+    x = (sign * along)[..., None] * mean_direction - (sign * scale)[..., None] * rest
+    return x.at[..., 0].set(sign * ((mu_1 + sign) * along - first))
+
+
 def reflection_matrix(mean_direction: jax.Array) -> jax.Array:
     r"""The matrix H, symmetric: cheaper than `reflect` for a small dimension.
 

@@ -44,11 +44,11 @@ from vmf_vae.arguments import (
 )
 from vmf_vae.expansion import horner
 from vmf_vae.implicit import follow, follow_radial
-from vmf_vae.reflection import reflect, reflection_matrix
+from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 from vmf_vae.rejection import RejectionInfo
 
 # Below it, a row is too short a loop for the compiler to vectorise the generator.
-SHORT_ROW = 64
+SHORT_ROW = 32
 
 
 def sample_vmf(
@@ -221,9 +221,7 @@ def _draw(key, mean_direction, concentration, shape):
     t, _ = rejection.draw(key, dim, concentration, n, first)
     t = t.reshape(shape)
     scale = jnp.sqrt(t * (2.0 - t) / rest)
-    is_first = jnp.broadcast_to(jnp.arange(dim) == 0, normal.shape)
-    x = jnp.where(is_first, (1.0 - t)[..., None], scale[..., None] * normal)
-    return reflect(mean_direction, x), t
+    return reflect_parts(mean_direction, 1.0 - t, scale, normal), t
 
 
 def _draw_on_the_sphere(key, mean_direction, concentration, shape):

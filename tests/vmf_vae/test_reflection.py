@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vmf_vae.reflection import reflect, reflection_matrix
+from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 
 
 def directions(dim):
@@ -32,6 +32,24 @@ def test_it_is_orthogonal_and_its_own_inverse(dim):
     np.testing.assert_allclose(
         reflect(mu, x), np.einsum("bij,bj->bi", matrix, x), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("dim", [2, 3, 50])
+def test_parts_are_reflected_like_the_whole(dim):
+    mu = directions(dim)
+    first, scale = jax.random.normal(jax.random.key(1), (2, len(mu)))
+    rest = jax.random.normal(jax.random.key(2), mu.shape)
+    x = np.concatenate([first[:, None], scale[:, None] * rest[:, 1:]], axis=1)
+    expected = np.empty_like(x)
+    for row, (m, vector) in enumerate(zip(np.asarray(mu, float), x, strict=True)):
+        sign = 1.0 if m[0] >= 0 else -1.0
+        u = m + sign * np.eye(dim)[0]
+        expected[row] = sign * (2.0 * u * (u @ vector) / (u @ u) - vector)
+    got = reflect_parts(mu, first, scale, rest)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    for row in range(len(mu)):  # one mean direction for all is a product with a matrix
+        got = reflect_parts(mu[row], first, scale, rest)[row]
+        np.testing.assert_allclose(got, expected[row], atol=1e-5)
 
 
 def test_gradient_is_finite_at_both_ends_of_the_first_axis():
