@@ -1,0 +1,80 @@
+"""Norms and products of pytrees, added up in at least float32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def inner_product(a: Any, b: Any) -> jax.Array:
+    r"""Sum over all entries of the product of two pytrees.
+
+    .. math:: \langle a, b\rangle = \sum_i a_i b_i.
+
+    Args:
+        a: pytree of real floating-point arrays; may be empty.
+        b: one of the same structure and shapes.
+
+    Returns:
+        Scalar, float32 or wider, whatever the dtypes of the leaves.
+
+    Raises:
+        ValueError: if the structures differ.
+
+    References:
+        `jax.tree.map` defines what equal structures are.
+        https://docs.jax.dev/en/latest/pytrees.html
+    """
+    products = jax.tree.map(lambda x, y: jnp.sum(_wide(x) * _wide(y)), a, b)
+    return sum(jax.tree.leaves(products), start=jnp.zeros((), jnp.float32))
+
+
+def squared_norm(tree: Any) -> jax.Array:
+    r"""Sum of the squares of all entries of a pytree.
+
+    .. math:: \|a\|^2 = \sum_i a_i^2.
+
+    Args:
+        tree: pytree of real floating-point arrays; may be empty.
+
+    Returns:
+        Scalar, float32 or wider, whatever the dtypes of the leaves.
+
+    References:
+        `jax.tree.map` defines what the leaves are.
+        https://docs.jax.dev/en/latest/pytrees.html
+    """
+    squares = (jnp.sum(jnp.square(_wide(x))) for x in jax.tree.leaves(tree))
+    return sum(squares, start=jnp.zeros((), jnp.float32))
+
+
+def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
+    r"""A pytree plus a multiple of another, in the dtypes of the first.
+
+    .. math:: a + s\, b.
+
+    Args:
+        tree: pytree of arrays.
+        scale: the scalar :math:`s`.
+        other: pytree of the same structure and shapes.
+
+    Returns:
+        Pytree like `tree`, every leaf in its dtype.
+
+    Raises:
+        ValueError: if the structures differ.
+
+    References:
+        `jax.tree.map` defines what equal structures are.
+        https://docs.jax.dev/en/latest/pytrees.html
+    """
+
+    def add(x, y):
+        return jnp.asarray(_wide(x) + scale * _wide(y), jnp.result_type(x))
+
+    return jax.tree.map(add, tree, other)
+
+
+def _wide(x: jax.typing.ArrayLike) -> jax.Array:
+    """In float32, or float64 where it is that already."""
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
