@@ -1,3 +1,5 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
-__all__: list[str] = []
+from igr.penalty import with_gradient_penalty
+
+__all__ = ["with_gradient_penalty"]
