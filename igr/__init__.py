@@ -1,5 +1,11 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
 from igr.penalty import with_gradient_penalty
+from igr.per_example_penalty import with_per_example_gradient_penalty
+from igr.two_batch_penalty import two_batch_gradient_penalty
 
-__all__ = ["with_gradient_penalty"]
+__all__ = [
+    "two_batch_gradient_penalty",
+    "with_gradient_penalty",
+    "with_per_example_gradient_penalty",
+]

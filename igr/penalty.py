@@ -21,14 +21,15 @@ gradient; `two_batch_gradient_penalty` has no such bias.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from expkit import trees
 from igr import attached
-from igr.attached import Call, Leaves
+from igr.attached import Arrays, Call
 
 MODES = ("exact", "nested", "finite_difference")
 
@@ -106,93 +107,123 @@ def penalise(
     call: Call, coefficient: jax.typing.ArrayLike, *, mode: str, step: float = 1e-2
 ) -> tuple[jax.Array, Any]:
     """Evaluates `(L + c ||g||^2, aux)` of one call; differentiable as `mode` says."""
-    leaves = [as_coefficient(coefficient), *call.leaves]
+
+    def value_fn(floats, others):
+        return value(call._replace(floats=floats[1:], others=others), floats[0])
+
+    def gradient_fn(floats, others, wanted):
+        moved = call._replace(floats=floats[1:], others=others)
+        return gradient(moved, floats[0], wanted, mode=mode, step=step)
+
+    def aux_fn(floats, others):
+        return call.loss(floats[1:], others)[1]
+
+    # The coefficient can be differentiated too, so it is one of the arrays.
+    floats = [as_coefficient(coefficient), *call.floats]
     if mode == "nested":
-        return value(call, leaves)
+        return value_fn(floats, call.others)
     return attached.attach_gradient(
-        lambda leaves: value(call, leaves),
-        lambda leaves, wanted: gradient(call, leaves, wanted, mode=mode, step=step),
-        leaves,
-        (lambda leaves: call.loss(leaves[1:])[1]) if call.has_aux else None,
+        value_fn, gradient_fn, floats, call.others, aux_fn if call.has_aux else None
     )
 
 
-def value(call: Call, leaves: Leaves) -> tuple[jax.Array, Any]:
-    """`(L + c ||g||^2, aux)` at the leaves, of which c is the first."""
-    (loss, aux), slopes = _value_and_gradient(call, leaves[1:], call.target)
-    return loss + leaves[0] * trees.squared_norm(slopes), aux
+def value(call: Call, coefficient: jax.Array) -> tuple[jax.Array, Any]:
+    """`(L + c ||g||^2, aux)`."""
+    (loss, aux), slopes = value_and_gradient(call, call.target)
+    return loss + coefficient * trees.squared_norm(slopes), aux
 
 
 def gradient(
-    call: Call, leaves: Leaves, wanted: Sequence[int], *, mode: str, step: float
-) -> tuple[jax.Array, Leaves]:
-    """`(L + c ||g||^2, its gradient)`, with c the first of the leaves."""
-    c, rest = leaves[0], leaves[1:]
-    differentiate = _exact if mode == "exact" else _make_finite_difference(step)
+    call: Call,
+    coefficient: jax.Array,
+    wanted: Sequence[int],
+    *,
+    mode: str,
+    step: float = 1e-2,
+) -> tuple[jax.Array, Arrays]:
+    """`(L + c ||g||^2, its gradient)`; `wanted` counts from the coefficient, at 0."""
     inner = [i - 1 for i in wanted if i > 0]
-    loss, slopes, gradients, products = differentiate(call, rest, inner)
-    square = trees.squared_norm(slopes)
-    total = trees.add_scaled(gradients, 2.0 * c, products)
-    if 0 in wanted:  # differentiated places come in order
-        total = [square.astype(c.dtype), *total]
-    return loss + c * square, total
+    is_exact = mode == "exact"
+    near = linearize(call, inner) if is_exact else _difference(call, inner, step)
+    square = trees.squared_norm(near.slopes)
+    products = near.push(near.slopes)
+    total = trees.add_scaled(near.gradients, 2.0 * coefficient, products)
+    if 0 in wanted:  # what is wanted comes in order
+        total = [square.astype(coefficient.dtype), *total]
+    return near.loss + coefficient * square, total
 
 
-def _value_and_gradient(call: Call, leaves: Leaves, places: list[int]):
-    """`((loss, aux), gradient of the leaves at these places)`."""
+class Linearization(NamedTuple):
+    """A loss and its gradient around a point.
 
-    def of(values):
-        return call.loss(attached.replace(leaves, places, values))
+    Attributes:
+        loss: the loss there.
+        slopes: its gradient with respect to the penalised argument.
+        gradients: its gradient with respect to the wanted arrays.
+        push: `direction of the penalised argument -> derivative of gradients along it`.
+    """
 
-    return jax.value_and_grad(of, has_aux=True)([leaves[i] for i in places])
+    loss: jax.Array
+    slopes: Arrays
+    gradients: Arrays
+    push: Callable[[Arrays], Arrays]
 
 
-def _exact(call: Call, leaves: Leaves, wanted: list[int]):
-    """`(loss, g, gradient, its derivative along g)`, the last two of what is wanted."""
+def linearize(call: Call, wanted: Sequence[int]) -> Linearization:
+    """Forward over reverse mode: value, gradient and products share one primal pass."""
     both = sorted({*call.target, *wanted})
-    in_target = [both.index(i) for i in call.target]
-    in_wanted = [both.index(i) for i in wanted]
 
     def gradient(target):
-        moved = attached.replace(leaves, call.target, target)
-        (loss, _), gradients = _value_and_gradient(call, moved, both)
+        (loss, _), gradients = value_and_gradient(_moved(call, target), both)
         return gradients, loss
 
-    here = [leaves[i] for i in call.target]
+    here = [call.floats[i] for i in call.target]
     gradients, push, loss = jax.linearize(gradient, here, has_aux=True)
-    slopes = [gradients[i] for i in in_target]
-    products = push(slopes)
-    return (
+
+    def of(places, gradients):
+        return [gradients[both.index(i)] for i in places]
+
+    return Linearization(
         loss,
-        slopes,
-        [gradients[i] for i in in_wanted],
-        [products[i] for i in in_wanted],
+        of(call.target, gradients),
+        of(wanted, gradients),
+        lambda direction: of(wanted, push(direction)),
     )
 
 
-def _make_finite_difference(step: float):
-    """As `_exact`, with the product from a second gradient at a distance `step`."""
+def _difference(call: Call, wanted: Sequence[int], step: float) -> Linearization:
+    """As `linearize`, with products from a second gradient at a distance `step`."""
+    both = sorted({*call.target, *wanted})
+    (loss, _), gradients = value_and_gradient(call, both)
+    slopes = [gradients[both.index(i)] for i in call.target]
+    gradients = [gradients[both.index(i)] for i in wanted]
 
-    def differentiate(call: Call, leaves: Leaves, wanted: list[int]):
-        both = sorted({*call.target, *wanted})
-        (loss, _), gradients = _value_and_gradient(call, leaves, both)
-        slopes = [gradients[both.index(i)] for i in call.target]
-        here = [leaves[i] for i in call.target]
-        square = trees.squared_norm(slopes)
+    def push(direction):
+        square = trees.squared_norm(direction)
         # At a gradient of zero there is no direction, and the product is zero.
         norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
-        moved = trees.add_scaled(here, step / norm, slopes)
-        moved = attached.replace(leaves, call.target, moved)
-        _, ahead = _value_and_gradient(call, moved, wanted)
-        gradients = [gradients[both.index(i)] for i in wanted]
+        here = [call.floats[i] for i in call.target]
+        there = _moved(call, trees.add_scaled(here, step / norm, direction))
+        _, ahead = value_and_gradient(there, wanted)
         scale = jnp.where(square > 0, norm / step, 0.0)
-        products = [
-            scale * (jnp.asarray(b, scale.dtype) - jnp.asarray(a, scale.dtype))
-            for a, b in zip(gradients, ahead, strict=True)
-        ]
-        return loss, slopes, gradients, products
+        rise = trees.add_scaled(ahead, -1.0, gradients)
+        return jax.tree.map(lambda x: scale * x.astype(scale.dtype), rise)
 
-    return differentiate
+    return Linearization(loss, slopes, gradients, push)
+
+
+def _moved(call: Call, target: Arrays) -> Call:
+    return call._replace(floats=attached.replace(call.floats, call.target, target))
+
+
+def value_and_gradient(call: Call, places: Sequence[int]):
+    """`((loss, aux), gradient of the floating-point arrays at these places)`."""
+
+    def of(values):
+        floats = attached.replace(call.floats, places, values)
+        return call.loss(floats, call.others)
+
+    return jax.value_and_grad(of, has_aux=True)([call.floats[i] for i in places])
 
 
 def check_argnum(argnum: int) -> None:
@@ -211,7 +242,7 @@ def check_coefficient(name: str, value: jax.typing.ArrayLike) -> None:
     """ValueError for a concrete coefficient that is no finite scalar."""
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
-    if not isinstance(value, jax.core.Tracer) and not math.isfinite(float(value)):
+    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)):
         raise ValueError(f"{name} must be finite, got {value!r}.")
 
 
