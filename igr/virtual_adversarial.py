@@ -164,8 +164,13 @@ def _perturbation_and_logits(logits_fn, x, key, epsilon, xi, num_iterations):
     def iterate(_, direction):
         return to_unit(gradient(direction.astype(x.dtype)))
 
-    start = to_unit(gaussian_perturbation(key, x.astype(_wide(x)), 1.0))
-    direction = jax.lax.fori_loop(0, num_iterations, iterate, start)
+    direction = to_unit(gaussian_perturbation(key, x.astype(_wide(x)), 1.0))
+    # Without `jit` a loop would be compiled anew in every call.
+    unrolled = min(num_iterations, 2)
+    for i in range(unrolled):
+        direction = iterate(i, direction)
+    if num_iterations > unrolled:
+        direction = jax.lax.fori_loop(unrolled, num_iterations, iterate, direction)
     # Algorithm 1 differentiates the divergence at a given r.
     direction = jax.lax.stop_gradient(direction)
     return (epsilon * direction).astype(x.dtype), logits
