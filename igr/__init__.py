@@ -6,10 +6,16 @@ from igr.implicit import (
     modified_loss,
     stochastic_modified_loss,
 )
+from igr.penalty import with_gradient_penalty
+from igr.per_example_penalty import with_per_example_gradient_penalty
+from igr.two_batch_penalty import two_batch_gradient_penalty
 
 __all__ = [
     "implicit_regularizer",
     "modified_flow",
     "modified_loss",
     "stochastic_modified_loss",
+    "two_batch_gradient_penalty",
+    "with_gradient_penalty",
+    "with_per_example_gradient_penalty",
 ]
