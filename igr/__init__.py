@@ -1,5 +1,6 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
+from igr.flooding import flood
 from igr.implicit import (
     implicit_regularizer,
     modified_flow,
@@ -11,6 +12,7 @@ from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.two_batch_penalty import two_batch_gradient_penalty
 
 __all__ = [
+    "flood",
     "implicit_regularizer",
     "modified_flow",
     "modified_loss",

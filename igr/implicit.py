@@ -12,8 +12,9 @@ the time derivative :math:`D` along it, :math:`e^{hD} \theta = \theta - h g` say
 where the first two terms are the gradient of :math:`L + \frac{h}{4}\|g\|^2` (Barrett
 and Dherin, *Implicit Gradient Regularization*, 2020, section 3). Over an epoch, the
 mean over the orders of `m` batches follows :math:`L + \frac{h}{4m} \sum_k \|g_k\|^2`
-(Smith et al., *On the Origin of Implicit Regularization in Stochastic Gradient Descent*,
-2021, eq. (1)): the squares of the batches' gradients, not that of their mean.
+(Smith, Dherin, Barrett and De, *On the Origin of Implicit Regularization in Stochastic
+Gradient Descent*, 2021, eq. (1)): the squares of the batches' gradients, not that of
+their mean.
 
 What differs from the papers: the third term of the flow, and `momentum`. The series is
 of use only for :math:`h \lambda_{\max} < 1`: at :math:`h \lambda > 1` a step crosses
@@ -190,6 +191,7 @@ def modified_flow(
     Raises:
         ValueError: if `order` is another number or a concrete `learning_rate` is out of
             range, and when called: if the loss is not a scalar.
+        TypeError: when called: if a parameter is not floating-point.
 
     References:
         Barrett and Dherin, *Implicit Gradient Regularization*, 2020, eq. (5) and
