@@ -1,5 +1,12 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
+from igr.flooding import flood
+from igr.implicit import (
+    implicit_regularizer,
+    modified_flow,
+    modified_loss,
+    stochastic_modified_loss,
+)
 from igr.penalty import with_gradient_penalty
 from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.perturbation import fast_gradient_perturbation, gaussian_perturbation
@@ -11,7 +18,12 @@ from igr.virtual_adversarial import (
 
 __all__ = [
     "fast_gradient_perturbation",
+    "flood",
     "gaussian_perturbation",
+    "implicit_regularizer",
+    "modified_flow",
+    "modified_loss",
+    "stochastic_modified_loss",
     "two_batch_gradient_penalty",
     "virtual_adversarial_loss",
     "virtual_adversarial_perturbation",
