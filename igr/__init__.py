@@ -9,14 +9,17 @@ from igr.implicit import (
 )
 from igr.penalty import with_gradient_penalty
 from igr.per_example_penalty import with_per_example_gradient_penalty
+from igr.tracker import GradientNormState, track_gradient_norm
 from igr.two_batch_penalty import two_batch_gradient_penalty
 
 __all__ = [
+    "GradientNormState",
     "flood",
     "implicit_regularizer",
     "modified_flow",
     "modified_loss",
     "stochastic_modified_loss",
+    "track_gradient_norm",
     "two_batch_gradient_penalty",
     "with_gradient_penalty",
     "with_per_example_gradient_penalty",
