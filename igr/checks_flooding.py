@@ -22,9 +22,9 @@ def check_flooding_order(context: Context) -> Finding:
     with jax.enable_x64(True):
         loss, params = accuracy.problem()
         penalised = igr.with_gradient_penalty(loss, 1.0)
-        penalty = jax.grad(penalised)(params) - jax.grad(loss)(params)
 
         def distance(make_optimizer, rate):
+            penalty = jax.grad(penalised)(params) - jax.grad(loss)(params)
             point = _two_steps(make_optimizer(rate), loss, params)
             return jnp.linalg.norm(point - (params - rate**2 / 2 * penalty))
 

@@ -17,7 +17,8 @@ def check_local_orders(context: Context) -> Finding:
     with jax.enable_x64(True):
         loss, params = accuracy.problem()
         rates = accuracy.rates(0.08)
-        steps = [np.asarray(params - h * jax.grad(loss)(params)) for h in rates]
+        gradient = np.asarray(jax.jit(jax.grad(loss))(params))
+        steps = [np.asarray(params) - h * gradient for h in rates]
 
         def errors(make_field):
             field = accuracy.compiled(make_field)
@@ -74,7 +75,8 @@ def check_stochastic_order(context: Context) -> Finding:
     with jax.enable_x64(True):
         loss, params, batches = accuracy.batched_problem(num_batches)
         rates = accuracy.rates(0.01)
-        ends = [np.asarray(_mean_epoch(loss, params, batches, h)) for h in rates]
+        epoch = jax.jit(lambda h: _mean_epoch(loss, params, batches, h))
+        ends = [np.asarray(epoch(h)) for h in rates]
 
         def mean_loss(p):
             return jnp.mean(jax.vmap(lambda b: loss(p, b))(batches))
@@ -159,4 +161,4 @@ def _mean_epoch(loss, params, batches, rate):
     def epoch(order):
         return jax.lax.scan(step, params, order)[0]
 
-    return jnp.mean(jax.jit(jax.vmap(epoch))(jnp.array(orders)), axis=0)
+    return jnp.mean(jax.vmap(epoch)(jnp.array(orders)), axis=0)
