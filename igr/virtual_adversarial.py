@@ -1,0 +1,244 @@
+r"""Virtual adversarial training: the perturbation that changes the prediction most.
+
+Miyato et al. (2017), section 3.3 and algorithm 1. For a classifier with probabilities
+:math:`p(x)`,
+
+.. math::
+    \mathrm{LDS}(x) = \mathrm{KL}(p(x) \,\|\, p(x + r)), \qquad
+    r = \epsilon\, d, \quad d \approx \text{top eigenvector of }
+    H = \nabla_r^2\, \mathrm{KL}(p(x) \,\|\, p(x + r)) \big|_{r=0},
+
+by power iteration :math:`d \leftarrow H d / \|H d\|` from a random direction. It needs
+no labels. As in the paper neither :math:`r` nor the clean :math:`p(x)` carries a
+derivative: the loss moves :math:`p(x + r)` towards :math:`p(x)`.
+
+What differs from the paper: it takes :math:`H d` from the gradient of the divergence at
+a distance :math:`\xi = 10^{-6}`, over :math:`\xi`, and says so for exact arithmetic. In
+float32 that is rounding error: on a tanh network with standard normal inputs the cosine
+with the exact product has the median 0.71 and the minimum -0.91; on confident
+predictions the sign is arbitrary. At :math:`r = 0` the Hessian is
+
+.. math:: H = J^\top (\mathrm{diag}\, p - p p^\top) J, \qquad
+          J = \partial\, \text{logits} / \partial x,
+
+since the divergence is flat there in the logits. So :math:`H d` is one tangent and one
+cotangent of the linearised network, exact and no dearer (cosine 1 to seven digits).
+Differences are taken where `xi` asks for a finite distance.
+
+Example::
+
+    def loss(params, x, y, key):
+        lds = virtual_adversarial_loss(
+            lambda x: apply(params, x), x, key, epsilon=1.0
+        )
+        return cross_entropy(apply(params, x), y) + lds.mean()
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from igr.perturbation import (
+    gaussian_perturbation,
+    require_at_least_zero,
+    require_floating,
+    unit_vector,
+)
+
+LogitsFn = Callable[[jax.Array], jax.Array]
+
+LIMIT_OF_XI = 1e-3
+"""Up to this distance the gradient of the divergence is taken in the limit 0."""
+
+
+def virtual_adversarial_loss(
+    logits_fn: LogitsFn,
+    x: jax.typing.ArrayLike,
+    key: jax.Array,
+    *,
+    epsilon: jax.typing.ArrayLike,
+    xi: jax.typing.ArrayLike = 1e-6,
+    num_iterations: int = 1,
+) -> jax.Array:
+    r"""How far the worst small perturbation moves each prediction.
+
+    .. math:: \mathrm{KL}(p(x) \,\|\, p(x + r)), \qquad \|r\| = \epsilon.
+
+    Derivatives flow through the logits at :math:`x + r` only.
+
+    Args:
+        logits_fn: maps `[batch, ...]` to logits `[batch, classes]`, twice or more in a
+            call: noise in it (dropout) must come from a fixed key. A logit of -inf
+            excludes a class if it does so for every input.
+        x: batch `[batch, ...]`, real floating-point.
+        key: typed key, for the directions at which the iteration starts.
+        epsilon: :math:`\epsilon`, at least 0, the L2 norm of each example's :math:`r`.
+        xi: :math:`\xi` above 0; see `virtual_adversarial_perturbation`.
+        num_iterations: of the power iteration, at least 0.
+
+    Returns:
+        Divergences `[batch]` in nats, float32 or wider.
+
+    Raises:
+        ValueError: if a Python number is out of range, or the logits have another
+            shape.
+        TypeError: if `x` is not real floating-point.
+
+    References:
+        Miyato, Maeda, Koyama, Ishii, *Virtual Adversarial Training: A Regularization
+        Method for Supervised and Semi-Supervised Learning*, 2017, eq. (5)-(7).
+        https://arxiv.org/abs/1704.03976
+    """
+    perturbation, logits = _perturbation_and_logits(
+        logits_fn, x, key, epsilon, xi, num_iterations
+    )
+    moved = logits_fn(jnp.asarray(x) + perturbation)
+    # The paper's theta-hat: the current parameters, as constants.
+    return _divergence(jax.lax.stop_gradient(logits), moved)
+
+
+def virtual_adversarial_perturbation(
+    logits_fn: LogitsFn,
+    x: jax.typing.ArrayLike,
+    key: jax.Array,
+    *,
+    epsilon: jax.typing.ArrayLike,
+    xi: jax.typing.ArrayLike = 1e-6,
+    num_iterations: int = 1,
+) -> jax.Array:
+    r"""The direction, found by power iteration, in which the prediction changes most.
+
+    .. math:: r = \epsilon\, d_K, \qquad
+              d_{k+1} = \frac{H d_k}{\|H d_k\|}, \qquad
+              d_0 = \frac{n}{\|n\|},\ n \sim \mathcal{N}(0, I).
+
+    Args:
+        logits_fn: maps `[batch, ...]` to logits `[batch, classes]`. It needs forward-
+            and reverse-mode derivatives, or only the latter if `xi` is above 1e-3.
+        x: batch `[batch, ...]`, real floating-point.
+        key: typed key, for the :math:`d_0`.
+        epsilon: :math:`\epsilon`, at least 0, the L2 norm for each example.
+        xi: :math:`\xi` above 0, the distance along :math:`d` at which the gradient of
+            the divergence stands for :math:`H d`. Up to 1e-3 the limit 0 is computed,
+            exactly; beyond, the gradient at that distance, as the paper does (many
+            image models are trained with 1 or 10, which looks past the Hessian). A
+            traced `xi` always means the latter.
+        num_iterations: :math:`K`, at least 0. The paper uses 1; 0 gives random
+            perturbations of norm :math:`\epsilon`, its RPT baseline.
+
+    Returns:
+        The perturbation `r`, not `x + r`, in the shape and dtype of `x`. 0 for an
+        example whose divergence has no curvature along :math:`d`. It is a constant: no
+        derivative flows through it, except to `epsilon`.
+
+    Raises:
+        ValueError: if a Python number is out of range, or the logits have another
+            shape.
+        TypeError: if `x` is not real floating-point.
+
+    References:
+        Miyato, Maeda, Koyama, Ishii, *Virtual Adversarial Training: A Regularization
+        Method for Supervised and Semi-Supervised Learning*, 2017, eq. (10)-(12).
+        https://arxiv.org/abs/1704.03976
+    """
+    return _perturbation_and_logits(logits_fn, x, key, epsilon, xi, num_iterations)[0]
+
+
+def _perturbation_and_logits(logits_fn, x, key, epsilon, xi, num_iterations):
+    """The perturbation, and the logits of the clean input that it came from."""
+    require_at_least_zero("epsilon", epsilon)
+    require_at_least_zero("num_iterations", num_iterations)
+    if isinstance(xi, (int, float)) and not xi > 0:
+        raise ValueError(f"xi must be above 0, got {xi!r}.")
+    require_floating("x", x)
+    x = jnp.asarray(x)
+    if x.ndim < 1:
+        raise ValueError(f"x must be a batch [batch, ...], got shape {x.shape}.")
+    if isinstance(xi, (int, float)) and xi <= LIMIT_OF_XI:
+        logits, gradient = _gradient_in_the_limit(logits_fn, x)
+    else:
+        logits, gradient = _gradient_at_distance(logits_fn, x, xi)
+    to_unit = jax.vmap(unit_vector)
+
+    def iterate(_, direction):
+        return to_unit(gradient(direction.astype(x.dtype)))
+
+    direction = to_unit(gaussian_perturbation(key, x.astype(_wide(x)), 1.0))
+    # Without `jit` a loop would be compiled anew in every call.
+    unrolled = min(num_iterations, 2)
+    for i in range(unrolled):
+        direction = iterate(i, direction)
+    if num_iterations > unrolled:
+        direction = jax.lax.fori_loop(unrolled, num_iterations, iterate, direction)
+    # Algorithm 1 differentiates the divergence at a given r.
+    direction = jax.lax.stop_gradient(direction)
+    return (epsilon * direction).astype(x.dtype), logits
+
+
+def _gradient_in_the_limit(logits_fn, x):
+    """Logits, and `d -> H d` up to a positive factor for each example."""
+    logits, push = jax.linearize(logits_fn, x)
+    _check_logits(logits, x)
+    pull = jax.linear_transpose(push, x)
+    wide = logits.astype(_wide(logits))
+    probabilities = jax.nn.softmax(wide)
+    likeliest = jnp.argmax(wide, axis=-1, keepdims=True)
+
+    def gradient(direction):
+        change = push(direction).astype(wide.dtype)
+        # A common shift has no effect; this one keeps the digits of p where one class
+        # has nearly all of it.
+        change -= jnp.take_along_axis(change, likeliest, axis=-1)
+        mean = jnp.sum(probabilities * change, axis=-1, keepdims=True)
+        cotangent = jax.vmap(unit_vector)(probabilities * (change - mean))
+        return pull(cotangent.astype(logits.dtype))[0]
+
+    return logits, gradient
+
+
+def _gradient_at_distance(logits_fn, x, xi):
+    """Logits, and `d -> grad KL` at `x + xi d`, a positive multiple for each example.
+
+    It is up to rounding the change of the probabilities, pulled back.
+    """
+    logits = logits_fn(x)
+    _check_logits(logits, x)
+    probabilities = jax.nn.softmax(logits.astype(_wide(logits)))
+
+    def gradient(direction):
+        moved, pull = jax.vjp(logits_fn, x + jnp.asarray(xi, x.dtype) * direction)
+        change = jax.nn.softmax(moved.astype(_wide(moved))) - probabilities
+        return pull(jax.vmap(unit_vector)(change).astype(moved.dtype))[0]
+
+    return logits, gradient
+
+
+def _divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
+    """KL(p || q) `[batch]` from logits, as a sum of terms that are not negative.
+
+    With t = log q - log p it is the sum of p (exp(t) - 1 - t): what the plain form
+    leaves to cancellation, the first order in t, is gone from every term.
+    """
+    log_p, log_q = (
+        jax.nn.log_softmax(z.astype(_wide(z))) for z in (logits_p, logits_q)
+    )
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    is_possible = p > 0.0
+    t = jnp.where(is_possible, log_q, 0.0) - jnp.where(is_possible, log_p, 0.0)
+    near = jnp.minimum(t, 1.0)
+    terms = jnp.where(t < 1.0, p * (jnp.expm1(near) - near), q - p - p * t)
+    return jnp.sum(jnp.where(is_possible, terms, q), axis=-1)
+
+
+def _check_logits(logits: jax.Array, x: jax.Array) -> None:
+    if logits.ndim != 2 or logits.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"logits_fn must map x {list(x.shape)} to logits [batch, classes] = "
+            f"[{x.shape[0]}, ...], got {list(logits.shape)}."
+        )
+
+
+def _wide(x: jax.Array) -> jnp.dtype:
+    """float32, or float64 where it is that already."""
+    return jnp.promote_types(x.dtype, jnp.float32)
