@@ -7,10 +7,12 @@ one `lax.scan` with the settings traced, so a grid costs one compilation an opti
     params, losses = train({"learning_rate": 1e-3}, key, arrays, rows)
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -21,9 +23,11 @@ Train = Callable[..., tuple[Any, jax.Array]]
 
 
 def compile_training(
-    loss_fn: loop.LossFn,
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
     init: Callable[[jax.Array], Any],
     make_optimizer: Callable[..., optax.GradientTransformation],
+    *,
+    loss_settings: Collection[str] = (),
 ) -> Train:
     """Makes a jitted function that trains from scratch.
 
@@ -31,6 +35,8 @@ def compile_training(
         loss_fn: `(params, batch, key) -> (loss, metrics)`, as for `loop.make_step`.
         init: `key -> params`.
         make_optimizer: called with the settings as keyword arguments, which are traced.
+        loss_settings: names of settings that go to the loss, as keyword arguments, and
+            not to the optimizer.
 
     Returns:
         `(settings, key, arrays, rows) -> (params, losses [num_steps])`, where step i
@@ -40,20 +46,77 @@ def compile_training(
 
     @jax.jit
     def train(settings, key, arrays, rows):
-        init_key, run_key = jax.random.split(key)
-        optimizer = make_optimizer(**settings)
-        step = loop.make_step(loss_fn, optimizer)
+        start, steps = _run(loss_fn, init, make_optimizer, loss_settings, settings)
+        state, losses = steps(start(key), arrays, rows)
+        return state.params, losses
 
+    return train
+
+
+def compile_recorded_training(
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    init: Callable[[jax.Array], Any],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    record: Callable[[Any, Any], Any],
+    *,
+    loss_settings: Collection[str] = (),
+) -> Train:
+    """As `compile_training`, with figures of the parameters along the way.
+
+    Args:
+        loss_fn: as there.
+        init: as there.
+        make_optimizer: as there.
+        record: `(params, held_out) -> pytree of arrays`.
+        loss_settings: as there.
+
+    Returns:
+        `(settings, key, arrays, rows, held_out) -> (params, losses, records)`, where
+        rows [num_blocks, steps, batch] are steps between records, losses are
+        [num_blocks * steps], and records have the leading axis 1 + num_blocks: before
+        the first step and after every block.
+    """
+
+    @jax.jit
+    def train(settings, key, arrays, rows, held_out):
+        start, steps = _run(loss_fn, init, make_optimizer, loss_settings, settings)
+
+        def block(state, rows_of_block):
+            state, losses = steps(state, arrays, rows_of_block)
+            return state, (losses, record(state.params, held_out))
+
+        state = start(key)
+        first = record(state.params, held_out)
+        state, (losses, records) = jax.lax.scan(block, state, rows)
+        records = jax.tree.map(
+            lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), first, records
+        )
+        return state.params, losses.ravel(), records
+
+    return train
+
+
+def _run(loss_fn, init, make_optimizer, loss_settings, settings):
+    """`(key -> first state, (state, arrays, rows) -> (state, losses))`."""
+    of_loss = {k: v for k, v in settings.items() if k in loss_settings}
+    optimizer = make_optimizer(
+        **{k: v for k, v in settings.items() if k not in loss_settings}
+    )
+    step = loop.make_step(functools.partial(loss_fn, **of_loss), optimizer)
+
+    def start(key):
+        init_key, run_key = jax.random.split(key)
+        return loop.init_state(init(init_key), optimizer, run_key)
+
+    def steps(state, arrays, rows):
         def body(state, rows_of_step):
             batch = {name: array[rows_of_step] for name, array in arrays.items()}
             state, metrics = step(state, batch)
             return state, metrics["loss"]
 
-        state = loop.init_state(init(init_key), optimizer, run_key)
-        state, losses = jax.lax.scan(body, state, rows)
-        return state.params, losses
+        return jax.lax.scan(body, state, rows)
 
-    return train
+    return start, steps
 
 
 def batch_rows(num_rows: int, batch_size: int, num_steps: int, seed: int) -> np.ndarray:

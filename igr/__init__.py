@@ -1,6 +1,16 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
+from igr.flooding import flood
+from igr.implicit import (
+    implicit_regularizer,
+    modified_flow,
+    modified_loss,
+    stochastic_modified_loss,
+)
+from igr.penalty import with_gradient_penalty
+from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.perturbation import fast_gradient_perturbation, gaussian_perturbation
+from igr.two_batch_penalty import two_batch_gradient_penalty
 from igr.virtual_adversarial import (
     virtual_adversarial_loss,
     virtual_adversarial_perturbation,
@@ -8,7 +18,15 @@ from igr.virtual_adversarial import (
 
 __all__ = [
     "fast_gradient_perturbation",
+    "flood",
     "gaussian_perturbation",
+    "implicit_regularizer",
+    "modified_flow",
+    "modified_loss",
+    "stochastic_modified_loss",
+    "two_batch_gradient_penalty",
     "virtual_adversarial_loss",
     "virtual_adversarial_perturbation",
+    "with_gradient_penalty",
+    "with_per_example_gradient_penalty",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from expkit import claims, plots, sweep, text
+from expkit import claims, plots, supervised, sweep, text
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from lion import checks_runs, train
@@ -81,7 +81,7 @@ def check_perplexity(context: Context) -> Finding:
     )
 
 
-def unigram_perplexity(splits: Mapping[str, train.Arrays]) -> float:
+def unigram_perplexity(splits: Mapping[str, supervised.Arrays]) -> float:
     """Perplexity on the test split of a model that knows only the frequencies.
 
     Args:
@@ -121,7 +121,7 @@ def _tuned(run: Run, name: str, seeds: range) -> Arm:
     )
 
 
-def _remembered(context: Context, task: Callable[[], train.Task]) -> Run:
+def _remembered(context: Context, task: Callable[[], supervised.Task]) -> Run:
     """Makes `(optimizer, learning_rate, seed) -> figures and curve`, kept on disk."""
 
     @functools.cache

@@ -7,14 +7,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from expkit import sweep
+from expkit import supervised, sweep
 from lion import train
 
 Run = Callable[..., tuple[dict[str, float], np.ndarray]]
 
 
 def compile_run(
-    config: ml_collections.ConfigDict, task: train.Task | None = None
+    config: ml_collections.ConfigDict, task: supervised.Task | None = None
 ) -> Run:
     """Makes a function that trains a model of a config from scratch.
 
@@ -32,7 +32,7 @@ def compile_run(
     task = train.make_task(config) if task is None else task
     arrays = task.splits["train"]
     num_rows = len(next(iter(arrays.values())))
-    evaluate = train.make_evaluation(task)
+    evaluate = supervised.make_evaluation(task)
     fit = sweep.compile_training(
         task.loss_fn,
         task.net.init,

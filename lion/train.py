@@ -2,46 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 import lion
 from expkit import config as config_lib
-from expkit import data, loop, nets, sharding, text, text_nets
+from expkit import data, loop, supervised, text, text_nets, training
 from expkit import masked_language as mlm
-
-Arrays = dict[str, np.ndarray]
-
-
-def _rows_kept(batch: Arrays) -> float:
-    return float(batch["mask"].sum())
-
-
-class Task(NamedTuple):
-    """What is learned from which data.
-
-    Attributes:
-        net: the model.
-        loss_fn: `(params, batch, key) -> (mean loss, figures)`; images are standardised
-            and tokens masked inside. A batch with a `mask` averages over the rows kept.
-        splits: numeric arrays of `train`, `validation` and `test`.
-        count: how many terms the means of a padded batch are taken over; its weight in
-            an evaluation.
-        summarize: `means -> figures` of a whole split.
-        evaluation_rows: rows of an evaluation batch at most.
-    """
-
-    net: nets.Net
-    loss_fn: loop.LossFn
-    splits: dict[str, Arrays]
-    count: Callable[[Arrays], float] = _rows_kept
-    summarize: Callable[[dict[str, float]], dict[str, float]] = dict
-    evaluation_rows: int = 500
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -58,32 +27,23 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         ConfigError: if a field has a value that cannot be used.
     """
     with config_lib.reporting_errors():
-        task = make_task(config)
-        train = task.splits["train"]
-        batches = data.Batches(
-            train, config.batch_size, seed=config.seed, remainder="wrap"
+        task, optimizer = make_task(config), make_optimizer(config)
+        evaluate = supervised.make_evaluation(task)
+        fit = training.prepare(
+            config,
+            workdir,
+            task.splits["train"],
+            lambda params: evaluate(params, "validation"),
         )
-        optimizer = make_optimizer(config)
-        mesh = sharding.make_mesh(config.mesh, config.batch_size)
-        workdir = config_lib.prepare_workdir(config, workdir)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    evaluate = make_evaluation(task)
-    state = loop.fit(
+    state = fit(
         loop.make_step(task.loss_fn, optimizer),
         loop.init_state(task.net.init(init_key), optimizer, run_key),
-        batches,
-        num_steps=config.num_steps,
-        workdir=workdir,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate=lambda params: evaluate(params, "validation"),
-        evaluate_every=config.evaluate_every,
-        mesh=mesh,
     )
     return evaluate(state.params, "validation") | evaluate(state.params, "test")
 
 
-def make_task(config: ml_collections.ConfigDict) -> Task:
+def make_task(config: ml_collections.ConfigDict) -> supervised.Task:
     """Loads the data and builds the model.
 
     Args:
@@ -105,14 +65,9 @@ def make_task(config: ml_collections.ConfigDict) -> Task:
     if "text" in train:
         return _masked_language_task(config, splits)
     if {"image", "label"} <= train.keys():
-        if train["image"].dtype == object:
-            raise ValueError(f"the images of {config.dataset!r} differ in shape.")
-        num_classes = int(train["label"].max()) + 1
-        net = _make_net(config, train["image"].shape[1:], num_classes)
-        return Task(net, _classification_loss(net, train["image"]), splits)
+        return supervised.classification_task(config, splits)
     if {"x", "y"} <= train.keys():
-        net = _make_net(config, train["x"].shape[1:], 1)
-        return Task(net, _squared_loss(net), splits)
+        return supervised.regression_task(config, splits)
     raise ValueError(
         f"{config.dataset!r} has {sorted(train)}; needed: image and label, x and y, or "
         "text."
@@ -155,57 +110,9 @@ def make_optimizer(
     return make(config, lambda step: peak * shape(step), decay)
 
 
-def make_evaluation(task: Task) -> Callable[[nets.Params, str], dict[str, float]]:
-    """Makes the evaluation on whole splits.
-
-    Args:
-        task: model and data.
-
-    Returns:
-        `(params, split) -> {split_loss, split_accuracy, ...}`, means over the rows, or
-        over the masked positions of all rows.
-    """
-    step = jax.jit(lambda params, batch: task.loss_fn(params, batch, None))
-
-    def evaluate(params, split):
-        arrays = task.splits[split]
-        num_rows = min(task.evaluation_rows, len(next(iter(arrays.values()))))
-        total, count = {}, 0.0
-        for batch in data.Batches(arrays, num_rows, seed=None, remainder="pad"):
-            loss, metrics = step(params, batch)
-            weight = task.count(batch)
-            count += weight
-            for name, value in {"loss": loss, **metrics}.items():
-                total[name] = total.get(name, 0.0) + weight * float(value)
-        means = {name: value / count for name, value in total.items()}
-        return {f"{split}_{k}": v for k, v in task.summarize(means).items()}
-
-    return evaluate
-
-
-def _classification_loss(net: nets.Net, images: np.ndarray) -> loop.LossFn:
-    mean, scale = float(images.mean()), float(images.std()) or 1.0
-
-    def loss_fn(params, batch, key):
-        x = (batch["image"].astype(jnp.float32) - mean) / scale
-        logits = net.apply(params, x, key)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        hits = logits.argmax(axis=-1) == batch["label"]
-        where = batch.get("mask")
-        return losses.mean(where=where), {"accuracy": hits.mean(where=where)}
-
-    return loss_fn
-
-
-def _squared_loss(net: nets.Net) -> loop.LossFn:
-    def loss_fn(params, batch, key):
-        errors = net.apply(params, batch["x"], key)[:, 0] - batch["y"]
-        return 0.5 * jnp.square(errors).mean(where=batch.get("mask")), {}
-
-    return loss_fn
-
-
-def _masked_language_task(config, splits: dict[str, Arrays]) -> Task:
+def _masked_language_task(
+    config, splits: dict[str, supervised.Arrays]
+) -> supervised.Task:
     texts = {name: split["text"] for name, split in splits.items()}
     vocabulary = text.build_vocabulary(
         texts["train"], max_size=config.max_vocabulary, min_count=config.min_count
@@ -223,34 +130,13 @@ def _masked_language_task(config, splits: dict[str, Arrays]) -> Task:
         output_bias=text.unigram_log_probabilities(vocabulary, ids, ids != text.PAD),
         dropout=config.dropout,
     )
-    return Task(
+    return supervised.Task(
         net,
         mlm.make_loss(net, config.mask_rate),
         arrays,
         count=mlm.num_masked,
         summarize=mlm.with_perplexity,
         evaluation_rows=64,  # a position has thousands of logits
-    )
-
-
-def _make_net(config, shape, num_outputs):
-    make = config_lib.choose("model", config.model, MODELS)
-    try:
-        return make(config, shape, num_outputs)
-    except AttributeError as error:  # how a config says that it lacks a field
-        lacks = " ".join(str(error).split())
-        raise ValueError(f"model={config.model!r} needs a field: {lacks}.") from error
-
-
-def _vit(config, shape, num_outputs):
-    return nets.vit(
-        shape,
-        num_outputs,
-        patch_size=config.patch_size,
-        width=config.width,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        dropout=config.dropout,
     )
 
 
@@ -278,12 +164,6 @@ def _sgd(config, schedule, weight_decay):
     )
 
 
-MODELS: dict[str, Callable[..., nets.Net]] = {
-    "mlp": lambda c, shape, n: nets.mlp(shape, c.hidden, n, dropout=c.dropout),
-    "cnn": lambda c, shape, n: nets.cnn(shape, c.hidden, n, dropout=c.dropout),
-    "vit": _vit,
-    "linear": lambda c, shape, n: nets.mlp(shape, (), n, use_bias=False),
-}
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": _lion,
     "adamw": _adamw,

@@ -134,18 +134,13 @@ class PowerSpherical:
         dim = mu.shape[-1]
         batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
         full = (*shape, *batch)
-        alpha_key, beta_key, normal_key = jax.random.split(key, 3)
-        half = 0.5 * (dim - 1)
-        # The generator of gamma variables must not see nan.
-        shift = jnp.where(jnp.isnan(kappa), 0.0, kappa)
-        alpha = jnp.broadcast_to(align(shift, len(full)), full) + half
-        log_alpha = jax.random.loggamma(alpha_key, alpha, dtype=mu.dtype)
-        log_beta = jax.random.loggamma(beta_key, half, full, mu.dtype)
-        # 1 - w = 2 (1 - Beta), from two gamma variables without a difference.
-        t = 2.0 * jax.nn.sigmoid(log_beta - log_alpha)
-        t = t + align(kappa - shift, len(full))
+        gamma_key, normal_key = jax.random.split(key)
         rest = jax.random.normal(normal_key, (*full, dim - 1), mu.dtype)
-        rest *= jnp.sqrt(t * (2.0 - t) / jnp.sum(rest * rest, axis=-1))[..., None]
+        rest = jnp.where(rest == 0.0, 1e-7, rest) if dim == 2 else rest
+        squares = jnp.sum(rest * rest, axis=-1)
+        # Half of it is a Gamma(beta) variable, independent of the direction of `rest`.
+        t = _one_minus_first(gamma_key, dim, align(kappa, len(full)), 0.5 * squares)
+        rest *= jnp.sqrt(t * (2.0 - t) / squares)[..., None]
         x = jnp.concatenate([1.0 - t[..., None], rest], axis=-1)
         mu = jnp.broadcast_to(align(mu, x.ndim), x.shape)
         return reflect(mu, x).astype(dtype)
@@ -233,3 +228,14 @@ def _digamma_rise(x: jax.Array, step: float) -> jax.Array:
     a, b = 1.0 / (x + 8.0), 1.0 / (x + step + 8.0)
     total += jnp.log1p(step * a) + 0.5 * step * a * b
     return total + (a * a - b * b) / 12.0 - (a**4 - b**4) / 120.0
+
+
+def _one_minus_first(key, dim, kappa, gamma_beta):
+    """1 - w = 2 (1 - Beta) from one of the two Gamma variables behind the Beta."""
+    if dim == 3:  # Beta(alpha, 1) has a quantile function
+        return -2.0 * jnp.expm1(-gamma_beta / (1.0 + kappa))
+    # The generator of gamma variables must not see nan.
+    shift = jnp.where(jnp.isnan(kappa), 0.0, kappa)
+    alpha = jnp.broadcast_to(shift, gamma_beta.shape) + 0.5 * (dim - 1)
+    log_alpha = jax.random.loggamma(key, alpha, dtype=alpha.dtype)
+    return 2.0 * jax.nn.sigmoid(jnp.log(gamma_beta) - log_alpha) + (kappa - shift)

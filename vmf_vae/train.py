@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from expkit import config as config_lib
-from expkit import data, loop, nets, sharding, text
+from expkit import data, loop, nets, text, training
 from vmf_vae import evaluation, models, objective
 from vmf_vae.autoencoder import VAE
 from vmf_vae.gaussian_latents import BatchNormLatent, GaussianLatent
@@ -62,25 +62,17 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> Figures:
         task = make_task(config)
         optimizer = make_optimizer(config)
         step = make_step(task.model, optimizer, config.kl_warmup_steps)
-        arrays, size = task.splits["train"], config.batch_size
-        batches = data.Batches(arrays, size, seed=config.seed, remainder="wrap")
-        mesh = sharding.make_mesh(config.mesh, config.batch_size)
-        workdir = config_lib.prepare_workdir(config, workdir)
+        evaluate = make_evaluation(task)
+        fit = training.prepare(
+            config,
+            workdir,
+            task.splits["train"],
+            lambda params: evaluate(params, "validation"),
+        )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    evaluate = make_evaluation(task)
     likelihood = make_evaluation(task, num_samples=config.importance_samples)
-    state = loop.fit(
-        step,
-        loop.init_state(task.model.init(init_key), optimizer, run_key),
-        batches,
-        num_steps=config.num_steps,
-        workdir=workdir,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        evaluate=lambda params: evaluate(params, "validation"),
-        evaluate_every=config.evaluate_every,
-        mesh=mesh,
-    )
+    params = task.model.init(init_key)
+    state = fit(step, loop.init_state(params, optimizer, run_key))
     return evaluate(state.params, "validation") | likelihood(state.params, "test")
 
 

@@ -99,3 +99,42 @@ def test_the_minimum_of_a_parabola_in_logarithms_is_found_between_grid_points(ce
 def test_a_minimum_without_two_finite_neighbours_is_the_grid_point(losses, lowest):
     x = np.array([0.1, 0.2, 0.4])
     assert sweep.refined_minimum(x, np.array(losses)) == x[lowest]
+
+
+def test_records_are_taken_before_the_first_step_and_after_every_block():
+    arrays, init, loss_fn = make_problem()
+
+    def record(params, held_out):
+        return {"params": params, "error": jnp.sum(params * held_out)}
+
+    train = sweep.compile_recorded_training(loss_fn, init, optax.sgd, record)
+    rows = sweep.batch_rows(50, 8, NUM_STEPS, seed=3)
+    key, ones, settings = jax.random.key(1), jnp.ones(3), {"learning_rate": 0.05}
+    blocks = rows.reshape(4, 5, 8)
+    params, losses, records = train(settings, key, arrays, blocks, ones)
+    plain = sweep.compile_training(loss_fn, init, optax.sgd)
+    for n in range(1, 5):
+        expected, expected_losses = plain(settings, key, arrays, rows[: 5 * n])
+        np.testing.assert_allclose(records["params"][n], expected, rtol=1e-5)
+        np.testing.assert_allclose(records["error"][n], expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    np.testing.assert_array_equal(records["params"][-1], params)
+    first = init(jax.random.split(key)[0])
+    np.testing.assert_array_equal(records["params"][0], first)
+
+
+def test_settings_of_the_loss_do_not_reach_the_optimizer():
+    arrays, init, loss_fn = make_problem()
+
+    def scaled(params, batch, key, *, strength):
+        loss, metrics = loss_fn(params, batch, key)
+        return strength * loss, metrics
+
+    train = sweep.compile_training(scaled, init, optax.sgd, loss_settings=("strength",))
+    rows = sweep.batch_rows(50, 8, NUM_STEPS, seed=3)
+    key = jax.random.key(1)
+    settings = {"learning_rate": 0.025, "strength": 2.0}
+    params, _ = train(settings, key, arrays, rows)
+    plain = sweep.compile_training(loss_fn, init, optax.sgd)
+    expected, _ = plain({"learning_rate": 0.05}, key, arrays, rows)
+    np.testing.assert_allclose(params, expected, rtol=1e-5)

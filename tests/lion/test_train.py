@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 
 from expkit import config as config_lib
-from expkit import data, loop, text
+from expkit import data, loop, supervised, text
 from lion import train
 
 TINY = "smoke,num_steps=30,batch_size=16,max_length=12"
@@ -48,7 +48,7 @@ def test_the_loss_starts_at_the_unigram_entropy_and_falls_far_below_it(load):
     optimizer = train.make_optimizer(config)
     init_key, key = jax.random.split(jax.random.key(0))
     state = loop.init_state(task.net.init(init_key), optimizer, key)
-    evaluate = train.make_evaluation(task)
+    evaluate = supervised.make_evaluation(task)
     np.testing.assert_allclose(
         evaluate(state.params, "validation")["validation_loss"], entropy, atol=0.25
     )
@@ -74,11 +74,11 @@ def test_evaluation_is_the_mean_over_all_masked_positions(load):
         hits.append(logits[i, j].argmax() == true)
     expected = {"loss": np.mean(losses), "accuracy": np.mean(hits)}
     expected["perplexity"] = np.exp(expected["loss"])
-    got = train.make_evaluation(task)(params, "validation")
+    got = supervised.make_evaluation(task)(params, "validation")
     assert got.keys() == {f"validation_{name}" for name in expected}
     for name, value in expected.items():
         np.testing.assert_allclose(got[f"validation_{name}"], value, rtol=1e-4)
-    other = train.make_evaluation(task._replace(evaluation_rows=7))
+    other = supervised.make_evaluation(task._replace(evaluation_rows=7))
     for name, value in other(params, "validation").items():
         np.testing.assert_allclose(value, got[name], rtol=1e-5)
 
@@ -88,7 +88,7 @@ def test_evaluation_of_a_classifier_is_the_mean_over_all_rows(load):
     params = task.net.init(jax.random.key(0))
     arrays = task.splits["test"]
     loss, metrics = task.loss_fn(params, arrays, None)
-    got = train.make_evaluation(task)(params, "test")
+    got = supervised.make_evaluation(task)(params, "test")
     assert len(arrays["label"]) % 100
     np.testing.assert_allclose(got["test_loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(got["test_accuracy"], metrics["accuracy"], rtol=1e-5)
@@ -131,7 +131,7 @@ def test_images_of_many_shapes_are_refused(load, monkeypatch):
 
 def test_the_imagenet_model_is_a_vit_b_16(load):
     config = load("imagenet.py")
-    make = functools.partial(train.MODELS["vit"], config, (224, 224, 3), 1000)
+    make = functools.partial(supervised.MODELS["vit"], config, (224, 224, 3), 1000)
     params = jax.eval_shape(make().init, jax.random.key(0))
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     # 86,567,656 (timm's vit_base_patch16_224) less the class token and its position.

@@ -47,6 +47,17 @@ def test_power_spherical_draws(dim, kappa):
     assert stats.kstest(half, other.cdf).pvalue < 1e-4  # the control
 
 
+@pytest.mark.parametrize("dim", [3, 4])
+def test_power_spherical_first_coordinate_is_independent_of_the_others(dim):
+    """One set of normal numbers gives both: their length and their direction."""
+    mu = unit(*[0.0] * (dim - 1), 1.0)
+    x = np.asarray(PowerSpherical(mu, 3.0).sample(jax.random.key(5), (50_000,)), float)
+    tangent = x[:, 0] / np.linalg.norm(x[:, :-1], axis=-1)
+    for direction in (tangent, np.abs(tangent)):
+        assert stats.spearmanr(x[:, -1], direction).pvalue > 1e-4
+    assert stats.spearmanr(x[:, -1], np.abs(x[:, 0])).pvalue < 1e-4  # the control
+
+
 @pytest.mark.parametrize("kappa", [0.0, 0.7, 12.0])
 @pytest.mark.parametrize("dim", [2, 3, 8])
 def test_power_spherical_density_integrates_to_one(dim, kappa):

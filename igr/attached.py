@@ -1,0 +1,235 @@
+"""Scalars with a supplied gradient: what the penalties of this package are built on.
+
+The gradient of a penalty on a gradient is a Hessian-vector product, and reverse mode
+over reverse mode is the dearest way to get one. Here a scalar comes with a function
+that returns its gradient, so the caller chooses the way, and all around it (`grad`,
+`jvp`, `vmap`, `jit`, a further derivative) works as for any JAX function, because the
+gradient is itself written in JAX.
+
+A custom derivative must see all that it depends on as arguments. So the arguments of a
+loss are split into floating-point arrays, other arrays and static values, and what the
+loss closes over joins the first two (`without_closure`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from expkit import trees
+
+Arrays = list[jax.Array]
+Loss = Callable[..., tuple[Any, Any]]
+
+
+class Call(NamedTuple):
+    """One call of a loss, as a function of arrays alone.
+
+    Attributes:
+        loss: `(floats, others) -> (scalar, aux)`.
+        floats: the floating-point arrays it depends on, those it closes over last.
+        others: its integers, booleans and keys, likewise.
+        target: positions in `floats` of the argument that is penalised.
+        has_aux: whether `aux` is anything but None.
+    """
+
+    loss: Loss
+    floats: Arrays
+    others: Arrays
+    target: list[int]
+    has_aux: bool = False
+
+
+def is_float(leaf: Any) -> bool:
+    """Whether a leaf is an array to differentiate; a Python number is not."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def position(argnum: int, num_args: int) -> int:
+    """The argument that `argnum` means, counted from 0; ValueError if there is none."""
+    if not -num_args <= argnum < num_args:
+        raise ValueError(
+            f"argnum={argnum} is not among the {num_args} positional arguments of the "
+            "call; pass the penalised argument by position."
+        )
+    return argnum % num_args
+
+
+def as_floats(argnum: int, tree: Any) -> Any:
+    """The penalised argument as arrays; TypeError if a leaf is not floating-point."""
+
+    def convert(path, leaf):
+        x = jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+        if not is_float(x):
+            name = jax.tree_util.keystr(path)
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise TypeError(
+                f"argument {argnum} must hold floating-point arrays, got {kind}"
+                f"{f' at {name}' if name else ''}; keep it out of the argument that is "
+                "penalised."
+            )
+        return x
+
+    return jax.tree_util.tree_map_with_path(convert, tree)
+
+
+def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
+    """The loss as `-> (scalar, aux)`; ValueError if it returns anything else."""
+
+    def checked(*args, **kwargs):
+        output = loss_fn(*args, **kwargs)
+        if has_aux and not (isinstance(output, tuple) and len(output) == 2):
+            raise ValueError(
+                "with has_aux=True, loss_fn must return (loss, aux), got "
+                f"{type(output).__name__}."
+            )
+        loss: Any = output[0] if has_aux else output
+        aux: Any = output[1] if has_aux else None
+        if jnp.shape(loss) != () or not jnp.issubdtype(
+            jnp.result_type(loss), jnp.floating
+        ):
+            shown = jax.tree.map(lambda x: jax.typeof(x).str_short(), loss)
+            hint = "" if has_aux else " or, for a pair (loss, aux), has_aux=True"
+            raise ValueError(
+                f"loss_fn must return one floating-point scalar, got {shown}; take a "
+                f"mean{hint}."
+            )
+        return jnp.asarray(loss), aux
+
+    return checked
+
+
+def make_call(
+    loss: Loss,
+    argnum: int,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    has_aux: bool = False,
+) -> Call:
+    """Splits the arguments of a call, and what the loss closes over."""
+    index = position(argnum, len(args))
+    args = (*args[:index], as_floats(argnum, args[index]), *args[index + 1 :])
+    floats, others, merge = partition((args, kwargs))
+
+    def of_arrays(floats, others):
+        args, kwargs = merge(floats, others)
+        return loss(*args, **kwargs)
+
+    start = len(partition(args[:index])[0])
+    target = list(range(start, start + len(jax.tree.leaves(args[index]))))
+    return Call(*without_closure(of_arrays, floats, others), target, has_aux)
+
+
+def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
+    """`(floating-point arrays, other arrays, how to put the tree together again)`.
+
+    Static values, such as strings and Python numbers, stay in the last.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    kinds = [2 * is_float(x) or hasattr(x, "dtype") * 1 for x in leaves]
+    floats = [
+        jnp.asarray(x) for x, kind in zip(leaves, kinds, strict=True) if kind == 2
+    ]
+    others = [x for x, kind in zip(leaves, kinds, strict=True) if kind == 1]
+    static = [x for x, kind in zip(leaves, kinds, strict=True) if kind == 0]
+
+    def merge(floats, others):
+        sources = [iter(static), iter(others), iter(floats)]
+        return jax.tree.unflatten(treedef, [next(sources[kind]) for kind in kinds])
+
+    return floats, others, merge
+
+
+def without_closure(
+    fn: Callable[..., Any], floats: Arrays, others: Arrays, *rest: Any
+) -> tuple[Callable[..., Any], Arrays, Arrays]:
+    """Appends the arrays that a function closes over to its first two arguments.
+
+    `jax.closure_convert` leaves integers and keys where they are, and a custom
+    derivative inside a jitted function that is differentiated then meets them after
+    their trace has ended.
+
+    Args:
+        fn: `(floats, others, *rest) -> pytree of arrays`.
+        floats: example of the first argument.
+        others: example of the second.
+        *rest: examples of the others, pytrees of arrays.
+
+    Returns:
+        The function, and what its first two arguments now are.
+    """
+    traced, shape = jax.make_jaxpr(fn, return_shape=True)(floats, others, *rest)
+    more_floats, more_others, merge = partition(list(traced.consts))
+    treedef = jax.tree.structure(shape)
+
+    def converted(floats, others, *rest):
+        start, begin = len(floats) - len(more_floats), len(others) - len(more_others)
+        consts = merge(floats[start:], others[begin:])
+        arguments = jax.tree.leaves((floats[:start], others[:begin], *rest))
+        outputs = jax.core.eval_jaxpr(traced.jaxpr, consts, *arguments)
+        return jax.tree.unflatten(treedef, outputs)
+
+    return converted, floats + more_floats, others + more_others
+
+
+def replace(
+    leaves: Sequence[Any], places: Sequence[int], values: Sequence[Any]
+) -> list[Any]:
+    """A copy of a list with other values at some places."""
+    new = list(leaves)
+    for place, value in zip(places, values, strict=True):
+        new[place] = value
+    return new
+
+
+def attach_gradient(
+    value_fn: Callable[[Arrays, Arrays], tuple[jax.Array, Any]],
+    gradient_fn: Callable[[Arrays, Arrays, list[int]], tuple[jax.Array, Arrays]],
+    floats: Arrays,
+    others: Arrays,
+    aux_fn: Callable[[Arrays, Arrays], Any] | None = None,
+) -> tuple[jax.Array, Any]:
+    """Evaluates a scalar whose derivative is taken from `gradient_fn`.
+
+    The gradient is asked for only where it is needed: with respect to the arrays that
+    are differentiated, and not at all when nothing is.
+
+    Args:
+        value_fn: `(floats, others) -> (value, aux)`.
+        gradient_fn: `(floats, others, wanted) -> (value, gradients)`.
+        floats: floating-point arrays, all that the functions depend on.
+        others: other arrays, likewise.
+        aux_fn: `(floats, others) -> aux` alone, whose derivative is that of `aux`;
+            under `jit` it costs nothing where that is not used. None if `aux` is None.
+
+    Returns:
+        `value_fn(floats, others)`.
+    """
+    dtypes = [jnp.result_type(x) for x in floats]
+    evaluate = jax.custom_jvp(value_fn)
+
+    def rule(primals, tangents):
+        floats, others = primals
+        wanted = [
+            i for i, t in enumerate(tangents[0]) if not isinstance(t, SymbolicZero)
+        ]
+        # Python numbers reach a rule where a number is differentiated in forward mode.
+        floats = [jnp.asarray(x, d) for x, d in zip(floats, dtypes, strict=True)]
+        moving = [jnp.asarray(tangents[0][i], dtypes[i]) for i in wanted]
+        value, gradients = gradient_fn(floats, others, wanted)
+        tangent = jnp.asarray(trees.inner_product(gradients, moving), value.dtype)
+        if aux_fn is None:
+            return (value, None), (tangent, None)
+
+        def aux_of(*values):
+            return aux_fn(replace(floats, wanted, values), others)
+
+        here = tuple(floats[i] for i in wanted)
+        aux, aux_tangent = jax.jvp(aux_of, here, tuple(moving))
+        return (value, aux), (tangent, aux_tangent)
+
+    evaluate.defjvp(rule, symbolic_zeros=True)
+    return evaluate(floats, others)

@@ -1,0 +1,300 @@
+"""Implicit regularisers against closed forms and dense derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import igr
+from expkit import testing
+
+RNG = np.random.default_rng(0)
+ROOT = RNG.normal(size=(5, 5)) / 3
+MATRIX = ROOT @ ROOT.T + 0.1 * np.eye(5)
+POINT = RNG.normal(size=5)
+
+
+def quadratic(theta):
+    return theta @ jnp.asarray(MATRIX, theta.dtype) @ theta / 2
+
+
+def network(params, batch, scale=1.0):
+    x, y = batch
+    w, v = params
+    return scale * jnp.mean((jnp.tanh(x @ w) @ v - y) ** 2)
+
+
+PARAMS = (
+    jnp.asarray(RNG.normal(size=(3, 4)), jnp.float32),
+    jnp.asarray(RNG.normal(size=4), jnp.float32),
+)
+BATCHES = (
+    jnp.asarray(RNG.normal(size=(4, 6, 3)), jnp.float32),
+    jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32),
+)
+BATCH = jax.tree.map(lambda leaf: leaf[0], BATCHES)
+
+
+def test_regularizer_of_a_quadratic_is_the_mean_square_of_its_gradient():
+    got = igr.implicit_regularizer(quadratic)(jnp.asarray(POINT, jnp.float32))
+    np.testing.assert_allclose(got, np.mean((MATRIX @ POINT) ** 2), rtol=1e-5)
+
+
+def test_regularizer_is_zero_without_parameters():
+    assert igr.implicit_regularizer(lambda p: jnp.float32(1.0))({}) == 0.0
+
+
+def test_modified_loss_of_a_quadratic_has_the_closed_form():
+    with jax.enable_x64(True):
+        loss = igr.modified_loss(quadratic, 0.3)
+        value, gradient = jax.value_and_grad(loss)(jnp.asarray(POINT))
+    plain = POINT @ MATRIX @ POINT / 2
+    slope = MATRIX @ POINT
+    np.testing.assert_allclose(value, plain + 0.075 * slope @ slope, rtol=1e-13)
+    np.testing.assert_allclose(gradient, slope + 0.15 * MATRIX @ slope, rtol=1e-13)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_modified_losses_agree_with_the_eigenvalues_of_a_quadratic(momentum):
+    """A step of heavy ball multiplies by the larger root of z^2-(1+b-hl)z+b=0."""
+    rate, curvature = 1e-5, 3.0
+    middle = 1 + momentum - rate * curvature
+    root = (middle + np.sqrt(middle**2 - 4 * momentum)) / 2
+    time = rate / (1 - momentum)
+    with jax.enable_x64(True):
+        loss = igr.modified_loss(
+            lambda t: curvature * t**2 / 2, rate, momentum=momentum
+        )
+        got = float(jax.grad(loss)(jnp.float64(1.0)))
+        plain = igr.modified_loss(lambda t: curvature * t**2 / 2, time)
+        control = float(jax.grad(plain)(jnp.float64(1.0)))
+    exact = -np.log(root) / time - curvature
+    np.testing.assert_allclose(got - curvature, exact, rtol=1e-2)
+    if momentum:
+        assert abs((control - curvature) / exact - 1) > 0.5
+
+
+def test_flows_of_a_quadratic_are_the_taylor_terms_of_its_logarithm():
+    """A step multiplies by 1 - h l; the flow that does this decays at -log(1-hl)/h."""
+    rate, curvature = 0.1, 0.7
+    terms = [curvature, rate * curvature**2 / 2, rate**2 * curvature**3 / 3]
+    with jax.enable_x64(True):
+        for order in (1, 2, 3):
+            flow = igr.modified_flow(lambda t: curvature * t**2 / 2, rate, order)
+            got = flow(jnp.float64(2.0))
+            np.testing.assert_allclose(got, -2.0 * sum(terms[:order]), rtol=1e-14)
+
+
+def test_third_order_flow_is_that_of_dense_derivatives():
+    with jax.enable_x64(True):
+        params = jnp.asarray(RNG.normal(size=16))
+        batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), BATCH)
+
+        def loss(p):
+            return network((p[:12].reshape(3, 4), p[12:]), batch)
+
+        @jax.jit
+        def dense(p):
+            g, h = jax.grad(loss)(p), jax.hessian(loss)(p)
+            third = jnp.einsum("ijk,j,k->i", jax.jacfwd(jax.hessian(loss))(p), g, g)
+            return -(g + 0.1 * h @ g + 0.04 * (h @ h @ g / 3 + third / 12))
+
+        wanted = dense(params)
+        got = jax.jit(igr.modified_flow(loss, 0.2, order=3))(params)
+        np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_second_order_flow_descends_the_modified_loss():
+    flow = jax.jit(igr.modified_flow(network, 0.2, order=2))
+    gradient = jax.jit(jax.grad(igr.modified_loss(network, 0.2)))
+    flow = flow(PARAMS, BATCH, scale=0.5)
+    gradient = gradient(PARAMS, BATCH, scale=0.5)
+    wanted = jax.tree.map(jnp.negative, gradient)
+    testing.assert_trees_close(flow, wanted, "flow", rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_flow_keeps_the_dtype_of_every_parameter(order):
+    params = (PARAMS[0].astype(jnp.bfloat16), PARAMS[1])
+    got = jax.eval_shape(igr.modified_flow(network, 0.1, order), params, BATCH)
+    assert [x.dtype for x in got] == [jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_flow_is_differentiable_in_a_batch_of_learning_rates(order):
+    def speed(rate):
+        return igr.modified_flow(quadratic, rate, order)(point)[0]
+
+    with jax.enable_x64(True):
+        point = jnp.asarray(POINT)
+        rates = jnp.array([0.0, 0.1])
+        slopes = jax.jit(jax.vmap(jax.grad(speed)))(rates)
+        square = MATRIX @ MATRIX @ POINT
+        cube = MATRIX @ square
+        wanted = [[0, 0], *2 * [[-square[0] / 2] * 2]][order - 1]
+        wanted = np.array(wanted) - (order == 3) * 2 / 3 * rates * cube[0]
+        np.testing.assert_allclose(slopes, wanted, rtol=1e-12, atol=1e-14)
+
+
+def plain_stochastic_loss(params, batches, rate):
+    losses = []
+    for k in range(len(batches[0])):
+        batch = jax.tree.map(lambda leaf, k=k: leaf[k], batches)
+        value, g = jax.value_and_grad(network)(params, batch)
+        losses.append(value + rate / 4 * sum(jnp.sum(x**2) for x in g))
+    return sum(losses) / len(losses)
+
+
+def test_stochastic_modified_loss_is_the_mean_of_a_loop():
+    loss = igr.stochastic_modified_loss(network, 0.3)
+    got = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(PARAMS, BATCHES)
+    plain = jax.value_and_grad(plain_stochastic_loss, argnums=(0, 1))
+    wanted = jax.jit(plain)(PARAMS, BATCHES, 0.3)
+    testing.assert_trees_close(got, wanted, "loss", rtol=1e-4, atol=1e-6)
+
+
+def test_penalties_of_batches_and_of_their_mean_differ_by_the_variance():
+    rate = 0.3
+
+    def mean_loss(params, batches):
+        return jnp.mean(jax.vmap(lambda b: network(params, b))(batches))
+
+    @jax.jit
+    def both(params, batches):
+        gradients = jax.vmap(jax.grad(network), (None, 0))(params, batches)
+        stochastic = igr.stochastic_modified_loss(network, rate)(params, batches)
+        full = igr.modified_loss(mean_loss, rate)(params, batches)
+        return stochastic - full, sum(jnp.sum(jnp.var(g, axis=0)) for g in gradients)
+
+    difference, variance = both(PARAMS, BATCHES)
+    np.testing.assert_allclose(difference, rate / 4 * variance, rtol=1e-4)
+
+
+def temp_bytes(loss, num_batches):
+    shapes = [
+        jax.ShapeDtypeStruct((num_batches, *x.shape[1:]), x.dtype) for x in BATCHES
+    ]
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(PARAMS, tuple(shapes)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_of_the_gradient_does_not_grow_with_the_number_of_batches():
+    loss = igr.stochastic_modified_loss(network, 0.1)
+    growth = temp_bytes(loss, 256) - temp_bytes(loss, 64)
+    assert growth <= 192 * 8  # one scalar a batch, and its cotangent
+    one = igr.modified_loss(network, 0.1)
+
+    def at_once(params, batches):
+        return jnp.mean(jax.vmap(lambda batch: one(params, batch))(batches))
+
+    assert temp_bytes(at_once, 256) > 10 * temp_bytes(loss, 256)
+
+
+def test_flow_of_second_order_costs_one_product_more_than_a_gradient():
+    wide = (jnp.ones((3, 64)), jnp.ones(64))
+    cost = [
+        jax.jit(igr.modified_flow(network, 0.1, order))
+        .lower(wide, BATCH)
+        .compile()
+        .cost_analysis()["flops"]
+        for order in (1, 2)
+    ]
+    assert cost[1] <= 4 * cost[0]  # a Hessian of 256 columns would cost 500
+
+
+LOSSES = {
+    "implicit_regularizer": (igr.implicit_regularizer, BATCH, {}),
+    "modified_loss": (
+        lambda fn: igr.modified_loss(fn, 0.1, momentum=0.5),
+        BATCH,
+        {},
+    ),
+    "stochastic_modified_loss": (
+        lambda fn: igr.stochastic_modified_loss(fn, 0.1),
+        BATCHES,
+        {"no_recompilation": "an eager scan compiles its body anew at every call"},
+    ),
+}
+LONG = (
+    "closes_over_traced_arrays",
+    "low_precision",
+    "second_derivative_matches_finite_differences",
+    "vmap_equals_loop",
+)
+
+
+def conformance():
+    """The checks of each loss; those with long compilations are for slow runs."""
+    for name, (wrap, batch, exempt) in LOSSES.items():
+        for check in testing.loss_checks(
+            network,
+            (PARAMS, batch),
+            kwargs={"scale": jnp.float32(0.8)},
+            wrap=wrap,
+            extremes=(0.0, 10.0, -10.0),
+            second_order=True,
+            gradient_rtol=1e-5,
+            rtol=1e-4,
+            atol=1e-5,
+            exempt=exempt,
+        ):
+            is_slow = name == "stochastic_modified_loss" and check.name in LONG
+            marks = [pytest.mark.slow] if is_slow else []
+            yield pytest.param(check, id=f"{name}-{check.name}", marks=marks)
+
+
+@pytest.mark.parametrize("check", list(conformance()))
+def test_losses_conform(check):
+    check()
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "make", [igr.modified_loss, igr.stochastic_modified_loss, igr.modified_flow]
+)
+def test_learning_rate_out_of_range_is_refused(make, rate):
+    with pytest.raises(ValueError, match=f"learning_rate must be .* got {rate}"):
+        make(quadratic, rate)
+
+
+def test_learning_rates_of_several_parameters_are_refused():
+    with pytest.raises(ValueError, match=r"learning_rate .* got shape \(2,\)"):
+        igr.modified_flow(quadratic, jnp.ones(2))
+
+
+def test_momentum_of_one_is_refused():
+    with pytest.raises(ValueError, match=r"momentum must be .* got 1.0"):
+        igr.modified_loss(quadratic, 0.1, momentum=1.0)
+
+
+@pytest.mark.parametrize("order", [0, 4, "2"])
+def test_unknown_order_is_refused(order):
+    with pytest.raises(ValueError, match=f"order must be 1, 2 or 3, got {order!r}"):
+        igr.modified_flow(quadratic, 0.1, order)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [(), jnp.float32(1.0), (jnp.ones((2, 3)), jnp.ones(3)), jnp.ones((0, 3))],
+    ids=["none", "scalar", "unequal", "empty"],
+)
+def test_batches_without_a_common_axis_are_refused(batches):
+    loss = igr.stochastic_modified_loss(lambda p, b: jnp.sum(p), 0.1)
+    with pytest.raises(ValueError, match=r"batches must be .* got shapes"):
+        loss(jnp.ones(2), batches)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        igr.implicit_regularizer,
+        lambda fn: igr.modified_loss(fn, 0.1),
+        lambda fn: igr.modified_flow(fn, 0.1),
+    ],
+    ids=["regularizer", "loss", "flow"],
+)
+def test_losses_that_are_no_scalar_and_integer_parameters_are_refused(make):
+    with pytest.raises(ValueError, match="loss_fn must return one"):
+        make(lambda p: p)(jnp.ones(2))
+    with pytest.raises(TypeError, match="floating-point arrays, got int32"):
+        make(lambda p: jnp.sum(p * 1.0))(jnp.arange(2))
