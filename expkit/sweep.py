@@ -20,6 +20,7 @@ from expkit import loop
 from expkit.datasets.batches import Batches
 
 Train = Callable[..., tuple[Any, jax.Array]]
+RecordedTrain = Callable[..., tuple[Any, jax.Array, Any]]
 
 
 def compile_training(
@@ -60,7 +61,7 @@ def compile_recorded_training(
     record: Callable[[Any, Any], Any],
     *,
     loss_settings: Collection[str] = (),
-) -> Train:
+) -> RecordedTrain:
     """As `compile_training`, with figures of the parameters along the way.
 
     Args:
