@@ -2,7 +2,8 @@
 
 Each has the same number of strengths and of steps, the same seeds, and its strength
 from the validation split. Plain training has no strength, so it is also trained for
-three times the steps: no step of a regulariser costs more than three plain ones.
+three times the steps: no step of a regulariser costs more than three plain ones (in
+XLA's operations 2.5 for the input penalty, 2.6 for FGM, 2.8 for VAT, 1.0 for noise).
 """
 
 import functools
@@ -79,6 +80,11 @@ def check_clean_accuracy(regularizer: str, context: Context) -> Finding:
     return _compare(context, regularizer, PLAIN, "clean", "on clean images")
 
 
+def check_clean_accuracy_at_equal_cost(regularizer: str, context: Context) -> Finding:
+    """Test accuracy minus that of plain training for three times the steps."""
+    return _compare(context, regularizer, LONGER, "clean", "on clean images")
+
+
 def check_virtual_against_random(context: Context) -> Finding:
     """Test accuracy under attack, VAT minus Gaussian noise, each at its best."""
     return _compare(
@@ -116,7 +122,7 @@ def check_gradient_tells_robustness(context: Context) -> Finding:
 def _compare(context: Context, one: str, other: str, name: str, what: str) -> Finding:
     """Difference of two accuracies over paired seeds."""
     values, strengths = {}, {}
-    for regularizer in (one, other, LONGER):
+    for regularizer in dict.fromkeys((one, other, LONGER)):
         figures, strengths[regularizer] = _chosen(context, regularizer)
         values[regularizer] = _at_radius(figures[name])
     mean, interval = claims.paired_difference(values[one], values[other])
