@@ -1,0 +1,274 @@
+"""Regularisers of the input against each other, on digits and with one budget.
+
+Each has the same number of strengths and of steps, the same seeds, and its strength
+from the validation split. Plain training has no strength, so it is also trained for
+three times the steps: no step of a regulariser costs more than three plain ones (in
+XLA's operations 2.5 for the input penalty, 2.6 for FGM, 2.8 for VAT, 1.0 for noise).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from expkit import claims, plots, supervised, sweep
+from expkit import config as config_lib
+from expkit.claims import Context, Finding
+from igr import checks_runs, objectives, train
+from igr.checks_attack import RADII, STDDEV, measure
+
+PLAIN, LONGER = "none", "longer"
+NAMES = {
+    PLAIN: "plain",
+    LONGER: "plain, 3x steps",
+    "input_penalty": "input penalty",
+    "fgm": "FGM",
+    "noise": "Gaussian noise",
+    "vat": "VAT",
+}
+# Coefficient, radius or standard deviation; pixels have the standard deviation 1.
+STRENGTHS = {
+    PLAIN: (0.0,),
+    LONGER: (0.0,),
+    "input_penalty": (0.3, 1.0, 3.0, 10.0),
+    "fgm": (0.5, 1.0, 2.0, 4.0),
+    "noise": (0.2, 0.4, 0.8, 1.6),
+    "vat": (0.5, 1.0, 2.0, 4.0),
+}
+NUM_STEPS = 1000
+RADIUS = 1.5  # length of the attack that is reported; one of RADII
+
+Figures = dict[str, np.ndarray]
+
+
+def check_input_gradient(regularizer: str, context: Context) -> Finding:
+    """E |grad_x loss|^2 on the test images, divided by that of plain training."""
+    ours, strength = _chosen(context, regularizer)
+    plain, _ = _chosen(context, PLAIN)
+    logs = [np.log(f["squared_gradient"]) for f in (ours, plain)]
+    mean, bounds = claims.paired_difference(*logs)
+    low, high = np.exp(bounds).tolist()
+    middle = [f"{np.exp(values.mean()):.3g}" for values in logs]
+    return Finding(
+        float(np.exp(mean)),
+        claims.decide((low, high), at_most=1.0),
+        (low, high),
+        _seeds(context),
+        f"Geometric means {middle[0]} at strength {strength:g}, chosen by validation "
+        f"accuracy, and {middle[1]} for plain training.",
+    )
+
+
+def check_attacked_accuracy(regularizer: str, context: Context) -> Finding:
+    """Test accuracy under the fast gradient attack, minus that of plain training."""
+    return _compare(
+        context, regularizer, PLAIN, "attacked", f"attacked with radius {RADIUS:g}"
+    )
+
+
+def check_noisy_accuracy(regularizer: str, context: Context) -> Finding:
+    """Test accuracy under Gaussian noise, minus that of plain training."""
+    return _compare(
+        context, regularizer, PLAIN, "noisy", f"under noise of sd {STDDEV:g}"
+    )
+
+
+def check_clean_accuracy(regularizer: str, context: Context) -> Finding:
+    """Test accuracy minus that of plain training."""
+    return _compare(context, regularizer, PLAIN, "clean", "on clean images")
+
+
+def check_clean_accuracy_at_equal_cost(regularizer: str, context: Context) -> Finding:
+    """Test accuracy minus that of plain training for three times the steps."""
+    return _compare(context, regularizer, LONGER, "clean", "on clean images")
+
+
+def check_virtual_against_random(context: Context) -> Finding:
+    """Test accuracy under attack, VAT minus Gaussian noise, each at its best."""
+    return _compare(
+        context, "vat", "noise", "attacked", f"attacked with radius {RADIUS:g}"
+    )
+
+
+def check_gradient_tells_robustness(context: Context) -> Finding:
+    """Rank correlation of E |grad_x loss|^2 and accuracy under attack, seed by seed."""
+    from scipy import stats
+
+    every = [_figures(context, name) for name in STRENGTHS]
+    gradients, accuracies = (
+        np.concatenate([figures[name] for figures in every], axis=1)
+        for name in ("squared_gradient", "attacked")
+    )
+    at_radius = accuracies[:, :, RADII.index(RADIUS)]
+    correlations = [
+        stats.spearmanr(g, a).statistic
+        for g, a in zip(gradients, at_radius, strict=True)
+    ]
+    _draw_radii(context)
+    _draw_gradients(context)
+    mean, interval = claims.mean_interval(correlations)
+    return Finding(
+        mean,
+        claims.decide(interval, at_most=0.0),
+        interval,
+        _seeds(context),
+        f"Spearman's, over {gradients.shape[1]} trained networks a seed: all "
+        f"regularisers at all strengths; attacked with radius {RADIUS:g}.",
+    )
+
+
+def _compare(context: Context, one: str, other: str, name: str, what: str) -> Finding:
+    """Difference of two accuracies over paired seeds."""
+    values, strengths = {}, {}
+    for regularizer in dict.fromkeys((one, other, LONGER)):
+        figures, strengths[regularizer] = _chosen(context, regularizer)
+        values[regularizer] = _at_radius(figures[name])
+    mean, interval = claims.paired_difference(values[one], values[other])
+    shown = ", ".join(
+        f"{NAMES[key]} {_mean_and_sd(values[key])}"
+        + f" at strength {strengths[key]:g}" * (key not in (PLAIN, LONGER))
+        for key in values
+    )
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        _seeds(context),
+        f"Test accuracy {what}: {shown}. Strengths by mean validation accuracy.",
+    )
+
+
+def _mean_and_sd(values: np.ndarray) -> str:
+    """Accuracies of the seeds as one text."""
+    return f"{values.mean():.4f} (sd {values.std(ddof=1):.4f})"
+
+
+def _at_radius(values: np.ndarray) -> np.ndarray:
+    """Figures [seeds], of the reported radius where there are many."""
+    return values[..., RADII.index(RADIUS)] if values.ndim > 1 else values
+
+
+def _seeds(context: Context) -> range:
+    return context.seeds(quick=3, full=10)
+
+
+def _chosen(context: Context, regularizer: str) -> tuple[Figures, float]:
+    """Figures [seeds, ...] at the strength with the best mean validation accuracy."""
+    figures = _figures(context, regularizer)
+    errors = 1.0 - figures["validation_accuracy"]
+    (best,) = sweep.lowest(errors + 1e-6 * figures["validation_loss"])
+    chosen = {name: values[:, best] for name, values in figures.items()}
+    return chosen, STRENGTHS[regularizer][best]
+
+
+def _figures(context: Context, regularizer: str) -> Figures:
+    """Figures of all runs under a regulariser, each [seeds, strengths, ...]."""
+    name = PLAIN if regularizer == LONGER else regularizer
+    num_steps = 3 * NUM_STEPS if regularizer == LONGER else NUM_STEPS
+    config = config_lib.load(
+        f"configs/igr/digits.py:regularizer={name},num_steps={num_steps}"
+    )
+
+    def runs(seed):
+        run = _compiled(name)
+        rows = [run(s, seed, num_steps) for s in STRENGTHS[regularizer]]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+    by_seed = [
+        context.memo(
+            f"{regularizer}-{seed}",
+            functools.partial(runs, seed),
+            config=config.to_dict(),
+            strengths=STRENGTHS[regularizer],
+        )
+        for seed in _seeds(context)
+    ]
+    return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+
+
+@functools.cache
+def _compiled(regularizer: str) -> Callable[[float, int, int], dict[str, Any]]:
+    """Trains under a regulariser: `(strength, seed, num_steps) -> figures`."""
+    config = config_lib.load(f"configs/igr/digits.py:regularizer={regularizer}")
+    run = checks_runs.compile_run(config, lambda params, splits: {})
+    task, measure_one = _measurement()
+
+    def figures(strength, seed, num_steps):
+        params, _ = run(strength=strength, seed=seed, num_steps=num_steps)
+        measured = measure_one(params, task.splits["validation"], task.splits["test"])
+        return {name: value.tolist() for name, value in measured.items()}
+
+    return figures
+
+
+@functools.cache
+def _measurement() -> tuple[supervised.Task, Callable[..., dict[str, Any]]]:
+    """The task, and the compiled `measure`: one for all regularisers."""
+    task = train.make_task(config_lib.load("configs/igr/digits.py"))
+    prepare = supervised.standardizer(task.splits["train"]["image"])
+    problem = objectives.Problem(task.net.apply, prepare)
+    return task, jax.jit(functools.partial(measure, problem))
+
+
+def _draw_radii(context: Context) -> None:
+    series, ends = {}, []
+    for regularizer, label in NAMES.items():
+        attacked = 100.0 * _chosen(context, regularizer)[0]["attacked"]
+        series[label] = (
+            RADII,
+            attacked.mean(axis=0),
+            attacked.min(axis=0),
+            attacked.max(axis=0),
+        )
+        value = attacked.mean(axis=0)[RADII.index(RADIUS)]
+        ends.append(f"{label} {value:.0f} %")
+
+    def draw(figure):
+        plots.curves(
+            figure.subplots(),
+            series,
+            xlabel="L2 length of the attack",
+            ylabel="test accuracy, %",
+        )
+
+    context.figure(
+        "attacked_accuracy",
+        draw,
+        "Test accuracy when every image is moved along the gradient of its own loss: "
+        f"mean and range over {len(_seeds(context))} seeds, each regulariser at the "
+        "strength with the best validation accuracy.",
+        f"At length {RADIUS:g}: {', '.join(ends)}.",
+        size=(4.6, 3.9),
+    )
+
+
+def _draw_gradients(context: Context) -> None:
+    series = {}
+    for regularizer, label in NAMES.items():
+        figures = _figures(context, regularizer)
+        accuracy = 100.0 * figures["attacked"][..., RADII.index(RADIUS)]
+        gradient = np.exp(np.log(figures["squared_gradient"]).mean(axis=0))
+        series[label] = (gradient, accuracy.mean(axis=0), None, None)
+
+    def draw(figure):
+        plots.sweep(
+            figure.subplots(),
+            series,
+            xlabel="mean squared input gradient",
+            ylabel="accuracy under attack, %",
+        )
+
+    context.figure(
+        "input_gradient",
+        draw,
+        f"Test accuracy under an attack of length {RADIUS:g} against the mean squared "
+        "gradient of the loss in the input; a point is a strength, a ring the highest "
+        "of a regulariser.",
+        "; ".join(
+            f"{label}: highest {y.max():.0f} % at {x[int(y.argmax())]:.2g}"
+            for label, (x, y, _, _) in series.items()
+        ),
+        size=(4.6, 3.9),
+    )
