@@ -61,9 +61,9 @@ def _recovered(context: Context, name: str, what: str) -> Finding:
         claims.decide(interval, at_least=0.5, at_most=1.5),
         interval,
         _seeds(context),
-        f"Fall of the logarithm of {what} from {SMALL:g} to {SMALL:g} with a penalty of "
-        f"{STRENGTH:g}, as a fraction of that to the rate {LARGE:g}; 0.5 to 1.5 counts "
-        f"as recovered. Means: {means}.",
+        f"Fall of the logarithm of {what} at the rate {SMALL:g} when a penalty of "
+        f"{STRENGTH:g} is added, as a fraction of the fall from that rate to {LARGE:g}; "
+        f"0.5 to 1.5 counts as recovered. Means: {means}.",
     )
 
 

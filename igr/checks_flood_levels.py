@@ -1,0 +1,180 @@
+"""Flooding on digits, with right labels and with 20 % of wrong ones, level by level."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+
+from expkit import claims, plots
+from expkit import config as config_lib
+from expkit.claims import Context, Finding
+from igr import checks_runs, train
+
+LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)  # nats; the cross-entropy is never below 0
+NOISES = {"clean": 0.0, "noisy": 0.2}
+NUM_RECORDS = 40
+CONFIG = (
+    "configs/igr/digits.py:regularizer=flooding,hidden=(128,),activation=relu,"
+    "learning_rate=0.2,num_steps=2000,batch_size=64,train_split=train[:500],"
+)
+Figures = dict[str, np.ndarray]
+
+
+def check_test_loss(noise: str, context: Context) -> Finding:
+    """Test loss at the end with the level that validation prefers, minus without."""
+    return _compare(context, noise, "test_loss", at_most=0.0)
+
+
+def check_test_accuracy(noise: str, context: Context) -> Finding:
+    """Test accuracy at the end with that level, minus without."""
+    return _compare(context, noise, "test_accuracy", at_least=0.0)
+
+
+def check_gradient_norm(context: Context) -> Finding:
+    """Log ratio of gradient norms at the same training loss, flooded to plain."""
+    level = 0.1
+    figures, plain = _figures(context, "clean", level), _figures(context, "clean", 0.0)
+    ratios = []
+    for seed in range(len(plain["train_loss"])):
+        losses, norms = plain["train_loss"][seed], plain["gradient_norm"][seed]
+        flooded = figures["train_loss"][seed, -1]
+        # The plain run passes that loss once, on its way down.
+        order = np.argsort(losses)
+        reference = np.exp(np.interp(flooded, losses[order], np.log(norms[order])))
+        ratios.append(np.log(figures["gradient_norm"][seed, -1] / reference))
+    mean, bounds = claims.mean_interval(ratios)
+    low, high = np.exp(bounds).tolist()
+    return Finding(
+        float(np.exp(mean)),
+        claims.decide((low, high), at_most=1.0),
+        (low, high),
+        _seeds(context),
+        f"Norm of the training gradient at the end under a level of {level:g}, divided "
+        "by that of the plain run where its training loss was the same.",
+    )
+
+
+def check_double_descent(context: Context) -> Finding:
+    """How much of the rise in test loss after its first minimum is undone again."""
+    level = _best_level(context, "noisy")
+    fractions = []
+    for curve in _figures(context, "noisy", level)["test_loss"]:
+        first = int(np.argmin(curve[: NUM_RECORDS // 2]))
+        peak = curve[first:].max()
+        rise = peak - curve[first]
+        fractions.append((peak - curve[-5:].mean()) / rise if rise > 0 else 0.0)
+    mean, interval = claims.mean_interval(fractions)
+    _draw(context)
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.5),
+        interval,
+        _seeds(context),
+        f"Level {level:g}, 20 % wrong labels: the fall of the test loss after its "
+        "peak, divided by the rise before it. 0.5 and more counts as a second descent.",
+    )
+
+
+def _compare(context: Context, noise: str, name: str, **region: float) -> Finding:
+    level = _best_level(context, noise)
+    flooded = _figures(context, noise, level)[name][:, -1]
+    plain = _figures(context, noise, 0.0)[name][:, -1]
+    mean, interval = claims.paired_difference(flooded, plain)
+    return Finding(
+        mean,
+        claims.decide(interval, **region),
+        interval,
+        _seeds(context),
+        f"At the end, level {level:g} (least validation loss of {LEVELS[1:]}) minus no "
+        f"level: {flooded.mean():.4g} and {plain.mean():.4g}.",
+    )
+
+
+def _best_level(context: Context, noise: str) -> float:
+    """The level above 0 with the least mean validation loss at the end."""
+    losses = [
+        _figures(context, noise, level)["validation_loss"][:, -1].mean()
+        for level in LEVELS[1:]
+    ]
+    return LEVELS[1 + int(np.argmin(losses))]
+
+
+def _seeds(context: Context) -> range:
+    return context.seeds(quick=2, full=10)
+
+
+def _figures(context: Context, noise: str, level: float) -> Figures:
+    """Figures along the runs at a level, each [seeds, 1 + NUM_RECORDS]."""
+    rows = [
+        context.memo(
+            f"flooding-{noise}-{level:g}-{seed}",
+            lambda seed=seed: _compiled(noise)(seed=seed, strength=level)[1],
+            level=level,
+            config=CONFIG,
+        )
+        for seed in _seeds(context)
+    ]
+    return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+
+
+@functools.cache
+def _compiled(noise: str):
+    config = config_lib.load(f"{CONFIG}label_noise={NOISES[noise]}")
+    task = train.make_task(config)
+
+    def loss_fn(params, arrays):
+        return task.loss_fn(params, arrays, None)[0]
+
+    def record(params, splits):
+        slope = jax.grad(loss_fn)(params, splits["train"])
+        figures = {"gradient_norm": optax.tree.norm(slope)}
+        for name in ("train", "validation", "test"):
+            loss, more = task.loss_fn(params, splits[name], None)
+            figures |= {f"{name}_loss": loss, f"{name}_accuracy": more["accuracy"]}
+        return figures
+
+    return checks_runs.compile_run(config, record, NUM_RECORDS)
+
+
+def _draw(context: Context) -> None:
+    """Test loss along training, for some levels, with and without wrong labels."""
+    config = config_lib.load(CONFIG.rstrip(","))
+    steps = np.linspace(0, config.num_steps, 1 + NUM_RECORDS)[1:]
+    shown = {0.0: "no level", 0.05: "0.05", 0.2: "0.2"}
+
+    def draw(figure):
+        axes = figure.subplots(2, 1, sharex=True)
+        for ax, noise in zip(axes, NOISES, strict=True):
+            curves = {
+                label: _figures(context, noise, level)["test_loss"][:, 1:]
+                for level, label in shown.items()
+            }
+            series = {
+                label: (steps, y.mean(axis=0), y.min(axis=0), y.max(axis=0))
+                for label, y in curves.items()
+            }
+            wrong = f"{100 * NOISES[noise]:g} % wrong labels"
+            plots.curves(ax, series, ylabel=f"test loss, {wrong}", log_y=True)
+        axes[0].set_xlabel("")
+        axes[1].get_legend().remove()
+
+    ends = {
+        noise: {
+            label: _figures(context, noise, level)["test_loss"][:, -1].mean()
+            for level, label in shown.items()
+        }
+        for noise in NOISES
+    }
+    context.figure(
+        "flooding",
+        draw,
+        "Test loss along training at some flood levels: mean and range over "
+        f"{len(_seeds(context))} seeds, above with right labels, below 20 % wrong.",
+        "; ".join(
+            f"{noise}: "
+            + ", ".join(f"{label} ends at {end:.3g}" for label, end in row.items())
+            for noise, row in ends.items()
+        ),
+        size=(4.6, 5.4),
+    )
