@@ -1,3 +1,15 @@
 """Gradient penalties, explicit and implicit (Barrett & Dherin, 2020)."""
 
-__all__: list[str] = []
+from igr.inequality import (
+    Inequality,
+    InputGradientBound,
+    input_gradient_bound,
+    penalty_inequality,
+)
+
+__all__ = [
+    "Inequality",
+    "InputGradientBound",
+    "input_gradient_bound",
+    "penalty_inequality",
+]
