@@ -131,6 +131,26 @@ def dense_fisher(
     return jax.tree.structure(params).unflatten(leaves)
 
 
+def check_layers(params: Sequence[Layer], n_in: int) -> None:
+    """Refuses layers that do not fit each other; all of it is static under `jax.jit`.
+
+    Args:
+        params: the layers, `(w [in, out], b [out] or None)` each.
+        n_in: size of what the first one takes.
+
+    Raises:
+        ValueError: if there is none, one is no pair, or the sizes do not chain.
+        TypeError: if a parameter is not floating-point.
+    """
+    if not isinstance(params, Sequence) or not params:
+        raise ValueError(
+            f"params must be a list of at least one (w, b), got {params!r:.80}."
+        )
+    size, before = n_in, "x"
+    for index, layer in enumerate(params):
+        size, before = _check_layer(index, layer, size, before), f"params[{index}]"
+
+
 def _inputs_and_deltas(params, x, output_loss, activation):
     """Every layer's input, and the gradients of the losses in its output before."""
     x = _check(params, x, output_loss, activation)
@@ -214,13 +234,7 @@ def _check(params, x, output_loss, activation):
             f"x must be [batch, in], or [batch, n, in] for sequences, got {x.shape}; "
             "flatten the other axes."
         )
-    if not isinstance(params, Sequence) or not params:
-        raise ValueError(
-            f"params must be a list of at least one (w, b), got {params!r:.80}."
-        )
-    size, before = x.shape[-1], "x"
-    for index, layer in enumerate(params):
-        size, before = _check_layer(index, layer, size, before), f"params[{index}]"
+    check_layers(params, x.shape[-1])
     return x
 
 

@@ -7,6 +7,7 @@ from igr.implicit import (
     modified_loss,
     stochastic_modified_loss,
 )
+from igr.inequality import Inequality, input_gradient_bound, penalty_inequality
 from igr.penalty import with_gradient_penalty
 from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.perturbation import fast_gradient_perturbation, gaussian_perturbation
@@ -19,12 +20,15 @@ from igr.virtual_adversarial import (
 
 __all__ = [
     "GradientNormState",
+    "Inequality",
     "fast_gradient_perturbation",
     "flood",
     "gaussian_perturbation",
     "implicit_regularizer",
+    "input_gradient_bound",
     "modified_flow",
     "modified_loss",
+    "penalty_inequality",
     "stochastic_modified_loss",
     "track_gradient_norm",
     "two_batch_gradient_penalty",

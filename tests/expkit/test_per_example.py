@@ -227,7 +227,7 @@ def test_integer_inputs_such_as_pixels_are_allowed():
 
 def penalty(fn, shape):
     def output_loss(out, scale):
-        return jnp.sin(scale * jnp.sum(out.reshape(len(out), -1), axis=-1))
+        return jnp.sin(scale * jnp.mean(out.reshape(len(out), -1), axis=-1))
 
     def loss(params, scale):
         x = jnp.linspace(-1.0, 1.0, 2 * np.prod(shape)).reshape(2, *shape)
