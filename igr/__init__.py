@@ -10,6 +10,7 @@ from igr.implicit import (
 from igr.penalty import with_gradient_penalty
 from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.perturbation import fast_gradient_perturbation, gaussian_perturbation
+from igr.tracker import GradientNormState, track_gradient_norm
 from igr.two_batch_penalty import two_batch_gradient_penalty
 from igr.virtual_adversarial import (
     virtual_adversarial_loss,
@@ -17,6 +18,7 @@ from igr.virtual_adversarial import (
 )
 
 __all__ = [
+    "GradientNormState",
     "fast_gradient_perturbation",
     "flood",
     "gaussian_perturbation",
@@ -24,6 +26,7 @@ __all__ = [
     "modified_flow",
     "modified_loss",
     "stochastic_modified_loss",
+    "track_gradient_norm",
     "two_batch_gradient_penalty",
     "virtual_adversarial_loss",
     "virtual_adversarial_perturbation",

@@ -87,9 +87,8 @@ def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
             )
         loss: Any = output[0] if has_aux else output
         aux: Any = output[1] if has_aux else None
-        if jnp.shape(loss) != () or not jnp.issubdtype(
-            jnp.result_type(loss), jnp.floating
-        ):
+        is_array = jax.tree.structure(loss) == jax.tree.structure(0)
+        if not (is_array and jnp.shape(loss) == () and is_float(jnp.asarray(loss))):
             shown = jax.tree.map(lambda x: jax.typeof(x).str_short(), loss)
             hint = "" if has_aux else " or, for a pair (loss, aux), has_aux=True"
             raise ValueError(
