@@ -1,0 +1,188 @@
+"""What a larger learning rate does at equal learning rate x steps, on digits.
+
+Full-batch gradient descent on 500 images, so that nothing but the learning rate
+differs: every run ends at the same time of the gradient flow, from the same start.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from expkit import claims, plots, sweep
+from expkit.claims import Context, Finding
+from igr import checks_descent
+
+TIME = 51.2  # learning rate * steps
+RATES = 0.02 * 2.0 ** np.arange(6)
+SMALL = float(RATES[1])  # where a penalty stands in for a larger learning rate
+# The penalty that makes up for another learning rate is a quarter of the difference.
+STABLE = float(RATES[3])
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of that penalty
+CONFIG = (
+    "configs/igr/digits.py:train_split=train[:500],hidden=(64,64),activation=gelu,"
+    "batch_size=500,"
+)
+
+
+def check_regularizer_falls(context: Context) -> Finding:
+    """Spearman correlation of learning rate and squared gradient norm at the end."""
+    return _trend(context, "regularizer", at_most=0.0, what="R_IG at the end")
+
+
+def check_sharpness_falls(context: Context) -> Finding:
+    """Spearman correlation of learning rate and largest Hessian eigenvalue."""
+    finding = _trend(context, "sharpness", at_most=0.0, what="sharpness at the end")
+    _draw(context)
+    return finding
+
+
+def check_accuracy_rises(context: Context) -> Finding:
+    """Spearman correlation of learning rate and test accuracy."""
+    return _trend(context, "test_accuracy", at_least=0.0, what="test accuracy")
+
+
+def check_penalty_coefficient(context: Context) -> Finding:
+    """The penalty that leads closest to the larger rate, in units of the predicted."""
+    predicted = (STABLE - SMALL) / 4
+    best, nearest = [], []
+    for seed in _seeds(context):
+        figures = _penalised(context, seed, predicted)
+        distances = np.array(figures["distance"], float)
+        best.append(sweep.refined_minimum(np.array(FACTORS), distances))
+        nearest.append(distances.min() / figures["plain_distance"])
+    logs = np.log(best)
+    mean, interval = claims.mean_interval(logs)
+    low, high = np.exp(interval).tolist()
+    return Finding(
+        float(np.exp(mean)),
+        claims.decide((low, high), at_least=0.8, at_most=1.25),
+        (low, high),
+        _seeds(context),
+        f"Descent at {SMALL:g} with mu ||grad L||^2 against plain descent at "
+        f"{STABLE:g}: the distance between the two ends is least at this multiple of "
+        f"mu = {predicted:.3g}, where it is {np.mean(nearest):.2f} of that without a "
+        "penalty. 1 is predicted, 0.8 to 1.25 counts as that.",
+    )
+
+
+def check_penalty_recovers(context: Context) -> Finding:
+    """Test accuracy of a penalty at a small rate minus that of the largest rate."""
+    large = float(RATES[-1])
+    gaps, chosen = [], []
+    for seed in _seeds(context):
+        figures = _penalised(context, seed, (large - SMALL) / 4)
+        pick = int(np.argmin(np.array(figures["validation_loss"], float)))
+        rates = _sweep(context, seed)
+        gaps.append(figures["test_accuracy"][pick] - rates["test_accuracy"][-1])
+        chosen.append(FACTORS[pick])
+    mean, interval = claims.mean_interval(np.array(gaps, float))
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        _seeds(context),
+        f"Test accuracy of descent at {SMALL:g} with the penalty that validation "
+        f"loss prefers (multiples {', '.join(f'{x:g}' for x in chosen)} of the "
+        f"predicted one) minus that of plain descent at {large:g}.",
+    )
+
+
+def _trend(context: Context, name: str, *, what: str, **region: float) -> Finding:
+    """Mean over seeds of the Spearman correlation of learning rate and a figure."""
+    from scipy import stats
+
+    rows = np.array([_sweep(context, seed)[name] for seed in _seeds(context)], float)
+    correlations = []
+    for row in rows:
+        # A figure that is the same at every rate is no trend.
+        flat = np.ptp(row) == 0.0
+        correlations.append(0.0 if flat else stats.spearmanr(RATES, row).statistic)
+    mean, interval = claims.mean_interval(correlations)
+    middle = rows.mean(axis=0)
+    return Finding(
+        mean,
+        claims.decide(interval, **region),
+        interval,
+        _seeds(context),
+        f"Spearman correlation of the learning rate and {what}, {RATES[0]:g} to "
+        f"{RATES[-1]:g} at equal learning rate x steps: mean "
+        f"{middle[0]:.3g} at the smallest rate, {middle[-1]:.3g} at the largest.",
+    )
+
+
+def _seeds(context: Context) -> range:
+    return context.seeds(quick=2, full=10)
+
+
+def _sweep(context: Context, seed: int) -> dict[str, list[float]]:
+    """Figures of plain descent at the end, one number a learning rate."""
+
+    def compute():
+        plain = checks_descent.runs(f"{CONFIG}regularizer=none", TIME)
+        rows = [plain.figures(seed, rate) for rate in RATES.tolist()]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    return context.memo(f"rates-{seed}", compute, rates=RATES, time=TIME, config=CONFIG)
+
+
+def _penalised(context: Context, seed: int, predicted: float) -> dict[str, Any]:
+    """Figures at the small rate over the penalties, and distances to the larger one."""
+    large = SMALL + 4 * predicted
+
+    def compute():
+        plain = checks_descent.runs(f"{CONFIG}regularizer=none", TIME)
+        other = checks_descent.runs(f"{CONFIG}regularizer=parameter_penalty", TIME)
+        target, rows = plain.params(seed, large), []
+        for factor in FACTORS:
+            settings = seed, SMALL, factor * predicted
+            distance = float(np.linalg.norm(other.params(*settings) - target))
+            row = other.figures(*settings, curvature=False)
+            rows.append(row | {"distance": distance})
+        figures: dict[str, Any] = {
+            name: [row[name] for row in rows] for name in rows[0]
+        }
+        distance = np.linalg.norm(plain.params(seed, SMALL) - target)
+        return figures | {"plain_distance": float(distance)}
+
+    fingerprint = {"factors": FACTORS, "time": TIME, "config": CONFIG}
+    return context.memo(f"penalty-{large:g}-{seed}", compute, **fingerprint)
+
+
+def _draw(context: Context) -> None:
+    """Sharpness, gradient norm and test loss against the learning rate."""
+    rows = [_sweep(context, seed) for seed in _seeds(context)]
+    labels = {
+        "sharpness": "largest eigenvalue",
+        "regularizer": "R_IG",
+        "test_loss": "test loss",
+    }
+
+    def draw(figure):
+        axes = figure.subplots(len(labels), 1, sharex=True)
+        for ax, (name, label) in zip(axes, labels.items(), strict=True):
+            values = np.array([row[name] for row in rows], float)
+            middle, low, high = (f(values, axis=0) for f in (np.mean, np.min, np.max))
+            series = {label: (RATES, middle, low, high)}
+            plots.sweep(ax, series, ylabel=label, best="min")
+            ax.get_legend().remove()
+            ax.set_yscale("log")
+            if name == "sharpness":
+                ax.plot(RATES, 2.0 / RATES, linestyle=":", zorder=0)
+                ax.set_ylim(0.5 * low.min(), 2.0 * high.max())
+        for ax in axes[:-1]:
+            ax.set_xlabel("")
+
+    means = {n: np.mean([row[n] for row in rows], axis=0) for n in labels}
+    context.figure(
+        "learning_rate",
+        draw,
+        "Largest Hessian eigenvalue, R_IG and test loss at the end of full-batch "
+        "descent against its learning rate, at equal learning rate x steps: mean and "
+        f"range over {len(rows)} seeds. Dotted: 2 / learning rate, beyond which a "
+        "quadratic diverges. A ring marks the least.",
+        "; ".join(
+            f"{labels[n]} {m[0]:.3g} at the smallest, {m[-1]:.3g} at the largest rate"
+            for n, m in means.items()
+        ),
+        size=(4.6, 6.4),
+    )
