@@ -30,20 +30,26 @@ def measure(
     def direction(x, label):
         return igr.fast_gradient_perturbation(lambda x: loss_of_one(x, label), x, 1.0)
 
-    loss, figures = problem.loss(
-        params, problem.prepare(validation["image"]), validation["label"]
-    )
-    x, labels = problem.prepare(test["image"]), test["label"]
-    unit = jax.vmap(direction)(x, labels)
-    gradients = jax.vmap(jax.grad(loss_of_one))(x, labels)
-    draws = jax.random.normal(jax.random.key(0), (NUM_DRAWS, *x.shape))
-    return {
+    def attacked(x, labels):
+        """Accuracy at each radius."""
+        unit = jax.vmap(direction)(x, labels)
+        return jax.lax.map(
+            lambda radius: accuracy(x + radius * unit, labels), jnp.array(RADII)
+        )
+
+    x, labels = problem.prepare(validation["image"]), validation["label"]
+    loss, figures = problem.loss(params, x, labels)
+    of_validation = {
         "validation_accuracy": figures["accuracy"],
         "validation_loss": loss,
+        "validation_attacked": attacked(x, labels),
+    }
+    x, labels = problem.prepare(test["image"]), test["label"]
+    gradients = jax.vmap(jax.grad(loss_of_one))(x, labels)
+    draws = jax.random.normal(jax.random.key(0), (NUM_DRAWS, *x.shape))
+    return of_validation | {
         "clean": accuracy(x, labels),
-        "attacked": jax.lax.map(
-            lambda radius: accuracy(x + radius * unit, labels), jnp.array(RADII)
-        ),
+        "attacked": attacked(x, labels),
         "noisy": jax.lax.map(
             lambda noise: accuracy(x + STDDEV * noise, labels), draws
         ).mean(),

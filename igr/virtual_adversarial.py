@@ -13,17 +13,18 @@ no labels. As in the paper neither :math:`r` nor the clean :math:`p(x)` carries 
 derivative: the loss moves :math:`p(x + r)` towards :math:`p(x)`.
 
 What differs from the paper: it takes :math:`H d` from the gradient of the divergence at
-a distance :math:`\xi = 10^{-6}`, over :math:`\xi`, and says so for exact arithmetic. In
-float32 that is rounding error: on a tanh network with standard normal inputs the cosine
-with the exact product has the median 0.71 and the minimum -0.91; on confident
-predictions the sign is arbitrary. At :math:`r = 0` the Hessian is
+a distance :math:`\xi = 10^{-6}`. In float32 that is mostly rounding error: on 64 inputs
+of a small tanh network the cosine with the exact product has the median 0.90 and the
+minimum -0.99 (`checks_perturbation.check_finite_difference`). The Hessian at
+:math:`r = 0` is
 
 .. math:: H = J^\top (\mathrm{diag}\, p - p p^\top) J, \qquad
           J = \partial\, \text{logits} / \partial x,
 
 since the divergence is flat there in the logits. So :math:`H d` is one tangent and one
-cotangent of the linearised network, exact and no dearer (cosine 1 to seven digits).
-Differences are taken where `xi` asks for a finite distance.
+cotangent of the linearised network: exact, and with a loss on a four-layer network 2.7
+times the operations of a plain gradient, as with differences. Those are taken where
+`xi` asks for a finite distance.
 
 Example::
 

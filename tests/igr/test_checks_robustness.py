@@ -29,6 +29,7 @@ def test_attack_and_gradient_of_two_linear_classes_have_closed_forms():
     margins, length = np.sum(across * x, axis=1), np.linalg.norm(across, axis=1)
     expected = [np.mean(margins > r * length) for r in checks_attack.RADII]
     np.testing.assert_allclose(got["attacked"], expected, atol=1e-6)
+    np.testing.assert_array_equal(got["validation_attacked"], got["attacked"])
     assert got["clean"] == got["validation_accuracy"] == got["attacked"][0]
     errors = 1 / (1 + np.exp(margins))
     np.testing.assert_allclose(
@@ -50,7 +51,7 @@ def trained(monkeypatch):
 
     def compiled(regularizer):
         def figures(strength, seed, num_steps):
-            name = "longer" if num_steps > checks_robustness.NUM_STEPS else regularizer
+            name = "longer" if num_steps == 1500 else regularizer
             place = checks_robustness.STRENGTHS[name].index(strength)
             level = (
                 LEVELS.get(name, 0.45)
@@ -59,6 +60,7 @@ def trained(monkeypatch):
             )
             return {
                 "validation_accuracy": 0.9 - 0.1 * (place != 1),
+                "validation_attacked": [0.5 + 0.1 * (place == 3)] * 6,
                 "validation_loss": 1.0,
                 "clean": level,
                 "noisy": level,
@@ -103,11 +105,13 @@ def test_robustness_follows_the_gradient_where_it_does(context, trained):
     assert finding.measured == pytest.approx(-1.0)
     against = checks_robustness.check_virtual_against_random(context)
     assert against.measured == pytest.approx(LEVELS["vat"] - LEVELS["noise"])
+    strength = checks_robustness.STRENGTHS["vat"][3]  # tuned under attack
+    assert f"at strength {strength:g}" in against.details
 
 
 @pytest.mark.slow
 def test_a_few_steps_of_every_regulariser_give_figures(context, monkeypatch):
-    monkeypatch.setattr(checks_robustness, "NUM_STEPS", 2)
+    monkeypatch.setattr(checks_robustness, "NUM_STEPS", {"quick": 2})
     for name, strengths in checks_robustness.STRENGTHS.items():
         figures = checks_robustness._figures(context, name)
         assert figures["clean"].shape == (3, len(strengths))

@@ -35,20 +35,28 @@ def vat(logits_fn):
 CONSTANTS = "direction and clean prediction are constants"
 
 
+CHECKS = testing.loss_checks(
+    network,
+    example(),
+    argnums=0,
+    wrap=vat,
+    exempt={
+        "gradient_matches_finite_differences": CONSTANTS,
+        "closes_over_traced_arrays": CONSTANTS,
+        "low_precision": "the network computes in low precision",
+    },
+)
+SLOW = ("jit_equals_eager", "vmap_equals_loop")  # to compile, op by op
+
+
 @pytest.mark.parametrize(
     "check",
-    testing.loss_checks(
-        network,
-        example(),
-        argnums=0,
-        wrap=vat,
-        exempt={
-            "gradient_matches_finite_differences": CONSTANTS,
-            "closes_over_traced_arrays": CONSTANTS,
-            "low_precision": "the network computes in low precision",
-        },
-    ),
-    ids=lambda check: check.name,
+    [
+        pytest.param(
+            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
+        )
+        for check in CHECKS
+    ],
 )
 def test_the_loss_conforms(check):
     check()
