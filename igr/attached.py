@@ -42,13 +42,24 @@ class Call(NamedTuple):
     has_aux: bool = False
 
 
-def is_float(leaf: Any) -> bool:
+def _is_float(leaf: Any) -> bool:
     """Whether a leaf is an array to differentiate; a Python number is not."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def position(argnum: int, num_args: int) -> int:
-    """The argument that `argnum` means, counted from 0; ValueError if there is none."""
+    """The position that `argnum` means, counted from 0.
+
+    Args:
+        argnum: counted from the end if negative.
+        num_args: how many positional arguments the call has.
+
+    Returns:
+        The position, in [0, num_args).
+
+    Raises:
+        ValueError: if there is no such argument.
+    """
     if not -num_args <= argnum < num_args:
         raise ValueError(
             f"argnum={argnum} is not among the {num_args} positional arguments of the "
@@ -58,11 +69,22 @@ def position(argnum: int, num_args: int) -> int:
 
 
 def as_floats(argnum: int, tree: Any) -> Any:
-    """The penalised argument as arrays; TypeError if a leaf is not floating-point."""
+    """The penalised argument as arrays.
+
+    Args:
+        argnum: its position, for the message.
+        tree: pytree of floating-point arrays or Python floats.
+
+    Returns:
+        The pytree, with arrays in the place of Python floats.
+
+    Raises:
+        TypeError: if a leaf is not floating-point.
+    """
 
     def convert(path, leaf):
         x = jnp.asarray(leaf) if isinstance(leaf, float) else leaf
-        if not is_float(x):
+        if not _is_float(x):
             name = jax.tree_util.keystr(path)
             kind = getattr(x, "dtype", type(x).__name__)
             raise TypeError(
@@ -76,7 +98,16 @@ def as_floats(argnum: int, tree: Any) -> Any:
 
 
 def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
-    """The loss as `-> (scalar, aux)`; ValueError if it returns anything else."""
+    """The loss in the form that this module works with.
+
+    Args:
+        loss_fn: `(*args, **kwargs) -> scalar`, or `(scalar, aux)`.
+        has_aux: which of the two.
+
+    Returns:
+        `(*args, **kwargs) -> (scalar, aux)`, with None for want of an `aux`. It raises
+        ValueError where `loss_fn` does not return what it should.
+    """
 
     def checked(*args, **kwargs):
         output = loss_fn(*args, **kwargs)
@@ -88,7 +119,7 @@ def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
         loss: Any = output[0] if has_aux else output
         aux: Any = output[1] if has_aux else None
         is_array = jax.tree.structure(loss) == jax.tree.structure(0)
-        if not (is_array and jnp.shape(loss) == () and is_float(jnp.asarray(loss))):
+        if not (is_array and jnp.shape(loss) == () and _is_float(jnp.asarray(loss))):
             shown = jax.tree.map(lambda x: jax.typeof(x).str_short(), loss)
             hint = "" if has_aux else " or, for a pair (loss, aux), has_aux=True"
             raise ValueError(
@@ -108,7 +139,19 @@ def make_call(
     *,
     has_aux: bool = False,
 ) -> Call:
-    """Splits the arguments of a call, and what the loss closes over."""
+    """Splits the arguments of a call, and what the loss closes over.
+
+    Args:
+        loss: `(*args, **kwargs) -> (scalar, aux)`, from `scalar_loss`.
+        argnum: the positional argument that is penalised.
+        args: positional arguments, pytrees of arrays and static values.
+        kwargs: keyword arguments, likewise.
+        has_aux: whether `aux` is anything but None.
+
+    Returns:
+        The call; its arrays are those of the arguments, in order, then those that the
+        loss closes over.
+    """
     index = position(argnum, len(args))
     args = (*args[:index], as_floats(argnum, args[index]), *args[index + 1 :])
     floats, others, merge = partition((args, kwargs))
@@ -123,12 +166,18 @@ def make_call(
 
 
 def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
-    """`(floating-point arrays, other arrays, how to put the tree together again)`.
+    """Splits a pytree into floating-point arrays, other arrays and static values.
 
-    Static values, such as strings and Python numbers, stay in the last.
+    Args:
+        tree: pytree; strings, Python numbers and other leaves without a dtype are
+            static.
+
+    Returns:
+        The floating-point arrays, the others, and `(floats, others) -> pytree`, which
+        puts new ones in their places and keeps the static values.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    kinds = [2 * is_float(x) or hasattr(x, "dtype") * 1 for x in leaves]
+    kinds = [2 * _is_float(x) or hasattr(x, "dtype") * 1 for x in leaves]
     floats = [
         jnp.asarray(x) for x, kind in zip(leaves, kinds, strict=True) if kind == 2
     ]
@@ -177,7 +226,16 @@ def without_closure(
 def replace(
     leaves: Sequence[Any], places: Sequence[int], values: Sequence[Any]
 ) -> list[Any]:
-    """A copy of a list with other values at some places."""
+    """A copy of a list with other values at some places.
+
+    Args:
+        leaves: the list.
+        places: positions in it.
+        values: what to put there, one for each.
+
+    Returns:
+        The new list.
+    """
     new = list(leaves)
     for place, value in zip(places, values, strict=True):
         new[place] = value

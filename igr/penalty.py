@@ -21,7 +21,7 @@ gradient; `two_batch_gradient_penalty` has no such bias.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ import numpy as np
 from expkit import trees
 from igr import attached
 from igr.attached import Arrays, Call
+from igr.linearization import difference, linearize, value_and_gradient
 
 MODES = ("exact", "nested", "finite_difference")
 
@@ -88,9 +89,7 @@ def with_gradient_penalty(
         Generalization in Deep Learning*, 2022, for finite differences.
         https://arxiv.org/abs/2202.03599
     """
-    check_coefficient("coefficient", coefficient)
-    check_argnum(argnum)
-    check_mode(mode)
+    check_options(coefficient, argnum, mode)
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"step must be positive and finite, got {step!r}.")
     loss = attached.scalar_loss(loss_fn, has_aux=has_aux)
@@ -106,7 +105,17 @@ def with_gradient_penalty(
 def penalise(
     call: Call, coefficient: jax.typing.ArrayLike, *, mode: str, step: float = 1e-2
 ) -> tuple[jax.Array, Any]:
-    """Evaluates `(L + c ||g||^2, aux)` of one call; differentiable as `mode` says."""
+    """Evaluates the penalised loss of one call, to be differentiated as `mode` says.
+
+    Args:
+        call: of the loss.
+        coefficient: c, may be traced.
+        mode: one of `MODES`.
+        step: length of a finite difference.
+
+    Returns:
+        `(L + c ||g||^2, aux)`.
+    """
 
     def value_fn(floats, others):
         return value(call._replace(floats=floats[1:], others=others), floats[0])
@@ -128,7 +137,15 @@ def penalise(
 
 
 def value(call: Call, coefficient: jax.Array) -> tuple[jax.Array, Any]:
-    """`(L + c ||g||^2, aux)`."""
+    """The penalised loss alone, by plain reverse mode.
+
+    Args:
+        call: of the loss.
+        coefficient: c.
+
+    Returns:
+        `(L + c ||g||^2, aux)`.
+    """
     (loss, aux), slopes = value_and_gradient(call, call.target)
     return loss + coefficient * trees.squared_norm(slopes), aux
 
@@ -141,10 +158,22 @@ def gradient(
     mode: str,
     step: float = 1e-2,
 ) -> tuple[jax.Array, Arrays]:
-    """`(L + c ||g||^2, its gradient)`; `wanted` counts from the coefficient, at 0."""
+    """The penalised loss and its gradient, by one Hessian-vector product.
+
+    Args:
+        call: of the loss.
+        coefficient: c.
+        wanted: what to differentiate with respect to, in order: 0 is the coefficient, i
+            the array i - 1 of the call.
+        mode: `"exact"` or `"finite_difference"`.
+        step: length of a finite difference.
+
+    Returns:
+        `(L + c ||g||^2, its gradient)`.
+    """
     inner = [i - 1 for i in wanted if i > 0]
     is_exact = mode == "exact"
-    near = linearize(call, inner) if is_exact else _difference(call, inner, step)
+    near = linearize(call, inner) if is_exact else difference(call, inner, step)
     square = trees.squared_norm(near.slopes)
     products = near.push(near.slopes)
     total = trees.add_scaled(near.gradients, 2.0 * coefficient, products)
@@ -153,99 +182,40 @@ def gradient(
     return near.loss + coefficient * square, total
 
 
-class Linearization(NamedTuple):
-    """A loss and its gradient around a point.
+def check_options(
+    coefficient: jax.typing.ArrayLike, argnum: int = 0, mode: str = "exact"
+) -> None:
+    """Refuses what no penalty can be built with; traced coefficients pass.
 
-    Attributes:
-        loss: the loss there.
-        slopes: its gradient with respect to the penalised argument.
-        gradients: its gradient with respect to the wanted arrays.
-        push: `direction of the penalised argument -> derivative of gradients along it`.
+    Args:
+        coefficient: of the penalty, a scalar.
+        argnum: the argument that is penalised.
+        mode: one of `MODES`.
+
+    Raises:
+        ValueError: for a concrete coefficient that is no finite scalar, or an unknown
+            mode.
+        TypeError: unless `argnum` is one integer.
     """
-
-    loss: jax.Array
-    slopes: Arrays
-    gradients: Arrays
-    push: Callable[[Arrays], Arrays]
-
-
-def linearize(call: Call, wanted: Sequence[int]) -> Linearization:
-    """Forward over reverse mode: value, gradient and products share one primal pass."""
-    both = sorted({*call.target, *wanted})
-
-    def gradient(target):
-        (loss, _), gradients = value_and_gradient(_moved(call, target), both)
-        return gradients, loss
-
-    here = [call.floats[i] for i in call.target]
-    gradients, push, loss = jax.linearize(gradient, here, has_aux=True)
-
-    def of(places, gradients):
-        return [gradients[both.index(i)] for i in places]
-
-    return Linearization(
-        loss,
-        of(call.target, gradients),
-        of(wanted, gradients),
-        lambda direction: of(wanted, push(direction)),
-    )
-
-
-def _difference(call: Call, wanted: Sequence[int], step: float) -> Linearization:
-    """As `linearize`, with products from a second gradient at a distance `step`."""
-    both = sorted({*call.target, *wanted})
-    (loss, _), gradients = value_and_gradient(call, both)
-    slopes = [gradients[both.index(i)] for i in call.target]
-    gradients = [gradients[both.index(i)] for i in wanted]
-
-    def push(direction):
-        square = trees.squared_norm(direction)
-        # At a gradient of zero there is no direction, and the product is zero.
-        norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
-        here = [call.floats[i] for i in call.target]
-        there = _moved(call, trees.add_scaled(here, step / norm, direction))
-        _, ahead = value_and_gradient(there, wanted)
-        scale = jnp.where(square > 0, norm / step, 0.0)
-        rise = trees.add_scaled(ahead, -1.0, gradients)
-        return jax.tree.map(lambda x: scale * x.astype(scale.dtype), rise)
-
-    return Linearization(loss, slopes, gradients, push)
-
-
-def _moved(call: Call, target: Arrays) -> Call:
-    return call._replace(floats=attached.replace(call.floats, call.target, target))
-
-
-def value_and_gradient(call: Call, places: Sequence[int]):
-    """`((loss, aux), gradient of the floating-point arrays at these places)`."""
-
-    def of(values):
-        floats = attached.replace(call.floats, places, values)
-        return call.loss(floats, call.others)
-
-    return jax.value_and_grad(of, has_aux=True)([call.floats[i] for i in places])
-
-
-def check_argnum(argnum: int) -> None:
-    """TypeError unless `argnum` is one integer."""
+    shape = jnp.shape(coefficient)
+    if shape != ():
+        raise ValueError(f"coefficient must be a scalar, got shape {shape}.")
+    is_traced = isinstance(coefficient, jax.core.Tracer)
+    if not is_traced and not np.isfinite(np.asarray(coefficient)):
+        raise ValueError(f"coefficient must be finite, got {coefficient!r}.")
     if isinstance(argnum, bool) or not isinstance(argnum, int):
         raise TypeError(f"argnum must be one integer, got {argnum!r}.")
-
-
-def check_mode(mode: str) -> None:
-    """ValueError unless there is such a mode."""
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
 
 
-def check_coefficient(name: str, value: jax.typing.ArrayLike) -> None:
-    """ValueError for a concrete coefficient that is no finite scalar."""
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
-    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)):
-        raise ValueError(f"{name} must be finite, got {value!r}.")
-
-
 def as_coefficient(value: jax.typing.ArrayLike) -> jax.Array:
-    """As an array in at least float32: a coefficient can be differentiated too."""
+    """The coefficient as an array, since it can be differentiated too.
+
+    Args:
+        value: a scalar, may be traced.
+
+    Returns:
+        It in float32, or wider if it is.
+    """
     return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32))

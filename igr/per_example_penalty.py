@@ -77,9 +77,7 @@ def with_per_example_gradient_penalty(
         Stochastic Gradient Descent*, 2021, eq. (1), for mini-batches.
         https://arxiv.org/abs/2101.12176
     """
-    penalty.check_coefficient("coefficient", coefficient)
-    penalty.check_argnum(argnum)
-    penalty.check_mode(mode)
+    penalty.check_options(coefficient, argnum, mode)
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
         raise TypeError(f"chunk_size must be an integer, got {chunk_size!r}.")
     if chunk_size < 1:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 
 from expkit import trees
-from igr import attached, penalty
+from igr import attached, linearization, penalty
 from igr.attached import Arrays, Call
 
 
@@ -47,7 +47,7 @@ def two_batch_gradient_penalty(
         Geiping et al., *Stochastic Training is Not Necessary for Generalization*, 2021,
         section 3.3. https://arxiv.org/abs/2109.14119
     """
-    penalty.check_coefficient("coefficient", coefficient)
+    penalty.check_options(coefficient)
     loss = attached.scalar_loss(loss_fn, has_aux=False)
 
     def penalised(params, batch_a, batch_b, **kwargs):
@@ -79,15 +79,15 @@ def _halves(call: Call, floats: Arrays, others: Arrays) -> list[Call]:
 
 def _product_value(call: Call, floats: Arrays, others: Arrays):
     (a, b) = _halves(call, floats, others)
-    (loss_a, _), slopes_a = penalty.value_and_gradient(a, call.target)
-    (loss_b, _), slopes_b = penalty.value_and_gradient(b, call.target)
+    (loss_a, _), slopes_a = linearization.value_and_gradient(a, call.target)
+    (loss_b, _), slopes_b = linearization.value_and_gradient(b, call.target)
     product = trees.inner_product(slopes_a, slopes_b)
     return 0.5 * (loss_a + loss_b) + floats[0] * product, None
 
 
 def _product_gradient(call: Call, floats: Arrays, others: Arrays, wanted: list[int]):
     inner = [i - 1 for i in wanted if i > 0]
-    a, b = (penalty.linearize(x, inner) for x in _halves(call, floats, others))
+    a, b = (linearization.linearize(x, inner) for x in _halves(call, floats, others))
     product = trees.inner_product(a.slopes, b.slopes)
     total = [0.5 * (x + y) for x, y in zip(a.gradients, b.gradients, strict=True)]
     total = trees.add_scaled(total, floats[0], a.push(b.slopes))
