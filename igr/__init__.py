@@ -7,7 +7,12 @@ from igr.implicit import (
     modified_loss,
     stochastic_modified_loss,
 )
-from igr.inequality import Inequality, input_gradient_bound, penalty_inequality
+from igr.inequality import (
+    Inequality,
+    InputGradientBound,
+    input_gradient_bound,
+    penalty_inequality,
+)
 from igr.penalty import with_gradient_penalty
 from igr.per_example_penalty import with_per_example_gradient_penalty
 from igr.perturbation import fast_gradient_perturbation, gaussian_perturbation
@@ -21,6 +26,7 @@ from igr.virtual_adversarial import (
 __all__ = [
     "GradientNormState",
     "Inequality",
+    "InputGradientBound",
     "fast_gradient_perturbation",
     "flood",
     "gaussian_perturbation",

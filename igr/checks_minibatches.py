@@ -62,8 +62,8 @@ def _recovered(context: Context, name: str, what: str) -> Finding:
         interval,
         _seeds(context),
         f"Fall of the logarithm of {what} at the rate {SMALL:g} when a penalty of "
-        f"{STRENGTH:g} is added, as a fraction of the fall from there to {LARGE:g}; 0.5 "
-        f"to 1.5 counts as recovered. Means: {means}.",
+        f"{STRENGTH:g} is added, as a fraction of the fall from there to {LARGE:g}; "
+        f"0.5 to 1.5 counts as recovered. Means: {means}.",
     )
 
 
