@@ -43,8 +43,9 @@ def with_per_example_gradient_penalty(
     .. math:: F = \frac1B \sum_i \bigl( l_i + c\,\|\partial l_i / \partial a\|^2 \bigr).
 
     The gradient with respect to the parameters is added up example by example, with no
-    more than `chunk_size` of them in memory. For inputs it takes one pass over the
-    batch, since example i alone depends on input i.
+    more than `chunk_size` of them in memory: call it under `jit`, outside of which this
+    loop is compiled at every call. For inputs it takes one pass over the batch, since
+    example i alone depends on input i.
 
     Args:
         loss_fn: loss of one example (or of one mini-batch, for the penalty of Smith et
@@ -53,7 +54,8 @@ def with_per_example_gradient_penalty(
         coefficient: :math:`c`, may be traced.
         argnum: the argument whose gradient is penalised: 0 for the parameters, others
             for what an example consists of.
-        mode: as in `with_gradient_penalty`.
+        mode: as in `with_gradient_penalty`. A finite difference moves the parameters
+            for each example, but the inputs of the whole batch together by its step.
         has_aux: whether the loss returns `(loss, aux)`.
         chunk_size: how many examples are differentiated at once with respect to the
             parameters; divides the batch. 1 needs least memory, and on a CPU least

@@ -28,7 +28,9 @@ def two_batch_gradient_penalty(
     .. math:: F = \tfrac12 (L_A + L_B) + c\,\langle \nabla L_A, \nabla L_B\rangle.
 
     Of independent batches the product has the expectation :math:`\|\nabla L\|^2`, where
-    one batch of B examples adds :math:`\sigma^2/B`. A single value may be negative.
+    one batch of B examples adds :math:`\sigma^2/B`. Disjoint batches of a data set of N
+    examples are not quite independent: there it is :math:`-\sigma^2/(N-1)`, whatever
+    their size. A single value may be negative.
 
     Args:
         loss_fn: mean loss of a batch, `(params, batch, **kwargs) -> scalar`.
