@@ -17,6 +17,7 @@ from igr import train
 from igr.checks_sharpness import largest_eigenvalue
 
 SETTINGS = ("learning_rate", "strength")
+NOISE, DRAWS = 0.1, 10  # standard deviation on every parameter, draws
 BATCHES = 20  # whose squared gradients are averaged in `batch_squares`
 
 
@@ -56,7 +57,18 @@ class Runs:
 
             return jnp.mean(jax.lax.map(square, batches))
 
+        def noisy_accuracy(params, arrays):
+            def one(key):
+                noise = optax.tree.random_like(key, params)
+                moved = optax.tree.add_scale(params, NOISE, noise)
+                return task.loss_fn(moved, arrays, None)[1]["accuracy"]
+
+            return jnp.mean(
+                jax.lax.map(one, jax.random.split(jax.random.key(0), DRAWS))
+            )
+
         self._loss_fn, self._batch_squares = loss_fn, jax.jit(batch_squares)
+        self._noisy_accuracy = jax.jit(noisy_accuracy)
         self._run = compile_descent(config, record)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019, there are few such objects
@@ -94,12 +106,15 @@ class Runs:
 
         Returns:
             Loss and accuracy of each split; on the training set `regularizer` (R_IG),
-            `batch_squares` (mean squared gradient norm of fixed batches) and
-            `sharpness` (largest Hessian eigenvalue, nan if the run diverged).
+            `batch_squares` (mean squared gradient norm of fixed batches),
+            `noisy_accuracy` (under noise on the parameters) and `sharpness` (largest
+            Hessian eigenvalue, nan if the run diverged).
         """
         params, records = self._end(seed, rate, strength)
         figures = {name: float(values[-1]) for name, values in records.items()}
         figures["batch_squares"] = float(self._batch_squares(params, self._batches))
+        noisy = self._noisy_accuracy(params, self._train)
+        figures["noisy_accuracy"] = float(noisy)
         if curvature:
             is_finite = np.isfinite(figures["train_loss"])
             value = np.nan

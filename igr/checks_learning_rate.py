@@ -41,6 +41,17 @@ def check_accuracy_rises(context: Context) -> Finding:
     return _trend(context, "test_accuracy", at_least=0.0, what="test accuracy")
 
 
+def check_noise_robustness(context: Context) -> Finding:
+    """Spearman correlation of learning rate and accuracy under noisy parameters."""
+    return _trend(
+        context,
+        "noisy_accuracy",
+        at_least=0.0,
+        what=f"training accuracy with noise of sd {checks_descent.NOISE:g} on every "
+        "parameter",
+    )
+
+
 def check_penalty_coefficient(context: Context) -> Finding:
     """The penalty that leads closest to the larger rate, in units of the predicted."""
     predicted = (STABLE - SMALL) / 4

@@ -1,7 +1,7 @@
 r"""Flooding: a training loss that is not let below a level.
 
 Ishida et al., *Do We Need Zero Training Loss After Achieving Zero Training Error?*,
-2020, eq. (4): :math:`\tilde L = |L - b| + b`. Below the level the gradient changes its
+2020: :math:`\tilde L = |L - b| + b`. Below the level the gradient changes its
 sign, so training goes up and down about it. A step down and a step up of plain gradient
 descent, both of size :math:`\varepsilon`, amount to
 
@@ -49,7 +49,7 @@ def flood(loss: jax.typing.ArrayLike, level: jax.typing.ArrayLike) -> jax.Array:
 
     References:
         Ishida et al., *Do We Need Zero Training Loss After Achieving Zero Training
-        Error?*, 2020, eq. (4). https://arxiv.org/abs/2002.08709
+        Error?*, 2020. https://arxiv.org/abs/2002.08709
     """
     loss = jnp.asarray(loss)
     if not jnp.issubdtype(loss.dtype, jnp.floating):

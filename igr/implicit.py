@@ -10,10 +10,10 @@ the time derivative :math:`D` along it, :math:`e^{hD} \theta = \theta - h g` say
           \frac{1}{12} \nabla^3 L(g, g)\right)\right) + O(h^3),
 
 where the first two terms are the gradient of :math:`L + \frac{h}{4}\|g\|^2` (Barrett
-and Dherin, *Implicit Gradient Regularization*, 2020, section 3). Over an epoch, the
+and Dherin, *Implicit Gradient Regularization*, 2020). Over an epoch, the
 mean over the orders of `m` batches follows :math:`L + \frac{h}{4m} \sum_k \|g_k\|^2`
 (Smith, Dherin, Barrett and De, *On the Origin of Implicit Regularization in Stochastic
-Gradient Descent*, 2021, eq. (1)): the squares of the batches' gradients, not that of
+Gradient Descent*, 2021): the squares of the batches' gradients, not that of
 their mean.
 
 What differs from the papers: the third term of the flow, and `momentum`. The series is
@@ -55,7 +55,7 @@ def implicit_regularizer(loss_fn: Callable[..., jax.Array]) -> Callable[..., jax
         `(params, *args, **kwargs) -> scalar` in at least float32; 0 without parameters.
 
     References:
-        Barrett and Dherin, *Implicit Gradient Regularization*, 2020, eq. (4).
+        Barrett and Dherin, *Implicit Gradient Regularization*, 2020.
         https://arxiv.org/abs/2009.11162
     """
 
@@ -150,7 +150,7 @@ def stochastic_modified_loss(
 
     References:
         Smith et al., *On the Origin of Implicit Regularization in Stochastic Gradient
-        Descent*, 2021, eq. (1). https://arxiv.org/abs/2101.12176
+        Descent*, 2021. https://arxiv.org/abs/2101.12176
     """
     penalised = modified_loss(loss_fn, learning_rate)
 
@@ -194,8 +194,8 @@ def modified_flow(
         TypeError: when called: if a parameter is not floating-point.
 
     References:
-        Barrett and Dherin, *Implicit Gradient Regularization*, 2020, eq. (5) and
-        appendix A.2. https://arxiv.org/abs/2009.11162; Hairer, Lubich and Wanner,
+        Barrett and Dherin, *Implicit Gradient Regularization*, 2020.
+        https://arxiv.org/abs/2009.11162; Hairer, Lubich and Wanner,
         *Geometric Numerical Integration*, 2006, section IX.1, example 1.1, for the
         third term. https://doi.org/10.1007/3-540-30666-8
     """

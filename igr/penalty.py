@@ -83,7 +83,7 @@ def with_gradient_penalty(
             has a leaf that is not floating-point.
 
     References:
-        Barrett and Dherin, *Implicit Gradient Regularization*, 2020, eq. (6).
+        Barrett and Dherin, *Implicit Gradient Regularization*, 2020.
         https://arxiv.org/abs/2009.11162
         Zhao, Zhang and Hu, *Penalizing Gradient Norm for Efficiently Improving
         Generalization in Deep Learning*, 2022, for finite differences.

@@ -76,7 +76,7 @@ def with_per_example_gradient_penalty(
         Drucker and LeCun, *Improving Generalization Performance Using Double
         Backpropagation*, 1992, for inputs. https://doi.org/10.1109/72.165600
         Smith, Dherin, Barrett and De, *On the Origin of Implicit Regularization in
-        Stochastic Gradient Descent*, 2021, eq. (1), for mini-batches.
+        Stochastic Gradient Descent*, 2021, for mini-batches.
         https://arxiv.org/abs/2101.12176
     """
     penalty.check_options(coefficient, argnum, mode)

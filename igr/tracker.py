@@ -3,7 +3,7 @@ r"""Watching implicit regularisation during training, for the price of a norm.
 `track_gradient_norm` is an optax transformation that changes no update and keeps
 :math:`\|g\|^2` and the penalty :math:`\frac{h}{4}\|g\|^2` that gradient descent with
 the learning rate `h` adds to the loss by itself (Barrett and Dherin, *Implicit Gradient
-Regularization*, 2020, eq. (2)). The gradient is the one that the step has computed
+Regularization*, 2020). The gradient is the one that the step has computed
 anyway. What needs a Hessian-vector product, the curvature along the gradient, is
 measured every `k` steps.
 
@@ -90,7 +90,7 @@ def track_gradient_norm(
         TypeError: if `curvature_every` is no Python integer.
 
     References:
-        Barrett and Dherin, *Implicit Gradient Regularization*, 2020, eq. (2).
+        Barrett and Dherin, *Implicit Gradient Regularization*, 2020.
         https://arxiv.org/abs/2009.11162
     """
     if learning_rate is not None and not callable(learning_rate):
