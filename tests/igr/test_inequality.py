@@ -1,6 +1,7 @@
 """The inequality between input and parameter gradients, on random networks."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +26,15 @@ FAST = [
 ROUNDING = 1e-12
 
 
-def make(sizes, bias=True, *, n=(), seed=0, gain=1.4, dtype=jnp.float64):
-    """Random networks and examples, with leading axes `n`."""
-    keys = jax.random.split(jax.random.key(seed), 2 * len(sizes) - 1)
-    params = [
-        (
-            gain * jax.random.normal(w_key, (*n, i, o), dtype) / np.sqrt(i),
-            jax.random.normal(b_key, (*n, o), dtype) if bias else None,
-        )
-        for w_key, b_key, i, o in zip(
-            keys[1::2], keys[2::2], sizes, sizes[1:], strict=False
-        )
-    ]
-    return params, jax.random.normal(keys[0], (*n, sizes[0]), dtype)
+def make(sizes, bias=True, *, n=()):
+    """Random networks and examples in float64, with leading axes `n`."""
+    rng = np.random.default_rng(0)
+    params = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        w = jnp.asarray(1.4 * rng.normal(size=(*n, n_in, n_out)) / np.sqrt(n_in))
+        b = jnp.asarray(rng.normal(size=(*n, n_out)))
+        params.append((w, b if bias else None))
+    return params, jnp.asarray(rng.normal(size=(*n, sizes[0])))
 
 
 def forward(params, x, activation):
