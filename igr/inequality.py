@@ -27,6 +27,7 @@ can cancel, so that the right side is 0 and the left is not. By Jensen's inequal
 :math:`\|\mathrm{mean}_i \nabla_\theta f_i\|^2 \le \mathrm{mean}_i \|\nabla_\theta
 f_i\|^2`, the wrong way around. For a batch::
 
+    >>> layers = [(jnp.ones((3, 4)), None), (jnp.ones((4, 1)), jnp.zeros(1))]
     >>> one = lambda x: penalty_inequality(layers, x, jnp.sum, "tanh")
     >>> jax.vmap(one)(jnp.eye(3)).slack.shape
     (3,)
