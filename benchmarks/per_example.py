@@ -21,7 +21,7 @@ from expkit.per_example import dense_fisher, dense_squared_norms
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "gradient of the mean loss"
-# Name: layer sizes, batch, length of the sequences (None: vectors), loop over examples.
+# Layer sizes, batch, and the length of the sequences or None.
 SETTINGS = {
     "784-400-400-400-400-10, batch 64": ((784, 400, 400, 400, 400, 10), 64, None),
     "784-400-400-400-400-10, batch 512": ((784, 400, 400, 400, 400, 10), 512, None),
@@ -35,7 +35,7 @@ COLUMNS = {
     "temp_mebibytes": "temporary MiB",
     "relative_error": "relative error",
 }
-# What a variant computes, and the variant that it is compared with.
+# What is computed; the first variant of each is what the others are compared with.
 NORMS, PENALTY, FISHER = "norms", "gradient of the mean norm", "Fisher"
 
 

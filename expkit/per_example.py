@@ -19,7 +19,7 @@ positions of an example share the weights, its gradient is
           = \sum_{s,t} (h_s^\top h_t)(\delta_s^\top \delta_t),
 
 from whichever side takes fewer multiplications; neither needs more memory than the
-activations (Rochette et al. 2019 and Li et al. 2022 use the right-hand side).
+activations. The right-hand side is the "ghost clipping" of Li et al. (2022).
 
 Example::
 
@@ -31,8 +31,6 @@ Example::
 References:
     Goodfellow, *Efficient Per-Example Gradient Computations*, 2015, sections 4-5.
     https://arxiv.org/abs/1510.01799
-    Rochette, Manoel, Tramel, *Efficient Per-Example Gradient Computations in
-    Convolutional Neural Networks*, 2019. https://arxiv.org/abs/1912.06015
     Li, Tramèr, Liang, Hashimoto, *Large Language Models Can Be Strong Differentially
     Private Learners*, 2022, section 4. https://arxiv.org/abs/2110.05679
 """

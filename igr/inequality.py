@@ -18,8 +18,8 @@ written :math:`(W_l^\top, b_l)` in the code: `w` is [in, out].
 
 What differs from the sources: they bound the norm of the product by
 :math:`\|W_l\|_2 \|J_{l-1}\|_2`, or in Frobenius norms. Both are kept, for comparison;
-the norm of the product itself makes the bound ten times tighter on random networks, and
-is the default.
+the norm of the product itself, the default, makes the bound about ten times tighter on
+random tanh networks, and one and a half times on wide ReLU networks.
 
 The inequality holds for each example, and so between the means over a batch of both
 sides. It does *not* hold for the gradient of a mean loss: the gradients of two examples
@@ -27,6 +27,7 @@ can cancel, so that the right side is 0 and the left is not. By Jensen's inequal
 :math:`\|\mathrm{mean}_i \nabla_\theta f_i\|^2 \le \mathrm{mean}_i \|\nabla_\theta
 f_i\|^2`, the wrong way around. For a batch::
 
+    >>> layers = [(jnp.ones((3, 4)), None), (jnp.ones((4, 1)), jnp.zeros(1))]
     >>> one = lambda x: penalty_inequality(layers, x, jnp.sum, "tanh")
     >>> jax.vmap(one)(jnp.eye(3)).slack.shape
     (3,)
