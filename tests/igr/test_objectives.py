@@ -1,6 +1,7 @@
 """Every objective against an expression of its own, on a network small enough."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -190,3 +191,45 @@ def test_without_a_key_there_is_no_dropout(name):
     got = evaluate(name, 0.3, None, PROBLEM)
     expected = evaluate(name, 0.3, None, CERTAIN)
     assert_trees_close(got, expected, name, rtol=1e-6, atol=1e-7)
+
+
+def losses_and_norms_under_every_mask(params, x):
+    """Of one example, the loss and the norm of its input gradient for all 64 masks."""
+    masks = 2.0 * jnp.asarray(list(itertools.product((0, 1), repeat=6)))
+
+    def loss(x, mask):
+        logits = (jnp.tanh(x @ params["w"]) * mask) @ params["v"]
+        return -jax.nn.log_softmax(logits)[0]
+
+    take = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))
+    values, slopes = take(x.reshape(-1), masks)
+    return np.asarray(values), np.linalg.norm(slopes, axis=1)
+
+
+@pytest.mark.parametrize("name", ["input_penalty", "fgm"])
+def test_every_example_has_a_mask_of_its_own_in_all_passes(name):
+    # Of two equal examples, loss and slope must be those of one pair of masks.
+    batch = jax.tree.map(lambda x: np.repeat(x[:1], 2, axis=0), BATCH)
+    strength = 1e-6 if name == "fgm" else 0.3
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), PARAMS)
+        problem = objectives.Problem(apply, lambda x: prepare(x).astype(jnp.float64))
+        losses, norms = losses_and_norms_under_every_mask(
+            params, problem.prepare(batch["image"][0])
+        )
+        objective = functools.partial(objectives.OBJECTIVES[name], problem)
+        keys = jax.random.split(KEY, 8)
+        take = jax.jit(jax.vmap(objective, in_axes=(None, None, 0, None)))
+        values, figures = take(params, batch, keys, strength)
+        means, values = np.asarray(figures["cross_entropy"]), np.asarray(values)
+    slopes = (values - means) / (0.5 * strength if name == "fgm" else strength)
+    norms = norms if name == "fgm" else norms**2
+    chosen = []
+    for mean, slope in zip(means, slopes, strict=True):
+        misses = np.hypot(
+            0.5 * (losses[:, None] + losses) - mean,
+            0.5 * (norms[:, None] + norms) - slope,
+        )
+        assert misses.min() < 1e-4
+        chosen.append(np.unravel_index(misses.argmin(), misses.shape))
+    assert sum(a != b for a, b in chosen) >= 5  # of 8; chance makes one in 64 equal
