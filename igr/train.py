@@ -22,8 +22,9 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         workdir: folder for config, metrics and checkpoints.
 
     Returns:
-        Cross-entropy and accuracy on the validation and test splits at the end, and
-        `gradient_norm`, that of the cross-entropy on the training set.
+        At the end, `validation_loss`, `test_loss` (plain cross-entropies), and likewise
+        `accuracy`; `train_gradient_norm` is that of the cross-entropy on the training
+        set.
 
     Raises:
         ConfigError: if a field has a value that cannot be used.
