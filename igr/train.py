@@ -91,7 +91,7 @@ def with_label_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
     num_classes = int(labels.max()) + 1
     wrong = labels.copy()
     shift = rng.integers(1, max(num_classes, 2), len(rows))
-    wrong[rows] = (labels[rows] + shift.astype(labels.dtype)) % num_classes
+    wrong[rows] = (labels[rows].astype(np.int64) + shift) % num_classes
     return wrong
 
 

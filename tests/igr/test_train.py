@@ -52,6 +52,13 @@ def test_wrong_classes_and_rows_are_uniform_and_depend_on_the_seed():
     assert np.abs(counts - expected).max() < 4.5 * np.sqrt(3000 * 0.25)
 
 
+def test_labels_of_eight_bits_do_not_overflow():
+    labels = np.full(5000, 199, np.uint8)  # 5000 draws miss none of 199 classes
+    noisy = train.with_label_noise(labels, 1.0, seed=0)
+    assert noisy.dtype == np.uint8
+    assert set(noisy) == set(range(199))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
