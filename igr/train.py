@@ -111,7 +111,8 @@ def make_loss(
         `(params, batch, key, *, strength=...) -> (objective, figures)`.
 
     Raises:
-        ValueError: for an unknown regulariser or a strength out of range.
+        ValueError: for an unknown regulariser, a strength out of range, or batches too
+            small to be halved.
     """
     objective = config_lib.choose(
         "regularizer", config.regularizer, objectives.OBJECTIVES
@@ -119,6 +120,11 @@ def make_loss(
     if not (config.strength >= 0 and np.isfinite(config.strength)):
         raise ValueError(
             f"strength must be at least 0 and finite, got {config.strength!r}."
+        )
+    if config.regularizer == "two_batch_penalty" and config.batch_size < 2:
+        raise ValueError(
+            "batch_size must be at least 2 for two_batch_penalty, got "
+            f"{config.batch_size!r}."
         )
     prepare = supervised.standardizer(task.splits["train"]["image"])
     problem = objectives.Problem(task.net.apply, prepare)

@@ -72,6 +72,10 @@ def test_labels_of_eight_bits_do_not_overflow():
         ("weight_decay=-1.0", "weight_decay must be at least 0, got -1.0"),
         ("label_noise=1.5", r"label_noise must be in \[0, 1\], got 1.5"),
         ("model=rnn", "model='rnn' is unknown"),
+        (
+            "regularizer=two_batch_penalty,batch_size=1",
+            "batch_size must be at least 2 for two_batch_penalty, got 1",
+        ),
     ],
 )
 @pytest.mark.usefixtures("rows")
