@@ -150,6 +150,22 @@ def test_a_regression_has_half_the_mean_square_of_the_rows_kept(has_mask):
     np.testing.assert_allclose(got["validation_loss"], expected, rtol=1e-5)
 
 
+def test_classes_that_only_the_other_splits_have_are_counted():
+    splits = image_splits()
+    splits["train"] = image_splits(labels=(0, 1))["train"]
+    task = supervised.classification_task(make_config(), splits)
+    params = task.net.init(jax.random.key(0))
+    figures = supervised.make_evaluation(task)(params, "test")
+    assert np.isfinite(figures["test_loss"])
+
+
+def test_negative_labels_are_refused():
+    splits = image_splits()
+    splits["test"]["label"] = np.full(6, -1)  # how some sources say: unknown
+    with pytest.raises(ValueError, match="'here' has negative labels in 'test'"):
+        supervised.classification_task(make_config(), splits)
+
+
 def test_images_of_many_shapes_are_refused():
     splits = image_splits()
     splits["train"]["image"] = np.empty(6, object)
