@@ -48,19 +48,20 @@ def classification_task(
 
     Args:
         config: has the field `model`, and those of that model in `MODELS`.
-        splits: `image` [n, height, width, channels] and `label` [n] of each split.
+        splits: `image` [n, height, width, channels] and `label` [n], from 0, of each
+            split; the largest of all gives the number of classes.
 
     Returns:
         The task; its figures are `loss` and `accuracy`.
 
     Raises:
-        ValueError: for an unknown model or field value, or images that differ in shape.
+        ValueError: for an unknown model or field value, images that differ in shape, or
+            negative labels.
     """
     train = splits["train"]
     if train["image"].dtype == object:
         raise ValueError(f"the images of {config.dataset!r} differ in shape.")
-    num_classes = int(train["label"].max()) + 1
-    net = make_net(config, train["image"].shape[1:], num_classes)
+    net = make_net(config, train["image"].shape[1:], _count_classes(config, splits))
     prepare = standardizer(train["image"])
 
     def loss_fn(params, batch, key):
@@ -71,6 +72,13 @@ def classification_task(
         return losses.mean(where=where), {"accuracy": hits.mean(where=where)}
 
     return Task(net, loss_fn, splits)
+
+
+def _count_classes(config, splits: dict[str, Arrays]) -> int:
+    for name, arrays in splits.items():
+        if arrays["label"].min() < 0:
+            raise ValueError(f"{config.dataset!r} has negative labels in {name!r}.")
+    return 1 + max(int(arrays["label"].max()) for arrays in splits.values())
 
 
 def standardizer(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:

@@ -102,7 +102,7 @@ def _input_penalty(problem, params, batch, key, strength):
         problem.loss_of_one, strength, argnum=1, has_aux=True
     )
     x, labels = problem.prepare(batch["image"]), batch["label"]
-    value, figures = penalised(params, x, labels, key=key)
+    value, figures = penalised(params, x, labels, _keys_of_each(key, len(labels)))
     return value, jax.tree.map(jnp.mean, figures)
 
 
@@ -115,16 +115,19 @@ def _flooding(problem, params, batch, key, strength):
 def _fgm(problem, params, batch, key, strength):
     """The mean of the loss and of that at inputs moved along their gradients."""
     x, labels = problem.prepare(batch["image"]), batch["label"]
+    keys = _keys_of_each(key, len(labels))
 
-    def direction(x, label):
+    def one(x, label, key):
         def loss_fn(x):
-            return problem.loss_of_one(params, x, label, key)[0]
+            return problem.loss_of_one(params, x, label, key)
 
-        return igr.fast_gradient_perturbation(loss_fn, x, strength)
+        moved = x + igr.fast_gradient_perturbation(lambda x: loss_fn(x)[0], x, strength)
+        loss, figures = loss_fn(x)
+        return 0.5 * (loss + loss_fn(moved)[0]), figures
 
-    moved = x + jax.vmap(direction)(x, labels)
-    loss, figures = problem.loss(params, x, labels, key)
-    return 0.5 * (loss + problem.loss(params, moved, labels, key)[0]), figures
+    # Both losses of an example and its direction are those of one dropout mask.
+    losses, figures = jax.vmap(one)(x, labels, keys)
+    return losses.mean(), jax.tree.map(jnp.mean, figures)
 
 
 def _noise(problem, params, batch, key, strength):
@@ -156,6 +159,11 @@ def _two_keys(key):
         return jax.random.key(0), None
     first, second = jax.random.split(key)
     return first, second
+
+
+def _keys_of_each(key, size):
+    """One for the dropout of every example: none if there is none."""
+    return None if key is None else jax.random.split(key, size)
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -22,8 +22,9 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         workdir: folder for config, metrics and checkpoints.
 
     Returns:
-        Cross-entropy and accuracy on the validation and test splits at the end, and
-        `gradient_norm`, that of the cross-entropy on the training set.
+        At the end, `validation_loss`, `test_loss` (plain cross-entropies), and likewise
+        `accuracy`; `train_gradient_norm` is that of the cross-entropy on the training
+        set.
 
     Raises:
         ConfigError: if a field has a value that cannot be used.
@@ -90,7 +91,7 @@ def with_label_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
     num_classes = int(labels.max()) + 1
     wrong = labels.copy()
     shift = rng.integers(1, max(num_classes, 2), len(rows))
-    wrong[rows] = (labels[rows] + shift.astype(labels.dtype)) % num_classes
+    wrong[rows] = (labels[rows].astype(np.int64) + shift) % num_classes
     return wrong
 
 
@@ -110,7 +111,8 @@ def make_loss(
         `(params, batch, key, *, strength=...) -> (objective, figures)`.
 
     Raises:
-        ValueError: for an unknown regulariser or a strength out of range.
+        ValueError: for an unknown regulariser, a strength out of range, or batches too
+            small to be halved.
     """
     objective = config_lib.choose(
         "regularizer", config.regularizer, objectives.OBJECTIVES
@@ -118,6 +120,11 @@ def make_loss(
     if not (config.strength >= 0 and np.isfinite(config.strength)):
         raise ValueError(
             f"strength must be at least 0 and finite, got {config.strength!r}."
+        )
+    if config.regularizer == "two_batch_penalty" and config.batch_size < 2:
+        raise ValueError(
+            "batch_size must be at least 2 for two_batch_penalty, got "
+            f"{config.batch_size!r}."
         )
     prepare = supervised.standardizer(task.splits["train"]["image"])
     problem = objectives.Problem(task.net.apply, prepare)
