@@ -39,6 +39,7 @@ FUNCTIONS = {
     "cosine": lambda h: jnp.cos(3.0 * jnp.sum(h)),
 }
 PER_ARCHITECTURE = 100
+PER_DEPTH = 40
 ROUNDING = 1.0 + 1e-12
 DEPTHS = (1, 2, 4, 6)
 WIDE = (784, 100, 100, 1)
@@ -110,7 +111,7 @@ def check_slack(context: Context) -> Finding:
     return claims.exact(
         min(joint) >= 1.0 and max(joint) <= 4.0 and min(frobenius) >= 10.0,
         max(joint),
-        "Medians over 100 tanh networks of 1 to 6 layers, and "
+        f"Medians over {PER_DEPTH} tanh networks of 1 to 6 layers, and "
         f"{'-'.join(map(str, WIDE))} ReLU: {min(joint):.2f} to {max(joint):.2f}. "
         f"Product of spectral norms: {min(medians['spectral'][1:]):.1f} to "
         f"{max(medians['spectral']):.0f} (ReLU: {wide['spectral']:.1f}); of Frobenius "
@@ -205,7 +206,8 @@ def _slacks() -> dict[str, Any]:
     """Quartiles of the slack, by norm, for every depth and for a wide ReLU network."""
     with jax.enable_x64(True):
         by_depth = [
-            _quartiles((10, *[32] * (depth - 1), 1), "tanh", 100) for depth in DEPTHS
+            _quartiles((10, *[32] * (depth - 1), 1), "tanh", PER_DEPTH)
+            for depth in DEPTHS
         ]
         return {"tanh": by_depth, "wide": _quartiles(WIDE, "relu", 10)}
 

@@ -55,7 +55,7 @@ COMPARISONS = (
 )
 
 EXPERIMENTS = {
-    "perturbations": [
+    "identities": [
         (
             "fgm-order",
             "L(x + eps g/||g||) = L(x) + eps ||g|| up to O(eps^2).",
@@ -145,8 +145,6 @@ EXPERIMENTS = {
             ESSAY.format(8796),
             checks_inequality.check_batch_mean,
         ),
-    ],
-    "smoothness": [
         (
             "inequality-along-training",
             "The inequality between input and parameter gradients holds at every image "

@@ -12,7 +12,7 @@ from expkit import claims, plots, sweep
 from expkit.claims import Context, Finding
 from igr import checks_descent
 
-TIME = 51.2  # learning rate * steps
+TIME = 25.6  # learning rate * steps
 RATES = 0.02 * 2.0 ** np.arange(6)
 SMALL = float(RATES[1])  # where a penalty stands in for a larger learning rate
 # The penalty that makes up for another learning rate is a quarter of the difference.

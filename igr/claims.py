@@ -82,6 +82,7 @@ EXPERIMENTS = {
             ESSAY.format(7787),
             checks_quadratic.check_oscillation,
         ),
+        *checks_input_claims.EXPERIMENTS["identities"],
     ],
     "two_parameters": [
         *(
@@ -151,8 +152,6 @@ EXPERIMENTS = {
             BARRETT.format("abstract"),
             checks_learning_rate.check_penalty_recovers,
         ),
-    ],
-    "minibatches": [
         (
             "smith-sharpness",
             "With mini-batches, the mini-batch penalty at a small learning rate "
@@ -207,7 +206,8 @@ EXPERIMENTS = {
             checks_flood_levels.check_double_descent,
         ),
     ],
-    **checks_input_claims.EXPERIMENTS,
+    "robustness": checks_input_claims.EXPERIMENTS["robustness"],
+    "inequality": checks_input_claims.EXPERIMENTS["inequality"],
     "published": [
         (name, statement, source, claims.not_testable(needs))
         for name, statement, source, needs in (
