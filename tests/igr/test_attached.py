@@ -7,6 +7,8 @@ import pytest
 
 from igr import attached
 
+X, Y = np.arange(3.0, dtype=np.float32), np.ones(3, np.float32)
+
 
 def test_a_partition_is_put_together_again():
     key = jax.random.key(0)
@@ -84,6 +86,50 @@ def test_what_a_function_closes_over_is_appended():
     assert isinstance(got["rest"], tuple)
 
 
+@jax.custom_vjp
+def square(x):
+    return x**2
+
+
+# Wrong by a factor of ten, to tell the rule from the derivative of what is inside.
+square.defvjp(lambda x: (x**2, x), lambda x, g: (20.0 * x * g,))
+
+
+def scanned(x):
+    return jax.lax.scan(lambda total, row: (total + row**2, None), 0.0, x)[0]
+
+
+@pytest.mark.parametrize(
+    ("fn", "factor"),
+    [
+        (lambda x: square(x).sum(), 20.0),
+        (scanned, 2.0),
+        (jax.checkpoint(lambda x: jnp.sum(x**2)), 2.0),
+        (lambda x: jax.lax.cond(x[0] > 0, jnp.sum, scanned, x), 2.0),
+        (lambda x: jax.pure_callback(np.sum, jnp.float32(0), x) + scanned(x), None),
+    ],
+)
+def test_rules_loops_and_branches_keep_their_derivatives(fn, factor):
+    scale = jnp.float32(3.0)
+
+    @jax.jit
+    def gradient(x, scale):
+        def of_arrays(floats, others):
+            del others
+            return scale * fn(floats[0])
+
+        converted, floats, others = attached.without_closure(of_arrays, [x], [])
+        return jax.grad(lambda floats: converted(floats, others))(floats)
+
+    if factor is None:  # a callback has no derivative, and says so
+        with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
+            gradient(X, scale)
+        return
+    by_x, by_scale = gradient(X, scale)
+    np.testing.assert_allclose(by_x, 3.0 * factor * X, rtol=1e-6)
+    np.testing.assert_allclose(by_scale, 5.0, rtol=1e-6)
+
+
 def attach_square(log, floats, others, aux_fn=None):
     """The sum of `others[0]` times squares, its gradient wrong by a factor of 10."""
 
@@ -97,9 +143,6 @@ def attach_square(log, floats, others, aux_fn=None):
         return value_fn(floats, others)[0], gradients
 
     return attached.attach_gradient(value_fn, gradient_fn, floats, others, aux_fn)
-
-
-X, Y = np.arange(3.0, dtype=np.float32), np.ones(3, np.float32)
 
 
 def test_the_gradient_is_the_supplied_one():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from expkit import sharding
 from expkit.testing import assert_trees_close, count_compilations
 from igr import with_gradient_penalty, with_per_example_gradient_penalty
 
@@ -90,6 +91,18 @@ def test_a_batch_may_be_a_pytree_of_integers_and_floats():
     squares = np.sum(X**2, axis=1) * np.sum(delta**2, axis=1)
     losses = -np.log(p[np.arange(SIZE), labels])
     np.testing.assert_allclose(got, np.mean(losses + C * squares), rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [1, SIZE])
+def test_a_batch_over_several_devices_gives_the_gradient_of_one(chunk_size):
+    penalised = with_per_example_gradient_penalty(net_loss, C, chunk_size=chunk_size)
+    step = jax.jit(jax.value_and_grad(penalised, argnums=(0, 1)))
+    x = X.astype(np.float32)
+    placed = sharding.place_batch({"x": x}, sharding.make_mesh("data:2", SIZE))["x"]
+    assert len(placed.sharding.device_set) == 2
+    assert_trees_close(
+        step(PARAMS, placed), step(PARAMS, x), "sharded", rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_jitted_gradient_compiles_once():

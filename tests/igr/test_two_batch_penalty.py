@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from expkit.testing import assert_trees_close, loss_checks
-from igr import two_batch_gradient_penalty, with_gradient_penalty
+from igr import (
+    two_batch_gradient_penalty,
+    with_gradient_penalty,
+    with_per_example_gradient_penalty,
+)
 
 RNG = np.random.default_rng(0)
 C = 0.3
@@ -102,6 +106,17 @@ def test_one_batch_is_biased_by_the_variance_of_its_gradient():
     np.testing.assert_allclose(value - expected, bias, rtol=1e-11)
     assert bias > 0.01 * expected  # so that it is no rounding
     assert np.abs(got - slope).max() > 0.01 * np.abs(slope).max()
+
+
+def test_the_mean_over_the_examples_has_the_whole_variance():
+    def loss_of_one(params, x, y):
+        return loss_fn(params, {"x": x[None], "y": y[None]})
+
+    with jax.enable_x64(True):
+        penalised = with_per_example_gradient_penalty(loss_of_one, C, chunk_size=4)
+        value = penalised(jnp.asarray(PARAMS), jnp.asarray(X), jnp.asarray(Y))
+        expected, _ = full_batch()
+    np.testing.assert_allclose(float(value) - expected, C * variance(), rtol=1e-11)
 
 
 def test_disjoint_batches_of_few_rows_are_not_independent():
