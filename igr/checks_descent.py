@@ -108,7 +108,8 @@ class Runs:
             Loss and accuracy of each split; on the training set `regularizer` (R_IG),
             `batch_squares` (mean squared gradient norm of fixed batches),
             `noisy_accuracy` (under noise on the parameters) and `sharpness` (largest
-            Hessian eigenvalue, nan if the run diverged).
+            Hessian eigenvalue; nan if the run diverged, which is a training loss above
+            that at the start or not finite).
         """
         params, records = self._end(seed, rate, strength)
         figures = {name: float(values[-1]) for name, values in records.items()}
@@ -116,11 +117,13 @@ class Runs:
         noisy = self._noisy_accuracy(params, self._train)
         figures["noisy_accuracy"] = float(noisy)
         if curvature:
-            is_finite = np.isfinite(figures["train_loss"])
-            value = np.nan
-            if is_finite:
-                value = largest_eigenvalue(self._loss_fn, params, self._train)
-            figures["sharpness"] = value
+            # Far out the loss can be finite and its Hessian 0: no eigenvalue to find.
+            has_fallen = figures["train_loss"] <= records["train_loss"][0]
+            figures["sharpness"] = (
+                largest_eigenvalue(self._loss_fn, params, self._train)
+                if has_fallen
+                else np.nan
+            )
         return figures
 
 

@@ -180,3 +180,70 @@ def test_wrong_labels_differ_from_seed_to_seed_and_only_in_training(load):
             np.testing.assert_array_equal(records[name][0], right[name]["label"])
     assert (first["train"] != second["train"]).any()
     np.testing.assert_array_equal(first["train"], again["train"])
+
+
+@pytest.fixture(scope="module")
+def ended(load):
+    """Runs of a small network for 6 units of time."""
+    return checks_descent.Runs(load("batch_size=40,regularizer=none"), 6.0)
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_the_parameters_at_the_end(load, ended):
+    figures = ended.figures(1, 0.5)
+    task = train.make_task(load(""))
+    end, unravel = ravel_pytree(ended._end(1, 0.5, 0.0)[0])
+    np.testing.assert_array_equal(ended.params(1, 0.5), end)
+
+    @jax.jit
+    def loss_fn(flat, arrays):
+        return task.loss_fn(unravel(flat), arrays, None)
+
+    arrays = task.splits["train"]
+    gradient = jax.jit(jax.grad(loss_fn, has_aux=True))
+    hessian = jax.jit(jax.hessian(loss_fn, has_aux=True))(end, arrays)[0]
+    pairs = [
+        gradient(end, {name: rows[i : i + 2] for name, rows in arrays.items()})[0]
+        for i in range(0, NUM_ROWS, 2)
+    ]
+    expected = {
+        "regularizer": np.mean(np.square(gradient(end, arrays)[0])),
+        "sharpness": np.linalg.eigvalsh(np.array(hessian, float))[-1],
+        "batch_squares": np.sum(np.square(pairs)) / 20,
+    }
+    for split, rows in task.splits.items():
+        loss, more = loss_fn(end, rows)
+        expected |= {f"{split}_loss": loss, f"{split}_accuracy": more["accuracy"]}
+    expected = {name: float(value) for name, value in expected.items()}
+    assert 1 / 3 < figures.pop("noisy_accuracy") <= 1.0
+    assert figures == pytest.approx(expected, rel=1e-4)
+    assert figures["train_loss"] < 1.0
+    assert "sharpness" not in ended.figures(1, 0.5, curvature=False)
+
+
+@pytest.mark.parametrize("noise", [0.0, 100.0])
+def test_accuracy_falls_with_noise_on_the_parameters(load, monkeypatch, noise):
+    monkeypatch.setattr(checks_descent, "NOISE", noise)
+    config = load("regularizer=none,batch_size=40")
+    runs, task = checks_descent.Runs(config, 6.0), train.make_task(config)
+    params = task.net.init(jax.random.key(1))
+    image = task.splits["train"]["image"]
+    logits = task.net.apply(params, (image - image.mean()) / image.std())
+    arrays = {"image": image, "label": logits.argmax(axis=-1)}  # all of them right
+    accuracy = runs._noisy_accuracy(params, arrays)
+    assert accuracy == 1.0 if noise == 0.0 else accuracy < 0.8
+
+
+def test_every_run_ends_at_the_same_time(ended):
+    """Ends differ by the order of the rate, as those of a flow's Euler steps do."""
+    coarse, fine, finest = (ended.params(0, rate) for rate in (0.1, 0.05, 0.025))
+    first, second = np.linalg.norm(coarse - fine), np.linalg.norm(fine - finest)
+    assert first / second == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("rate", [1e6, 3e38])  # a finite loss, and nan
+def test_a_diverged_run_has_no_sharpness_and_raises_nothing(ended, rate, monkeypatch):
+    monkeypatch.setattr(ended, "_time", 8 * rate)
+    figures = ended.figures(0, rate)
+    assert np.isnan(figures["sharpness"])
+    assert np.isfinite(figures["train_loss"]) == (rate == 1e6)
