@@ -108,7 +108,8 @@ class Runs:
             Loss and accuracy of each split; on the training set `regularizer` (R_IG),
             `batch_squares` (mean squared gradient norm of fixed batches),
             `noisy_accuracy` (under noise on the parameters) and `sharpness` (largest
-            Hessian eigenvalue, nan if the run diverged).
+            Hessian eigenvalue; nan if the run diverged, which is a training loss above
+            that at the start or not finite).
         """
         params, records = self._end(seed, rate, strength)
         figures = {name: float(values[-1]) for name, values in records.items()}
@@ -116,11 +117,13 @@ class Runs:
         noisy = self._noisy_accuracy(params, self._train)
         figures["noisy_accuracy"] = float(noisy)
         if curvature:
-            is_finite = np.isfinite(figures["train_loss"])
-            value = np.nan
-            if is_finite:
-                value = largest_eigenvalue(self._loss_fn, params, self._train)
-            figures["sharpness"] = value
+            # Far out the loss can be finite and its Hessian 0: no eigenvalue to find.
+            has_fallen = figures["train_loss"] <= records["train_loss"][0]
+            figures["sharpness"] = (
+                largest_eigenvalue(self._loss_fn, params, self._train)
+                if has_fallen
+                else np.nan
+            )
         return figures
 
 
@@ -148,28 +151,38 @@ def compile_descent(
     Args:
         config: see `configs/igr/digits.py`. A batch is a slice of a permutation that is
             drawn anew each epoch; one of the size of the training set is all of it.
+            Learning rate and strength are defaults, seed and num_steps are not used.
         record: `(params, splits) -> pytree of arrays`.
         num_records: how often figures are recorded after the first time.
 
     Returns:
         `(*, seed, num_steps, **settings) -> (params, records)`, where `num_steps` is a
-        multiple of num_records.
+        multiple of num_records, settings are `learning_rate` and `strength`, and
+        records have the axis 1 + num_records.
+
+    Raises:
+        ValueError: if the batch size does not divide the training set.
     """
     task = train.make_task(config)
     num_rows = len(task.splits["train"]["label"])
-    per_epoch = num_rows // config.batch_size
+    per_epoch, rest = divmod(num_rows, config.batch_size)
+    if rest:
+        raise ValueError(
+            f"batch_size={config.batch_size} must divide the {num_rows} rows of the "
+            "training set, so that an epoch is every row once."
+        )
     loss_fn = train.make_loss(config, task)
 
     @jax.jit
     def descend(key, learning_rate, strength, steps_a_record, splits):
-        init_key, run_key = jax.random.split(key)
+        init_key, run_key, order_key = jax.random.split(key, 3)
         optimizer = train.make_optimizer(config, learning_rate)
         step = loop.make_step(functools.partial(loss_fn, strength=strength), optimizer)
 
         def body(_, state):
             batch = splits["train"]
             if per_epoch > 1:
-                epoch = jax.random.fold_in(run_key, state.step // per_epoch)
+                epoch = jax.random.fold_in(order_key, state.step // per_epoch)
                 rows = jax.random.permutation(epoch, num_rows)
                 start = state.step % per_epoch * config.batch_size
                 rows = jax.lax.dynamic_slice_in_dim(rows, start, config.batch_size)
@@ -191,7 +204,10 @@ def compile_descent(
         settings = {name: config[name] for name in SETTINGS} | settings
         steps, rest = divmod(num_steps, num_records)
         if rest:
-            raise ValueError(f"num_steps={num_steps} is no multiple of {num_records}.")
+            raise ValueError(
+                f"num_steps={num_steps} must be a multiple of "
+                f"num_records={num_records}."
+            )
         key = jax.random.key(seed)
         params, records = descend(
             key, **settings, steps_a_record=steps, splits=task.splits

@@ -43,6 +43,10 @@ def compile_run(
 
     def run(*, seed, num_steps=None, **settings):
         steps = config.num_steps if num_steps is None else num_steps
+        if steps % num_records:
+            raise ValueError(
+                f"num_steps={steps} must be a multiple of num_records={num_records}."
+            )
         splits = task.splits
         if config.label_noise:  # which labels are wrong depends on the seed
             noisy = config.copy_and_resolve_references()
