@@ -145,7 +145,27 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     if log_y:
         ax.set_yscale("log")
+        readable_log_ticks(ax.yaxis)
     _legend(ax, list(series))
+
+
+def readable_log_ticks(axis: Any) -> None:
+    """Labels 1, 2 and 5 of every decade where there are less than two, else decades.
+
+    matplotlib labels every minor tick of a short axis, one over the other.
+
+    Args:
+        axis: `ax.xaxis` or `ax.yaxis`, logarithmic, with its data drawn.
+    """
+    from matplotlib import ticker
+
+    low, high = axis.get_view_interval()
+    if not 0.0 < low < high < 100.0 * low:
+        axis.set_minor_formatter(ticker.NullFormatter())
+        return
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 def sweep(
@@ -183,6 +203,7 @@ def sweep(
             ring = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.6}
             ax.scatter(x[place], y[place], s=130, zorder=3, **ring)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+    readable_log_ticks(ax.xaxis)
     _legend(ax, list(series))
 
 

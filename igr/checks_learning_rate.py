@@ -180,6 +180,7 @@ def _draw(context: Context) -> None:
             if name == "sharpness":
                 ax.plot(RATES, 2.0 / RATES, linestyle=":", zorder=0)
                 ax.set_ylim(0.5 * low.min(), 2.0 * high.max())
+            plots.readable_log_ticks(ax.yaxis)
         for ax in axes[:-1]:
             ax.set_xlabel("")
 

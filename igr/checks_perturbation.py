@@ -225,5 +225,6 @@ def _draw(context, name, errors, caption, alt, xlabel="ε") -> None:
         axes = figure.subplots()
         plots.curves(axes, series, xlabel=xlabel, ylabel="error", log_y=True)
         axes.set_xscale("log")
+        plots.readable_log_ticks(axes.xaxis)
 
     context.figure(name, draw, caption, alt)

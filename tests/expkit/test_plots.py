@@ -172,3 +172,34 @@ def test_numbers_in_a_heat_map_can_be_read_on_their_cell():
 def test_wrong_arguments_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.02, 0.64, ["0.02", "0.05", "0.1", "0.2", "0.5"]),
+        (2.0, 9.0, ["2", "5"]),
+        (3e-8, 4.1e-7, ["5e-08", "1e-07", "2e-07"]),
+    ],
+)
+def test_a_short_logarithmic_axis_is_labelled_at_1_2_and_5(low, high, labels):
+    ax = axes()
+    plots.sweep(ax, {"Lion": (np.array([low, high]), np.ones(2), None, None)})
+    ax.set_xlim(low, high)
+    ax.figure.canvas.draw()
+    shown = [
+        text.get_text()
+        for text, place in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)
+        if low <= place <= high
+    ]
+    assert shown == labels
+    assert len(ax.xaxis.get_minorticklocs()) == 0
+
+
+def test_a_long_logarithmic_axis_is_labelled_at_its_decades_alone():
+    ax = axes()
+    series = {"Lion": (X, 10.0**X, None, None)}
+    plots.curves(ax, series, log_y=True)
+    ax.figure.canvas.draw()
+    assert not any(text.get_text() for text in ax.get_yticklabels(minor=True))
+    assert any("10^" in text.get_text() for text in ax.get_yticklabels())
