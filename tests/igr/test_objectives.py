@@ -162,8 +162,12 @@ def test_the_divergence_of_vat_is_at_most_that_of_the_worst_direction():
     def logits(x):
         return apply(PARAMS, x[None], None)[0]
 
-    p = np.asarray(jax.nn.softmax(jax.vmap(logits)(X)), np.float64)
-    jacobians = np.asarray(jax.vmap(jax.jacrev(logits))(X), np.float64)
+    @jax.jit
+    def linearise(x):
+        return jax.vmap(logits)(x), jax.vmap(jax.jacrev(logits))(x)
+
+    outputs, jacobians = (np.asarray(a, np.float64) for a in linearise(X))
+    p = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
     jacobians = jacobians.reshape(SIZE, NUM_CLASSES, -1)
     middle = np.eye(NUM_CLASSES) * p[:, None] - p[:, :, None] * p[:, None]
     hessians = np.swapaxes(jacobians, 1, 2) @ middle @ jacobians

@@ -148,12 +148,19 @@ def test_the_strength_is_that_of_the_config_or_one_given(load):
     task = train.make_task(config)
     params = task.net.init(jax.random.key(0))
     given = train.make_loss(config, task, 20.0)
-    values = [
-        train.make_loss(config, task)(params, task.splits["train"], None)[0],
-        given(params, task.splits["train"], None)[0],
-        given(params, task.splits["train"], None, strength=30.0)[0],
-    ]
-    loss = task.loss_fn(params, task.splits["train"], None)[0]
+
+    @jax.jit
+    def evaluate(params, batch):
+        return jnp.stack(
+            [
+                task.loss_fn(params, batch, None)[0],
+                train.make_loss(config, task)(params, batch, None)[0],
+                given(params, batch, None)[0],
+                given(params, batch, None, strength=30.0)[0],
+            ]
+        )
+
+    loss, *values = evaluate(params, task.splits["train"])
     np.testing.assert_allclose(values, 2 * np.array([50, 20, 30]) - loss, rtol=1e-5)
 
 
