@@ -10,7 +10,7 @@ import numpy as np
 
 from expkit import claims, plots, sweep
 from expkit.claims import Context, Finding
-from igr import checks_descent
+from igr import checks_descent, checks_trends
 
 TIME = 51.2  # learning rate * steps
 RATES = 0.02 * 2.0 ** np.arange(6)
@@ -100,15 +100,9 @@ def check_penalty_recovers(context: Context) -> Finding:
 
 def _trend(context: Context, name: str, *, what: str, **region: float) -> Finding:
     """Mean over seeds of the Spearman correlation of learning rate and a figure."""
-    from scipy import stats
-
     rows = np.array([_sweep(context, seed)[name] for seed in _seeds(context)], float)
-    correlations = []
-    for row in rows:
-        # A figure that is the same at every rate is no trend.
-        flat = np.ptp(row) == 0.0
-        correlations.append(0.0 if flat else stats.spearmanr(RATES, row).statistic)
-    mean, interval = claims.mean_interval(correlations)
+    correlations = [checks_trends.rank_correlation(RATES, row) for row in rows]
+    mean, interval = checks_trends.correlation_interval(correlations)
     middle = rows.mean(axis=0)
     return Finding(
         mean,
@@ -162,6 +156,8 @@ def _penalised(context: Context, seed: int, predicted: float) -> dict[str, Any]:
 def _draw(context: Context) -> None:
     """Sharpness, gradient norm and test loss against the learning rate."""
     rows = [_sweep(context, seed) for seed in _seeds(context)]
+    # None, for a run that diverged, becomes nan.
+    figures = {n: np.array([row[n] for row in rows], float) for n in rows[0]}
     labels = {
         "sharpness": "largest eigenvalue",
         "regularizer": "R_IG",
@@ -171,19 +167,21 @@ def _draw(context: Context) -> None:
     def draw(figure):
         axes = figure.subplots(len(labels), 1, sharex=True)
         for ax, (name, label) in zip(axes, labels.items(), strict=True):
-            values = np.array([row[name] for row in rows], float)
+            values = figures[name]
             middle, low, high = (f(values, axis=0) for f in (np.mean, np.min, np.max))
             series = {label: (RATES, middle, low, high)}
             plots.sweep(ax, series, ylabel=label, best="min")
             ax.get_legend().remove()
-            ax.set_yscale("log")
-            if name == "sharpness":
+            finite = values[np.isfinite(values)]
+            if finite.size:
+                ax.set_yscale("log")
+            if finite.size and name == "sharpness":
                 ax.plot(RATES, 2.0 / RATES, linestyle=":", zorder=0)
-                ax.set_ylim(0.5 * low.min(), 2.0 * high.max())
+                ax.set_ylim(0.5 * finite.min(), 2.0 * finite.max())
         for ax in axes[:-1]:
             ax.set_xlabel("")
 
-    means = {n: np.mean([row[n] for row in rows], axis=0) for n in labels}
+    means = {n: figures[n].mean(axis=0) for n in labels}
     context.figure(
         "learning_rate",
         draw,

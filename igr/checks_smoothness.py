@@ -12,7 +12,7 @@ import igr
 from expkit import claims, per_example, plots, supervised
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
-from igr import checks_descent, train
+from igr import checks_descent, checks_trends, train
 
 TIME = 51.2  # learning rate * steps
 RATES = 0.04 * 2.0 ** np.arange(5)
@@ -97,8 +97,6 @@ def check_energy_falls(context: Context) -> Finding:
 
 
 def _correlation(context: Context, pair, what: str, **region: float) -> Finding:
-    from scipy import stats
-
     correlations, ranges = [], []
     for seed in _seeds(context):
         rows = [_figures(context, seed, rate) for rate in RATES.tolist()]
@@ -106,9 +104,9 @@ def _correlation(context: Context, pair, what: str, **region: float) -> Finding:
             name: np.array([row[name][-1] for row in rows])
             for name in ("input_energy", "parameter_energy")
         }
-        correlations.append(stats.spearmanr(*pair(ends)).statistic)
+        correlations.append(checks_trends.rank_correlation(*pair(ends)))
         ranges.append([ends["input_energy"][0], ends["input_energy"][-1]])
-    mean, interval = claims.mean_interval(correlations)
+    mean, interval = checks_trends.correlation_interval(correlations)
     first, last = np.mean(ranges, axis=0)
     return Finding(
         mean,
