@@ -80,3 +80,93 @@ def test_ten_perfect_orders_decide_and_two_do_not():
     several = [0.5, 0.7, 0.9]
     expected = claims.mean_interval(several)
     assert checks_trends.correlation_interval(several) == expected
+
+
+def penalised(center, accuracy=0.9, broken=()):
+    """Distances least at `center`, in units of the prediction; accuracies by factor."""
+
+    def figures(context, seed, predicted):
+        factors = np.array(checks_learning_rate.FACTORS)
+        place = center * np.exp(0.05 * JITTER[seed])
+        distances = 0.1 * np.exp(np.log(factors / place) ** 2)
+        accuracies = accuracy + 0.01 * JITTER[seed] + 0.1 * np.arange(5)
+        losses = [0.5, 0.2, 0.4, 0.3, 0.6]  # the second is chosen
+        rows = {
+            "distance": distances,
+            "validation_loss": losses,
+            "test_accuracy": accuracies,
+        }
+        rows = {
+            name: [None if i in broken else v for i, v in enumerate(values)]
+            for name, values in rows.items()
+        }
+        return rows | {"plain_distance": 0.5, "test_accuracy": accuracies}
+
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("center", "verdict"),
+    [
+        (1.0, claims.HOLDS),
+        (0.85, claims.HOLDS),
+        (1.18, claims.HOLDS),
+        (0.7, claims.DOES_NOT_HOLD),
+        (1.5, claims.DOES_NOT_HOLD),
+        (0.8, claims.NOT_DECIDED),
+        (1.25, claims.NOT_DECIDED),
+    ],
+)
+def test_the_penalty_nearest_to_a_larger_rate_is_found_between_the_factors(
+    context, monkeypatch, center, verdict
+):
+    monkeypatch.setattr(checks_learning_rate, "_penalised", penalised(center))
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    assert finding.measured == pytest.approx(center * np.exp(0.05 * JITTER.mean()))
+    assert finding.verdict == verdict
+    low, high = finding.interval
+    assert low < center < high
+
+
+@pytest.mark.parametrize("broken", [(4,), range(5)])
+def test_penalties_that_diverge_are_no_minimum(context, monkeypatch, broken):
+    figures = penalised(1.0, broken=broken)
+    monkeypatch.setattr(checks_learning_rate, "_penalised", figures)
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    is_known = len(broken) == 1
+    assert finding.verdict == (claims.HOLDS if is_known else claims.NOT_DECIDED)
+    assert ("nan" in finding.details) is not is_known
+
+
+def test_a_target_that_diverged_leaves_the_coefficient_open(context, monkeypatch):
+    figures = penalised(1.0, broken=range(5))
+
+    def without_target(*arguments):
+        return figures(*arguments) | {"plain_distance": None}
+
+    monkeypatch.setattr(checks_learning_rate, "_penalised", without_target)
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    assert finding.verdict == claims.NOT_DECIDED
+
+
+@pytest.mark.parametrize("broken", [(), (0,)])  # nan is not the least loss
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (0.05, claims.HOLDS),
+        (-0.05, claims.DOES_NOT_HOLD),
+        (0.001, claims.NOT_DECIDED),
+    ],
+)
+def test_the_penalty_that_validation_prefers_is_compared_in_the_right_direction(
+    context, monkeypatch, broken, gain, verdict
+):
+    plain = {"test_accuracy": [0.1] * 5 + [0.5]}
+    figures = penalised(1.0, accuracy=0.4 + gain, broken=broken)
+    monkeypatch.setattr(checks_learning_rate, "_penalised", figures)
+    monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: plain)
+    finding = checks_learning_rate.check_penalty_recovers(context)
+    assert finding.measured == pytest.approx(gain + 0.01 * JITTER.mean())
+    assert finding.verdict == verdict
+    assert finding.details.endswith(" and 0.5000.")
+    assert "0.5, 0.5" in finding.details  # the second factor
