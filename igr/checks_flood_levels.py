@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from expkit import claims, plots
+from expkit import claims, plots, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, train
@@ -14,6 +14,7 @@ from igr import checks_runs, train
 LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)  # nats; the cross-entropy is never below 0
 NOISES = {"clean": 0.0, "noisy": 0.2}
 NUM_RECORDS = 40
+WINDOW = 5  # records that are averaged where a curve is looked at for a peak
 CONFIG = (
     "configs/igr/digits.py:regularizer=flooding,hidden=(128,),activation=relu,"
     "learning_rate=0.2,num_steps=2000,batch_size=64,train_split=train[:500],"
@@ -39,10 +40,12 @@ def check_gradient_norm(context: Context) -> Finding:
     for seed in range(len(plain["train_loss"])):
         losses, norms = plain["train_loss"][seed], plain["gradient_norm"][seed]
         flooded = figures["train_loss"][seed, -1]
-        # The plain run passes that loss once, on its way down.
+        # The plain run passes that loss once, on its way down. Norms go by powers of
+        # the loss, so both are logarithms.
         order = np.argsort(losses)
-        reference = np.exp(np.interp(flooded, losses[order], np.log(norms[order])))
-        ratios.append(np.log(figures["gradient_norm"][seed, -1] / reference))
+        known = np.log(losses[order]), np.log(norms[order])
+        reference = np.interp(np.log(flooded), *known)
+        ratios.append(np.log(figures["gradient_norm"][seed, -1]) - reference)
     mean, bounds = claims.mean_interval(ratios)
     low, high = np.exp(bounds).tolist()
     return Finding(
@@ -61,9 +64,11 @@ def check_double_descent(context: Context) -> Finding:
     fractions = []
     for curve in _figures(context, "noisy", level)["test_loss"]:
         first = int(np.argmin(curve[: NUM_RECORDS // 2]))
-        peak = curve[first:].max()
-        rise = peak - curve[first]
-        fractions.append((peak - curve[-5:].mean()) / rise if rise > 0 else 0.0)
+        # The peak of single records would be that of the noise under flooding, and
+        # every plateau would seem to fall from it.
+        later = np.convolve(curve[first:], np.ones(WINDOW) / WINDOW, mode="valid")
+        rise = later.max() - curve[first]
+        fractions.append(0.0 if rise <= 0.0 else (later.max() - later[-1]) / rise)
     mean, interval = claims.mean_interval(fractions)
     _draw(context)
     return Finding(
@@ -72,7 +77,8 @@ def check_double_descent(context: Context) -> Finding:
         interval,
         _seeds(context),
         f"Level {level:g}, 20 % wrong labels: the fall of the test loss after its "
-        "peak, divided by the rise before it. 0.5 and more counts as a second descent.",
+        "peak, divided by the rise before it, 0 without a rise; means of "
+        f"{WINDOW} records. 0.5 and more counts as a second descent.",
     )
 
 
@@ -94,10 +100,11 @@ def _compare(context: Context, noise: str, name: str, **region: float) -> Findin
 def _best_level(context: Context, noise: str) -> float:
     """The level above 0 with the least mean validation loss at the end."""
     losses = [
-        _figures(context, noise, level)["validation_loss"][:, -1].mean()
+        _figures(context, noise, level)["validation_loss"][:, -1]
         for level in LEVELS[1:]
     ]
-    return LEVELS[1 + int(np.argmin(losses))]
+    (best,) = sweep.lowest(np.stack(losses, axis=1))
+    return LEVELS[1 + best]
 
 
 def _seeds(context: Context) -> range:
@@ -111,6 +118,8 @@ def _figures(context: Context, noise: str, level: float) -> Figures:
             f"flooding-{noise}-{level:g}-{seed}",
             lambda seed=seed: _compiled(noise)(seed=seed, strength=level)[1],
             level=level,
+            wrong=NOISES[noise],
+            records=NUM_RECORDS,
             config=CONFIG,
         )
         for seed in _seeds(context)

@@ -51,19 +51,26 @@ def check_accuracy_recovered(context: Context) -> Finding:
 
 def _recovered(context: Context, name: str, what: str) -> Finding:
     values = {arm: _figures(context, arm)[name] for arm in ARMS}
-    # A ratio of logarithms: the figures are positive and differ by factors.
+    # In logarithms: the figures are positive and differ by factors.
     logs = {arm: np.log(figures) for arm, figures in values.items()}
-    falls = (logs["small"] - logs["penalised"]) / (logs["small"] - logs["large"]).mean()
-    mean, interval = claims.mean_interval(falls)
+    brought = logs["small"] - logs["penalised"]
+    sought = logs["small"] - logs["large"]
+    ratio = brought.mean() / sought.mean()
+    # To first order, what one seed adds to the error of a ratio of means.
+    errors = (brought - ratio * sought) / sought.mean()
+    mean, interval = claims.mean_interval(ratio + errors)
+    _, (least, _) = claims.mean_interval(sought)
+    verdict = claims.decide(interval, at_least=0.5, at_most=1.5)
     means = ", ".join(f"{arm} {figures.mean():.3g}" for arm, figures in values.items())
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.5, at_most=1.5),
+        verdict if least > 0.0 else claims.NOT_DECIDED,
         interval,
         _seeds(context),
         f"Fall of the logarithm of {what} at the rate {SMALL:g} when a penalty of "
         f"{STRENGTH:g} is added, as a fraction of the fall from there to {LARGE:g}; "
-        f"0.5 to 1.5 counts as recovered. Means: {means}.",
+        "0.5 to 1.5 counts as recovered; without a fall there is nothing to recover. "
+        f"Means: {means}.",
     )
 
 

@@ -1,0 +1,172 @@
+"""The checks of training runs on digits say what they should on planted figures."""
+
+import numpy as np
+import pytest
+
+from expkit import claims
+from igr import (
+    checks_learning_rate,
+    checks_trends,
+)
+
+JITTER = np.array([0.0, 0.3, -0.2, 0.1, -0.3, 0.2, -0.1, 0.25, -0.15, 0.05])
+
+
+@pytest.fixture
+def context(tmp_path):
+    """All ten seeds."""
+    return claims.Context(tmp_path, full=True)
+
+
+FIGURES = ("regularizer", "sharpness", "test_loss", "test_accuracy", "noisy_accuracy")
+
+
+def swept(slope, broken=()):
+    """Figures that change with the rate; two neighbours swap places in odd seeds."""
+
+    def sweep(context, seed):
+        values = np.exp(0.1 * slope * np.arange(len(checks_learning_rate.RATES)))
+        if seed % 2:
+            values[[1, 2]] = values[[2, 1]]
+        row = [None if i in broken else value for i, value in enumerate(values)]
+        return dict.fromkeys(FIGURES, row)
+
+    return sweep
+
+
+TRENDS = {
+    checks_learning_rate.check_regularizer_falls: -1,
+    checks_learning_rate.check_sharpness_falls: -1,
+    checks_learning_rate.check_accuracy_rises: 1,
+    checks_learning_rate.check_noise_robustness: 1,
+}
+
+
+@pytest.mark.parametrize(("check", "sign"), TRENDS.items())
+def test_trends_are_judged_by_their_direction(check, sign, context, monkeypatch):
+    monkeypatch.setattr(checks_learning_rate, "_draw", lambda context: None)
+    for slope, verdict in (
+        (sign, claims.HOLDS),
+        (-sign, claims.DOES_NOT_HOLD),
+        (0, claims.NOT_DECIDED),
+    ):
+        monkeypatch.setattr(checks_learning_rate, "_sweep", swept(slope))
+        finding = check(context)
+        assert finding.verdict == verdict
+        # Of 6 ranks, two neighbours in the wrong order in half of the seeds.
+        expected = slope * (1.0 - 0.5 * 6 * 2 / (6 * 35))
+        assert finding.measured == pytest.approx(expected)
+        assert len(finding.seeds) == 10
+
+
+@pytest.mark.parametrize("broken", [(5,), range(6)])
+def test_a_run_that_diverged_leaves_a_trend_open(context, monkeypatch, broken):
+    monkeypatch.setattr(checks_learning_rate, "_sweep", swept(-1, broken))
+    finding = checks_learning_rate.check_sharpness_falls(context)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert (context.out / "figures" / "learning_rate-light.svg").is_file()
+
+
+def test_ten_perfect_orders_decide_and_two_do_not():
+    for sign in (-1.0, 1.0):
+        mean, (low, high) = checks_trends.correlation_interval([sign] * 10)
+        assert mean == sign
+        assert max(sign * low, sign * high) == pytest.approx(1.0)
+        # 10 of 10: the exact binomial bound is 0.6915.
+        assert min(sign * low, sign * high) == pytest.approx(2 * 0.6915 - 1, abs=1e-4)
+    assert checks_trends.correlation_interval([1.0] * 2)[1][0] < 0.0
+    low, high = checks_trends.correlation_interval([0.0] * 10)[1]
+    assert low < 0.0 < high
+    several = [0.5, 0.7, 0.9]
+    expected = claims.mean_interval(several)
+    assert checks_trends.correlation_interval(several) == expected
+
+
+def penalised(center, accuracy=0.9, broken=()):
+    """Distances least at `center`, in units of the prediction; accuracies by factor."""
+
+    def figures(context, seed, predicted):
+        factors = np.array(checks_learning_rate.FACTORS)
+        place = center * np.exp(0.05 * JITTER[seed])
+        distances = 0.1 * np.exp(np.log(factors / place) ** 2)
+        accuracies = accuracy + 0.01 * JITTER[seed] + 0.1 * np.arange(5)
+        losses = [0.5, 0.2, 0.4, 0.3, 0.6]  # the second is chosen
+        rows = {
+            "distance": distances,
+            "validation_loss": losses,
+            "test_accuracy": accuracies,
+        }
+        rows = {
+            name: [None if i in broken else v for i, v in enumerate(values)]
+            for name, values in rows.items()
+        }
+        return rows | {"plain_distance": 0.5, "test_accuracy": accuracies}
+
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("center", "verdict"),
+    [
+        (1.0, claims.HOLDS),
+        (0.85, claims.HOLDS),
+        (1.18, claims.HOLDS),
+        (0.7, claims.DOES_NOT_HOLD),
+        (1.5, claims.DOES_NOT_HOLD),
+        (0.8, claims.NOT_DECIDED),
+        (1.25, claims.NOT_DECIDED),
+    ],
+)
+def test_the_penalty_nearest_to_a_larger_rate_is_found_between_the_factors(
+    context, monkeypatch, center, verdict
+):
+    monkeypatch.setattr(checks_learning_rate, "_penalised", penalised(center))
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    assert finding.measured == pytest.approx(center * np.exp(0.05 * JITTER.mean()))
+    assert finding.verdict == verdict
+    low, high = finding.interval
+    assert low < center < high
+
+
+@pytest.mark.parametrize("broken", [(4,), range(5)])
+def test_penalties_that_diverge_are_no_minimum(context, monkeypatch, broken):
+    figures = penalised(1.0, broken=broken)
+    monkeypatch.setattr(checks_learning_rate, "_penalised", figures)
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    is_known = len(broken) == 1
+    assert finding.verdict == (claims.HOLDS if is_known else claims.NOT_DECIDED)
+    assert ("nan" in finding.details) is not is_known
+
+
+def test_a_target_that_diverged_leaves_the_coefficient_open(context, monkeypatch):
+    figures = penalised(1.0, broken=range(5))
+
+    def without_target(*arguments):
+        return figures(*arguments) | {"plain_distance": None}
+
+    monkeypatch.setattr(checks_learning_rate, "_penalised", without_target)
+    finding = checks_learning_rate.check_penalty_coefficient(context)
+    assert finding.verdict == claims.NOT_DECIDED
+
+
+@pytest.mark.parametrize("broken", [(), (0,)])  # nan is not the least loss
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (0.05, claims.HOLDS),
+        (-0.05, claims.DOES_NOT_HOLD),
+        (0.001, claims.NOT_DECIDED),
+    ],
+)
+def test_the_penalty_that_validation_prefers_is_compared_in_the_right_direction(
+    context, monkeypatch, broken, gain, verdict
+):
+    plain = {"test_accuracy": [0.1] * 5 + [0.5]}
+    figures = penalised(1.0, accuracy=0.4 + gain, broken=broken)
+    monkeypatch.setattr(checks_learning_rate, "_penalised", figures)
+    monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: plain)
+    finding = checks_learning_rate.check_penalty_recovers(context)
+    assert finding.measured == pytest.approx(gain + 0.01 * JITTER.mean())
+    assert finding.verdict == verdict
+    assert finding.details.endswith(" and 0.5000.")
+    assert "0.5, 0.5" in finding.details  # the second factor
