@@ -55,9 +55,10 @@ def _recovered(context: Context, name: str, what: str) -> Finding:
     logs = {arm: np.log(figures) for arm, figures in values.items()}
     brought = logs["small"] - logs["penalised"]
     sought = logs["small"] - logs["large"]
-    ratio = brought.mean() / sought.mean()
+    scale = float(sought.mean()) or np.nan
+    ratio = brought.mean() / scale
     # To first order, what one seed adds to the error of a ratio of means.
-    errors = (brought - ratio * sought) / sought.mean()
+    errors = (brought - ratio * sought) / scale
     mean, interval = claims.mean_interval(ratio + errors)
     _, (least, most) = claims.mean_interval(sought)
     is_sought = least > 0.0 or most < 0.0
