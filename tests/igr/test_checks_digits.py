@@ -79,7 +79,9 @@ def test_ten_perfect_orders_decide_and_two_do_not():
     assert checks_trends.correlation_interval([1.0] * 2)[1][0] < 0.0
     low, high = checks_trends.correlation_interval([0.0] * 10)[1]
     assert low < 0.0 < high
-    several = [0.5, 0.7, 0.9]
+    assert checks_trends.correlation_interval([0.9, 0.7])[1][1] == 1.0
+    assert checks_trends.correlation_interval([0.9, np.nan])[1] == (-np.inf, np.inf)
+    several = [0.5, 0.6, 0.7, 0.6]
     expected = claims.mean_interval(several)
     assert checks_trends.correlation_interval(several) == expected
 
