@@ -25,7 +25,7 @@ ARMS = {
 
 
 def check_sharpness_recovered(context: Context) -> Finding:
-    """How much of the fall in sharpness the penalty brings about at the small rate."""
+    """How much of the change in sharpness the penalty brings at the small rate."""
     return _recovered(context, "sharpness", "the largest Hessian eigenvalue")
 
 
@@ -55,21 +55,24 @@ def _recovered(context: Context, name: str, what: str) -> Finding:
     logs = {arm: np.log(figures) for arm, figures in values.items()}
     brought = logs["small"] - logs["penalised"]
     sought = logs["small"] - logs["large"]
-    ratio = brought.mean() / sought.mean()
+    scale = float(sought.mean()) or np.nan
+    ratio = brought.mean() / scale
     # To first order, what one seed adds to the error of a ratio of means.
-    errors = (brought - ratio * sought) / sought.mean()
+    errors = (brought - ratio * sought) / scale
     mean, interval = claims.mean_interval(ratio + errors)
-    _, (least, _) = claims.mean_interval(sought)
+    _, (least, most) = claims.mean_interval(sought)
+    is_sought = least > 0.0 or most < 0.0
     verdict = claims.decide(interval, at_least=0.5, at_most=1.5)
     means = ", ".join(f"{arm} {figures.mean():.3g}" for arm, figures in values.items())
     return Finding(
         mean,
-        verdict if least > 0.0 else claims.NOT_DECIDED,
+        verdict if is_sought else claims.NOT_DECIDED,
         interval,
         _seeds(context),
-        f"Fall of the logarithm of {what} at the rate {SMALL:g} when a penalty of "
-        f"{STRENGTH:g} is added, as a fraction of the fall from there to {LARGE:g}; "
-        "0.5 to 1.5 counts as recovered; without a fall there is nothing to recover. "
+        f"Change of the logarithm of {what} at the rate {SMALL:g} when a penalty of "
+        f"{STRENGTH:g} is added, as a fraction of the change from there to {LARGE:g}; "
+        "0.5 to 1.5 counts as recovered, and not decided where the rate itself changes "
+        "nothing beyond the spread of the seeds. "
         f"Means: {means}.",
     )
 

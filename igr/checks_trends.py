@@ -45,7 +45,8 @@ def correlation_interval(
         correlations: in [-1, 1], one a seed.
 
     Returns:
-        `(mean, (low, high))`, as `claims.mean_interval` gives it otherwise.
+        `(mean, (low, high))`, otherwise as `claims.mean_interval` gives it, no further
+        than -1 and 1 if all are finite.
 
     References:
         Clopper & Pearson, *The Use of Confidence or Fiducial Limits Illustrated in the
@@ -54,8 +55,10 @@ def correlation_interval(
     """
     mean, interval = claims.mean_interval(correlations, confidence=CONFIDENCE)
     n = len(correlations)
-    if n < 2 or not np.isfinite(mean) or np.ptp(correlations) > 1e-9:
+    if n < 2 or not np.isfinite(mean):
         return mean, interval
+    if np.ptp(correlations) > 1e-9:
+        return mean, (max(interval[0], -1.0), min(interval[1], 1.0))
     chance = (0.5 * (1.0 - CONFIDENCE)) ** (1.0 / n)
     return mean, (
         chance * mean - (1.0 - chance),

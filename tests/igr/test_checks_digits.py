@@ -5,7 +5,9 @@ import pytest
 
 from expkit import claims
 from igr import (
+    checks_descent,
     checks_learning_rate,
+    checks_minibatches,
     checks_trends,
 )
 
@@ -77,7 +79,9 @@ def test_ten_perfect_orders_decide_and_two_do_not():
     assert checks_trends.correlation_interval([1.0] * 2)[1][0] < 0.0
     low, high = checks_trends.correlation_interval([0.0] * 10)[1]
     assert low < 0.0 < high
-    several = [0.5, 0.7, 0.9]
+    assert checks_trends.correlation_interval([0.9, 0.7])[1][1] == 1.0
+    assert checks_trends.correlation_interval([0.9, np.nan])[1] == (-np.inf, np.inf)
+    several = [0.5, 0.6, 0.7, 0.6]
     expected = claims.mean_interval(several)
     assert checks_trends.correlation_interval(several) == expected
 
@@ -170,3 +174,58 @@ def test_the_penalty_that_validation_prefers_is_compared_in_the_right_direction(
     assert finding.verdict == verdict
     assert finding.details.endswith(" and 0.5000.")
     assert "0.5, 0.5" in finding.details  # the second factor
+
+
+class PlantedRuns:
+    """Stands in for `checks_descent.Runs`: the end is where settings put it."""
+
+    def __init__(self, reference, time):
+        self._regularizer, self._time = reference.rpartition("=")[2], time
+
+    def params(self, seed, rate, strength=0.0):
+        """A penalty of half the prediction makes up for the rate."""
+        pull = 8.0 * strength if self._regularizer == "parameter_penalty" else 0.0
+        return np.array([rate + pull, seed, self._time])
+
+    def figures(self, seed, rate, strength=0.0, *, curvature=True):
+        figures = {"test_accuracy": 0.01 * rate + strength, "seed": seed}
+        return figures | ({"sharpness": 1.0 / rate} if curvature else {})
+
+
+@pytest.fixture
+def planted_runs(monkeypatch):
+    monkeypatch.setattr(checks_descent, "runs", PlantedRuns)
+
+
+@pytest.mark.usefixtures("planted_runs")
+def test_penalised_runs_are_compared_with_plain_ones_at_the_larger_rate(
+    context, monkeypatch
+):
+    figures = checks_learning_rate._penalised(context, 3, 0.03)
+    assert figures["seed"] == [3] * 5
+    assert figures["plain_distance"] == pytest.approx(0.12)
+    # 0.04 + 8 * factor * 0.03 against 0.16
+    expected = [0.06, 0.0, 0.12, 0.36, 0.84]
+    assert figures["distance"] == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr(checks_learning_rate, "SMALL", 0.02)
+    moved = checks_learning_rate._penalised(context, 3, 0.035)  # not the kept one
+    assert moved["plain_distance"] == pytest.approx(0.14)
+
+
+@pytest.mark.usefixtures("planted_runs")
+def test_a_sweep_has_one_figure_a_rate(context):
+    figures = checks_learning_rate._sweep(context, 2)
+    assert figures["sharpness"] == pytest.approx(1.0 / checks_learning_rate.RATES)
+    assert figures["seed"] == [2] * 6
+
+
+@pytest.mark.usefixtures("planted_runs")
+def test_the_arms_with_batches_have_their_rates_and_penalties(context):
+    for arm, accuracy in (
+        ("small", 0.01 * 0.02),
+        ("large", 0.01 * 0.16),
+        ("penalised", 0.01 * 0.02 + 0.14 / 4),
+    ):
+        figures = checks_minibatches._figures(context, arm)
+        assert figures["test_accuracy"] == pytest.approx([accuracy] * 10)
+        np.testing.assert_array_equal(figures["seed"], np.arange(10))

@@ -59,9 +59,22 @@ def test_the_part_of_a_fall_that_a_penalty_brings_is_found(
     assert low < fraction < high
 
 
-@pytest.mark.parametrize(("fall", "noise"), [(-1.0, 0.05), (0.02, 0.5), (1.0, 20.0)])
-def test_without_a_fall_there_is_nothing_to_recover(context, monkeypatch, fall, noise):
-    figures = arms(1.0, fall, noise)
+@pytest.mark.parametrize(
+    ("fraction", "verdict"), [(1.0, claims.HOLDS), (-0.5, claims.DOES_NOT_HOLD)]
+)
+def test_a_rise_is_recovered_by_a_rise(context, monkeypatch, fraction, verdict):
+    monkeypatch.setattr(checks_minibatches, "_figures", arms(fraction, fall=-1.0))
+    finding = checks_minibatches.check_batch_squares_recovered(context)
+    assert finding.measured == pytest.approx(fraction)
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(("fall", "noise"), [(0.0, 0.1), (0.02, 0.5), (1.0, 20.0)])
+@pytest.mark.parametrize("fraction", [1.0, 0.0])
+def test_without_a_change_there_is_nothing_to_recover(
+    context, monkeypatch, fraction, fall, noise
+):
+    figures = arms(fraction, fall, noise)
     monkeypatch.setattr(checks_minibatches, "_figures", figures)
     finding = checks_minibatches.check_sharpness_recovered(context)
     assert finding.verdict == claims.NOT_DECIDED
