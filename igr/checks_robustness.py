@@ -16,7 +16,7 @@ import numpy as np
 from expkit import claims, plots, supervised, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
-from igr import checks_runs, objectives, train
+from igr import checks_runs, checks_trends, objectives, train
 from igr.checks_attack import RADII, STDDEV, measure
 
 PLAIN, LONGER = "none", "longer"
@@ -99,8 +99,6 @@ def check_virtual_against_random(context: Context) -> Finding:
 
 def check_gradient_tells_robustness(context: Context) -> Finding:
     """Rank correlation of E |grad_x loss|^2 and accuracy under attack, seed by seed."""
-    from scipy import stats
-
     every = [_figures(context, name) for name in STRENGTHS]
     gradients, accuracies = (
         np.concatenate([figures[name] for figures in every], axis=1)
@@ -108,12 +106,12 @@ def check_gradient_tells_robustness(context: Context) -> Finding:
     )
     at_radius = accuracies[:, :, RADII.index(RADIUS)]
     correlations = [
-        stats.spearmanr(g, a).statistic
+        checks_trends.rank_correlation(g, a)
         for g, a in zip(gradients, at_radius, strict=True)
     ]
     _draw_radii(context)
     _draw_gradients(context)
-    mean, interval = claims.mean_interval(correlations)
+    mean, interval = checks_trends.correlation_interval(correlations)
     return Finding(
         mean,
         claims.decide(interval, at_most=0.0),

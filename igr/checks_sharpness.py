@@ -51,6 +51,8 @@ def largest_eigenvalue(
     # Fixed, so that the same run gives the same digits; normal, since a constant start
     # may be orthogonal to the eigenvector.
     start = np.random.default_rng(0).normal(size=flat.size)
+    if not product(start).any():  # ARPACK cannot begin with a Hessian of zeros
+        return 0.0
     values = linalg.eigsh(
         operator, k=1, which="LA", v0=start, tol=rtol, return_eigenvectors=False
     )

@@ -154,7 +154,27 @@ def test_flooding_is_compared_in_the_right_direction(
     accuracy = checks_flood_levels.check_test_accuracy(noise, context)
     assert (loss.verdict, accuracy.verdict) == verdicts
     assert loss.measured == pytest.approx(change, abs=1e-12)
-    assert "level 0.1 " in loss.details
+    assert "level 0.1," in loss.details
+
+
+def test_plain_training_may_stop_where_its_validation_loss_is_least(
+    context, monkeypatch
+):
+    stop = checks_flood_levels.STOPS[1]
+    records = np.arange(1 + checks_flood_levels.NUM_RECORDS)
+
+    def figures(context, noise, level):
+        rows = flooded(test_loss=-0.1)(context, noise, level)
+        if level == 0.0:
+            dip = 0.3 * (records == stop)
+            rows = {name: values - dip for name, values in rows.items()}
+        return rows
+
+    monkeypatch.setattr(checks_flood_levels, "_figures", figures)
+    finding = checks_flood_levels.check_test_loss("noisy", context)
+    assert finding.measured == pytest.approx(0.2)  # 0.4 against 0.2, not 0.5
+    assert finding.verdict == claims.DOES_NOT_HOLD
+    assert f"stopped at {stop / records[-1]:g} of the steps" in finding.details
 
 
 @pytest.mark.parametrize("best", LEVELS[1:])

@@ -29,8 +29,9 @@ def spectrum(values):
         np.linspace(-100.0, 3.0, 40),  # the largest is not the largest in size
         np.array([1.0, 2.0]),
         np.array([2.0, 2.0, 2.0]),  # Lanczos breaks down at once
+        np.zeros(5),  # and has nothing to begin with
     ],
-    ids=["positive", "negative", "indefinite", "two", "multiple"],
+    ids=["positive", "negative", "indefinite", "two", "multiple", "zero"],
 )
 def test_the_spectrum_of_a_quadratic_is_found(values):
     matrix = spectrum(values).astype(np.float32)
