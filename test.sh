@@ -8,4 +8,6 @@ make_environment
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/pyrefly check --python-interpreter-path "$python"
-exec "$python" -m pytest "$@"
+# Most of the time goes into compilation, which uses one core at a time.
+exec "$python" -m pytest -n "$(getconf _NPROCESSORS_ONLN)" --maxprocesses=8 \
+  --dist=worksteal "$@"
