@@ -137,12 +137,19 @@ def check_layers(params: Sequence[Layer], n_in: int) -> None:
         n_in: size of what the first one takes.
 
     Raises:
-        ValueError: if there is none, one is no pair, or the sizes do not chain.
+        ValueError: if there is none, one is no pair, the sizes do not chain, or the
+            same array is in several layers (which `jax.jit` hides).
         TypeError: if a parameter is not floating-point.
     """
     if not isinstance(params, Sequence) or not params:
         raise ValueError(
             f"params must be a list of at least one (w, b), got {params!r:.80}."
+        )
+    matrices = [layer[0] for layer in params if isinstance(layer, Sequence) and layer]
+    if len({id(w) for w in matrices}) < len(matrices):
+        raise ValueError(
+            "params must be separate layers, got one matrix in several: the gradient "
+            "of a shared one is another. Copy it for the formula of separate layers."
         )
     size, before = n_in, "x"
     for index, layer in enumerate(params):

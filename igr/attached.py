@@ -11,14 +11,17 @@ loss are split into floating-point arrays, other arrays and static values, and w
 loss closes over joins the first two (`without_closure`).
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from expkit import trees
+from igr.arguments import require_callable
 
 Arrays = list[jax.Array]
 Loss = Callable[..., tuple[Any, Any]]
@@ -65,7 +68,7 @@ def position(argnum: int, num_args: int) -> int:
             f"argnum={argnum} is not among the {num_args} positional arguments of the "
             "call; pass the penalised argument by position."
         )
-    return argnum % num_args
+    return operator.index(argnum) % num_args
 
 
 def as_floats(argnum: int, tree: Any) -> Any:
@@ -83,7 +86,7 @@ def as_floats(argnum: int, tree: Any) -> Any:
     """
 
     def convert(path, leaf):
-        x = jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+        x = jnp.asarray(leaf) if isinstance(leaf, (float, np.floating)) else leaf
         if not _is_float(x):
             name = jax.tree_util.keystr(path)
             kind = getattr(x, "dtype", type(x).__name__)
@@ -108,6 +111,7 @@ def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
         `(*args, **kwargs) -> (scalar, aux)`, with None for want of an `aux`. It raises
         ValueError where `loss_fn` does not return what it should.
     """
+    require_callable("loss_fn", loss_fn)
 
     def checked(*args, **kwargs):
         output = loss_fn(*args, **kwargs)
@@ -126,6 +130,10 @@ def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
                 f"loss_fn must return one floating-point scalar, got {shown}; take a "
                 f"mean{hint}."
             )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(aux):
+            if not (hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex))):
+                name = f"aux{jax.tree_util.keystr(path)}"
+                raise TypeError(f"{name} must be an array or a number, got {leaf!r}.")
         return jnp.asarray(loss), aux
 
     return checked
@@ -166,18 +174,18 @@ def make_call(
 
 
 def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
-    """Splits a pytree into floating-point arrays, other arrays and static values.
+    """Splits a pytree into differentiable arrays, other arrays and static values.
 
     Args:
-        tree: pytree; strings, Python numbers and other leaves without a dtype are
-            static.
+        tree: pytree; strings, Python and NumPy numbers and other leaves that are no
+            arrays are static.
 
     Returns:
-        The floating-point arrays, the others, and `(floats, others) -> pytree`, which
-        puts new ones in their places and keeps the static values.
+        The real and complex floating-point arrays, the others, and `(floats, others) ->
+        pytree`, which puts new ones in their places and keeps the static values.
     """
     leaves, treedef = jax.tree.flatten(tree)
-    kinds = [2 * _is_float(x) or hasattr(x, "dtype") * 1 for x in leaves]
+    kinds = [_kind(x) for x in leaves]
     floats = [
         jnp.asarray(x) for x, kind in zip(leaves, kinds, strict=True) if kind == 2
     ]
@@ -189,6 +197,13 @@ def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
         return jax.tree.unflatten(treedef, [next(sources[kind]) for kind in kinds])
 
     return floats, others, merge
+
+
+def _kind(leaf: Any) -> int:
+    """0: static, 1: an array, 2: one to differentiate."""
+    if not hasattr(leaf, "dtype") or isinstance(leaf, np.generic):
+        return 0
+    return 2 if jnp.issubdtype(leaf.dtype, jnp.inexact) else 1
 
 
 def without_closure(
@@ -277,7 +292,9 @@ def attach_gradient(
         floats = [jnp.asarray(x, d) for x, d in zip(floats, dtypes, strict=True)]
         moving = [jnp.asarray(tangents[0][i], dtypes[i]) for i in wanted]
         value, gradients = gradient_fn(floats, others, wanted)
-        tangent = jnp.asarray(trees.inner_product(gradients, moving), value.dtype)
+        # The gradient of a real function in a complex array is defined by this.
+        change = jnp.real(trees.inner_product(gradients, moving))
+        tangent = jnp.asarray(change, value.dtype)
         if aux_fn is None:
             return (value, None), (tangent, None)
 

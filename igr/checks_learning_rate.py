@@ -188,6 +188,7 @@ def _draw(context: Context) -> None:
         "sharpness": "largest eigenvalue",
         "regularizer": "R_IG",
         "test_loss": "test loss",
+        "test_accuracy": "test accuracy",
     }
 
     def draw(figure):
@@ -196,15 +197,16 @@ def _draw(context: Context) -> None:
             values = figures[name]
             middle, low, high = (f(values, axis=0) for f in (np.mean, np.min, np.max))
             series = {label: (RATES, middle, low, high)}
-            plots.sweep(ax, series, ylabel=label, best="min")
+            best = "max" if name == "test_accuracy" else "min"
+            plots.sweep(ax, series, ylabel=label, best=best)
             ax.get_legend().remove()
             finite = values[np.isfinite(values)]
-            if finite.size:
+            if finite.size and best == "min":
                 ax.set_yscale("log")
             if finite.size and name == "sharpness":
                 ax.plot(RATES, 2.0 / RATES, linestyle=":", zorder=0)
                 ax.set_ylim(0.5 * finite.min(), 2.0 * finite.max())
-            if finite.size:
+            if finite.size and best == "min":
                 plots.readable_log_ticks(ax.yaxis)
         for ax in axes[:-1]:
             ax.set_xlabel("")
@@ -213,13 +215,13 @@ def _draw(context: Context) -> None:
     context.figure(
         "learning_rate",
         draw,
-        "Largest Hessian eigenvalue, R_IG and test loss at the end of full-batch "
-        "descent against its learning rate, at equal learning rate x steps: mean and "
-        f"range over {len(rows)} seeds. Dotted: 2 / learning rate, beyond which a "
-        "quadratic diverges. A ring marks the least.",
+        "Largest Hessian eigenvalue, R_IG, test loss and accuracy at the end of "
+        "full-batch descent against its learning rate, at equal learning rate x steps: "
+        f"mean and range over {len(rows)} seeds. Dotted: 2 / learning rate, beyond "
+        "which a quadratic diverges. A ring marks the best.",
         "; ".join(
             f"{labels[n]} {m[0]:.3g} at the smallest, {m[-1]:.3g} at the largest rate"
             for n, m in means.items()
         ),
-        size=(4.6, 6.4),
+        size=(4.6, 8.0),
     )

@@ -244,6 +244,8 @@ def _require(
     name: str, value: Any, allowed: str, is_allowed: Callable[[float], bool]
 ) -> None:
     """Checks a concrete scalar; a traced one passes."""
+    if callable(value) or isinstance(value, (str, complex)) or value is None:
+        raise TypeError(f"{name} must be {allowed}, got {value!r}.")
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be {allowed}, got shape {jnp.shape(value)}.")
     if isinstance(value, jax.core.Tracer):

@@ -258,9 +258,9 @@ def _input_factor(layer, h):
 
 
 def _divide(a: Any, b: Any, otherwise: float) -> jax.Array:
-    """The quotient where b > 0, and a constant elsewhere, also in the gradient."""
-    is_safe = b > 0.0
-    return jnp.where(is_safe, a / jnp.where(is_safe, b, 1.0), otherwise)
+    """The quotient, and a constant where b is 0, also in the gradient; nan stays."""
+    is_zero = b == 0.0
+    return jnp.where(is_zero, otherwise, a / jnp.where(is_zero, 1.0, b))
 
 
 def _frobenius_norm(a):

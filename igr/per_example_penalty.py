@@ -43,9 +43,9 @@ def with_per_example_gradient_penalty(
     .. math:: F = \frac1B \sum_i \bigl( l_i + c\,\|\partial l_i / \partial a\|^2 \bigr).
 
     The gradient with respect to the parameters is added up example by example, with no
-    more than `chunk_size` of them in memory: call it under `jit`, outside of which this
-    loop is compiled at every call. For inputs it takes one pass over the batch, since
-    example i alone depends on input i.
+    more than `chunk_size` of them in memory (all in mode `"nested"`): call it under
+    `jit`, outside of which this loop is compiled at every call. For inputs it takes one
+    pass over the batch, since example i alone depends on input i.
 
     Args:
         loss_fn: loss of one example (or of one mini-batch, for the penalty of Smith et

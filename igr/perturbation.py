@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
+from igr.arguments import require_scalar
 
 
 def fast_gradient_perturbation(
@@ -86,7 +87,7 @@ def fast_gradient_perturbation(
         2014, section 4. https://arxiv.org/abs/1412.6572; Miyato et al., *Virtual
         Adversarial Training*, 2017, eq. (4). https://arxiv.org/abs/1704.03976
     """
-    require_at_least_zero("epsilon", epsilon)
+    require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
     require_floating("x", x)
 
     def scalar_loss(x):
@@ -127,7 +128,7 @@ def gaussian_perturbation(key: jax.Array, x: Any, stddev: jax.typing.ArrayLike) 
         Bishop, *Training with Noise is Equivalent to Tikhonov Regularization*, 1995,
         section 2. https://doi.org/10.1162/neco.1995.7.1.108
     """
-    require_at_least_zero("stddev", stddev)
+    require_scalar("stddev", stddev, "at least 0", lambda x: x >= 0)
     require_floating("x", x)
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(key, len(leaves))
@@ -163,20 +164,6 @@ def unit_vector(tree: Any) -> Any:
     return jax.tree.map(
         lambda a: jnp.where(is_zero, 0.0, a * inverse).astype(a.dtype), scaled
     )
-
-
-def require_at_least_zero(name: str, value: Any) -> None:
-    """Refuses a negative Python number; arrays may be traced, and pass.
-
-    Args:
-        name: of the argument.
-        value: what the caller gave.
-
-    Raises:
-        ValueError: if it is negative or nan.
-    """
-    if isinstance(value, (int, float)) and not value >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value!r}.")
 
 
 def require_floating(name: str, tree: Any) -> None:

@@ -20,6 +20,7 @@ still are the gradient::
     penalty = optax.tree.get(state, "implied_penalty")
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,6 +99,11 @@ def track_gradient_norm(
     _require("decay", decay, "in [0, 1)", lambda x: 0 <= x < 1)
     period = _checked_period(curvature_every)
 
+    def log_decay(dtype):
+        if isinstance(decay, (int, float)):
+            return math.log(decay) if decay else -math.inf
+        return jnp.log(jnp.asarray(decay, dtype))
+
     def init(params: optax.Params) -> Any:
         zero = jnp.zeros((), _accumulator(params))
         return GradientNormState(
@@ -114,8 +120,8 @@ def track_gradient_norm(
         dtype = state.squared_norm.dtype
         count = jnp.asarray(optax.safe_increment(state.count))
         square = trees.squared_norm(updates).astype(dtype)
-        forgotten = jnp.asarray(decay, dtype) ** count.astype(dtype)
-        weight = (1 - decay) / (1 - forgotten)
+        # 1 - decay^count, which near a decay of 1 is a difference of equal numbers.
+        weight = (1 - decay) / -jnp.expm1(count.astype(dtype) * log_decay(dtype))
         mean = state.mean_squared_norm
         state = state._replace(
             count=count,
@@ -184,3 +190,5 @@ def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:
     """Checks Python numbers; arrays may be traced or injected, and pass."""
     if isinstance(value, (int, float)) and not is_allowed(value):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    if isinstance(value, (str, complex)) or value is None:
+        raise TypeError(f"{name} must be a real number, got {value!r}.")

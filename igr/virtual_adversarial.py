@@ -40,9 +40,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from igr.arguments import require_scalar
 from igr.perturbation import (
     gaussian_perturbation,
-    require_at_least_zero,
     require_floating,
     unit_vector,
 )
@@ -148,15 +148,16 @@ def virtual_adversarial_perturbation(
 
 def _perturbation_and_logits(logits_fn, x, key, epsilon, xi, num_iterations):
     """The perturbation, and the logits of the clean input that it came from."""
-    require_at_least_zero("epsilon", epsilon)
-    require_at_least_zero("num_iterations", num_iterations)
-    if isinstance(xi, (int, float)) and not xi > 0:
-        raise ValueError(f"xi must be above 0, got {xi!r}.")
+    require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
+    require_scalar("num_iterations", num_iterations, "at least 0", lambda x: x >= 0)
+    if not hasattr(num_iterations, "__index__"):
+        raise TypeError(f"num_iterations must be an integer, got {num_iterations!r}.")
+    require_scalar("xi", xi, "above 0", lambda x: x > 0)
     require_floating("x", x)
     x = jnp.asarray(x)
     if x.ndim < 1:
         raise ValueError(f"x must be a batch [batch, ...], got shape {x.shape}.")
-    if isinstance(xi, (int, float)) and xi <= LIMIT_OF_XI:
+    if not isinstance(xi, jax.core.Tracer) and float(xi) <= LIMIT_OF_XI:
         logits, gradient = _gradient_in_the_limit(logits_fn, x)
     else:
         logits, gradient = _gradient_at_distance(logits_fn, x, xi)

@@ -298,3 +298,11 @@ W, B = jnp.ones((3, 2)), jnp.ones(2)
 def test_wrong_arguments_are_named(fn, bad, error, message):
     with pytest.raises(error, match=message):
         fn(**GOOD | bad)
+
+
+def test_one_matrix_in_two_layers_is_refused():
+    w = jnp.eye(3)
+    with pytest.raises(ValueError, match="one matrix in several"):
+        dense_squared_norms(
+            [(w, None), (w, None)], jnp.ones((2, 3)), lambda z: z.sum(axis=-1), jnp.tanh
+        )

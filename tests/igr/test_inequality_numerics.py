@@ -169,3 +169,14 @@ def test_wrong_arguments_are_named(function, bad, error, message):
 def test_an_unknown_norm_is_named():
     with pytest.raises(ValueError, match=r"norm must be one of joint, .*got 'nuclear'"):
         penalty_inequality(make(), X, jnp.sum, "tanh", norm="nuclear")
+
+
+def test_nan_is_not_taken_for_slack():
+    layers = [(jnp.full((2, 2), jnp.nan), None)]
+    sides = penalty_inequality(layers, jnp.ones(2), jnp.sum, "tanh")
+    assert jnp.isnan(sides.input_side)
+    assert jnp.isnan(sides.slack)
+    layers = [(jnp.ones((2, 2)), jnp.zeros(2))]
+    x = jnp.array([jnp.nan, 1.0])
+    bound = input_gradient_bound(layers, x, jnp.sum, "tanh")
+    assert jnp.isnan(bound.parameter_side)

@@ -79,6 +79,39 @@ def test_a_jitted_function_that_builds_the_penalty_is_differentiated_outside(mod
         close(got, expected)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_complex_arrays_in_the_closure_and_as_arguments_are_differentiated(mode):
+    def value(w, z, mode):
+        spectrum = jnp.fft.fft(w)
+
+        def loss(p, z):
+            return jnp.sum(jnp.abs(spectrum * p * z) ** 2)
+
+        p = jnp.array([1.0, 0.5, 0.2])
+        return with_gradient_penalty(loss, 0.1, mode=mode, step=1e-3)(p, z)
+
+    args = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0 + 1.0j, 2.0, 1.0j])
+    got = jax.grad(value, argnums=(0, 1))(*args, mode)
+
+    def plain(w, z):  # written out: the gradient in p is 2 |F z|^2 p
+        p, square = jnp.array([1.0, 0.5, 0.2]), jnp.abs(jnp.fft.fft(w) * z) ** 2
+        return jnp.sum(square * p**2) + 0.1 * jnp.sum((2.0 * square * p) ** 2)
+
+    expected = jax.grad(plain, argnums=(0, 1))(*args)
+    tolerance = 1e-2 if mode == "finite_difference" else 1e-5
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_numpy_numbers_are_static():
+    def loss(p, n, is_cubic):
+        return jnp.sum(p.reshape(n, -1) ** (3 if is_cubic else 2))
+
+    penalised = with_gradient_penalty(loss, 0.1)
+    value = penalised(jnp.ones(6), np.int64(3), np.bool_(True))
+    np.testing.assert_allclose(value, 6 + 0.1 * 6 * 9, rtol=1e-6)
+
+
 @pytest.mark.parametrize("mode", MODES[:2])
 def test_keyword_arguments_traced_and_static(mode):
     penalised = with_gradient_penalty(dropout_loss, 0.3, mode=mode)
@@ -200,6 +233,8 @@ def test_only_what_is_differentiated_costs_anything():
             ValueError,
             r"coefficient must be a scalar, .*\(2",
         ),
+        ({"coefficient": "a"}, TypeError, "coefficient must be a real number, got 'a'"),
+        ({"coefficient": 1j}, TypeError, "coefficient must be a real number"),
         ({"step": 0.0}, ValueError, "step must be positive and finite, got 0.0"),
     ],
 )
@@ -251,3 +286,20 @@ def test_calls_that_cannot_be_penalised_are_refused(
 def test_aux_must_come_in_a_pair():
     with pytest.raises(ValueError, match=r"must return \(loss, aux\), got "):
         with_gradient_penalty(dropout_loss, 0.1, has_aux=True)(PARAMS, X)
+
+
+def test_what_is_no_function_or_no_array_is_named():
+    with pytest.raises(TypeError, match="loss_fn must be a function, got 3"):
+        with_gradient_penalty(3, 0.1)
+    penalised = with_gradient_penalty(
+        lambda p: (jnp.sum(p["v"]), {"name": "v"}), 0.1, has_aux=True
+    )
+    with pytest.raises(TypeError, match=r"aux\['name'\] must be an array or a number"):
+        penalised(PARAMS)
+
+
+def test_a_finite_difference_in_half_precision_is_refused():
+    penalised = with_gradient_penalty(dropout_loss, 0.1, mode="finite_difference")
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    with pytest.raises(ValueError, match="less than bfloat16 resolves"):
+        penalised(half, X)

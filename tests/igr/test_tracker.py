@@ -283,3 +283,21 @@ def test_missing_gradient_function_is_named():
         tx.update(POINT, tx.init(POINT), POINT)
     with pytest.raises(ValueError, match="needs params and grad_fn; call update"):
         tx.update(POINT, tx.init(POINT))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1 - 1e-6, 1 - 1e-8])
+def test_the_mean_of_equal_norms_is_that_norm(decay):
+    tx = igr.track_gradient_norm(0.1, decay=decay)
+    gradient = jnp.array([1.0, 2.0, 3.0])
+    state = tx.init(gradient)
+    for _ in range(3):
+        _, state = tx.update(gradient, state)
+        np.testing.assert_allclose(state.mean_squared_norm, 14.0, rtol=1e-6)
+
+
+def test_the_mean_for_a_decay_next_to_1_is_the_plain_mean():
+    tx = igr.track_gradient_norm(decay=1 - 1e-8)
+    state = tx.init(jnp.zeros(()))
+    for value in (1.0, 2.0, 3.0):
+        _, state = tx.update(jnp.array(value), state)
+    np.testing.assert_allclose(state.mean_squared_norm, 14.0 / 3.0, rtol=1e-6)
