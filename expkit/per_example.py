@@ -145,15 +145,15 @@ def check_layers(params: Sequence[Layer], n_in: int) -> None:
         raise ValueError(
             f"params must be a list of at least one (w, b), got {params!r:.80}."
         )
-    matrices = [layer[0] for layer in params if isinstance(layer, Sequence) and layer]
+    size, before = n_in, "x"
+    for index, layer in enumerate(params):
+        size, before = _check_layer(index, layer, size, before), f"params[{index}]"
+    matrices = [layer[0] for layer in params]
     if len({id(w) for w in matrices}) < len(matrices):
         raise ValueError(
             "params must be separate layers, got one matrix in several: the gradient "
             "of a shared one is another. Copy it for the formula of separate layers."
         )
-    size, before = n_in, "x"
-    for index, layer in enumerate(params):
-        size, before = _check_layer(index, layer, size, before), f"params[{index}]"
 
 
 def _inputs_and_deltas(params, x, output_loss, activation):

@@ -1,5 +1,6 @@
 """Checks of arguments: one clear error that names the argument, before any work."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -56,3 +57,65 @@ def require_callable(name: str, value: Any) -> None:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {value!r}.")
+
+
+def is_float(leaf: Any) -> bool:
+    """Whether a leaf is an array of real floating-point numbers.
+
+    Args:
+        leaf: anything.
+
+    Returns:
+        False also for Python numbers.
+    """
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def position(argnum: int, num_args: int) -> int:
+    """The position that `argnum` means, counted from 0.
+
+    Args:
+        argnum: counted from the end if negative.
+        num_args: how many positional arguments the call has.
+
+    Returns:
+        The position, in [0, num_args).
+
+    Raises:
+        ValueError: if there is no such argument.
+    """
+    if not -num_args <= argnum < num_args:
+        raise ValueError(
+            f"argnum={argnum} is not among the {num_args} positional arguments of the "
+            "call; pass the penalised argument by position."
+        )
+    return operator.index(argnum) % num_args
+
+
+def as_floats(argnum: int, tree: Any) -> Any:
+    """The penalised argument as arrays.
+
+    Args:
+        argnum: its position, for the message.
+        tree: pytree of floating-point arrays or Python floats.
+
+    Returns:
+        The pytree, with arrays in the place of Python floats.
+
+    Raises:
+        TypeError: if a leaf is not floating-point.
+    """
+
+    def convert(path, leaf):
+        x = jnp.asarray(leaf) if isinstance(leaf, (float, np.floating)) else leaf
+        if not is_float(x):
+            name = jax.tree_util.keystr(path)
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise TypeError(
+                f"argument {argnum} must hold floating-point arrays, got {kind}"
+                f"{f' at {name}' if name else ''}; keep it out of the argument that is "
+                "penalised."
+            )
+        return x
+
+    return jax.tree_util.tree_map_with_path(convert, tree)

@@ -11,7 +11,6 @@ loss are split into floating-point arrays, other arrays and static values, and w
 loss closes over joins the first two (`without_closure`).
 """
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from expkit import trees
-from igr.arguments import require_callable
+from igr.arguments import as_floats, is_float, position, require_callable
 
 Arrays = list[jax.Array]
 Loss = Callable[..., tuple[Any, Any]]
@@ -43,61 +42,6 @@ class Call(NamedTuple):
     others: Arrays
     target: list[int]
     has_aux: bool = False
-
-
-def _is_float(leaf: Any) -> bool:
-    """Whether a leaf is an array to differentiate; a Python number is not."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-
-
-def position(argnum: int, num_args: int) -> int:
-    """The position that `argnum` means, counted from 0.
-
-    Args:
-        argnum: counted from the end if negative.
-        num_args: how many positional arguments the call has.
-
-    Returns:
-        The position, in [0, num_args).
-
-    Raises:
-        ValueError: if there is no such argument.
-    """
-    if not -num_args <= argnum < num_args:
-        raise ValueError(
-            f"argnum={argnum} is not among the {num_args} positional arguments of the "
-            "call; pass the penalised argument by position."
-        )
-    return operator.index(argnum) % num_args
-
-
-def as_floats(argnum: int, tree: Any) -> Any:
-    """The penalised argument as arrays.
-
-    Args:
-        argnum: its position, for the message.
-        tree: pytree of floating-point arrays or Python floats.
-
-    Returns:
-        The pytree, with arrays in the place of Python floats.
-
-    Raises:
-        TypeError: if a leaf is not floating-point.
-    """
-
-    def convert(path, leaf):
-        x = jnp.asarray(leaf) if isinstance(leaf, (float, np.floating)) else leaf
-        if not _is_float(x):
-            name = jax.tree_util.keystr(path)
-            kind = getattr(x, "dtype", type(x).__name__)
-            raise TypeError(
-                f"argument {argnum} must hold floating-point arrays, got {kind}"
-                f"{f' at {name}' if name else ''}; keep it out of the argument that is "
-                "penalised."
-            )
-        return x
-
-    return jax.tree_util.tree_map_with_path(convert, tree)
 
 
 def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
@@ -123,7 +67,7 @@ def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
         loss: Any = output[0] if has_aux else output
         aux: Any = output[1] if has_aux else None
         is_array = jax.tree.structure(loss) == jax.tree.structure(0)
-        if not (is_array and jnp.shape(loss) == () and _is_float(jnp.asarray(loss))):
+        if not (is_array and jnp.shape(loss) == () and is_float(jnp.asarray(loss))):
             shown = jax.tree.map(lambda x: jax.typeof(x).str_short(), loss)
             hint = "" if has_aux else " or, for a pair (loss, aux), has_aux=True"
             raise ValueError(

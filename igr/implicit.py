@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from igr import attached
+from igr import arguments, attached
 from igr.penalty import with_gradient_penalty
 
 
@@ -228,7 +228,7 @@ def _gradient(loss_fn: Callable, params: Any, args: tuple, kwargs: dict):
     loss = attached.scalar_loss(loss_fn, has_aux=False)
     return (
         jax.grad(lambda p: loss(p, *args, **kwargs)[0]),
-        attached.as_floats(0, params),
+        arguments.as_floats(0, params),
     )
 
 

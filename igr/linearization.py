@@ -89,7 +89,7 @@ def difference(call: Call, wanted: Sequence[int], step: float) -> Linearization:
         _, ahead = value_and_gradient(there, wanted)
         scale = jnp.where(square > 0, norm / step, 0.0)
         rise = trees.add_scaled(ahead, -1.0, gradients)
-        return jax.tree.map(lambda x: scale * x.astype(scale.dtype), rise)
+        return jax.tree.map(lambda x: scale * x, rise)
 
     return Linearization(loss, slopes, gradients, push)
 

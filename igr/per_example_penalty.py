@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from igr import attached, penalty
+from igr import arguments, attached, penalty
 from igr.attached import Arrays, Call
 
 
@@ -92,7 +92,7 @@ def with_per_example_gradient_penalty(
             raise ValueError(
                 f"chunk_size={chunk_size} does not divide the batch of {size}."
             )
-        if attached.position(argnum, 1 + len(batch)) == 0:
+        if arguments.position(argnum, 1 + len(batch)) == 0:
             examples = _Examples(loss, params, batch, kwargs, has_aux=has_aux)
             value, aux = _penalise_each(examples, coefficient, mode, chunk_size)
         else:
@@ -121,7 +121,7 @@ class _Examples:
     """
 
     def __init__(self, loss, params, batch, kwargs, *, has_aux):
-        params = attached.as_floats(0, params)
+        params = arguments.as_floats(0, params)
         *shared, merge_shared = attached.partition((params, kwargs))
         *self.own, merge = attached.partition(batch)
         self._num_params = len(jax.tree.leaves(params))

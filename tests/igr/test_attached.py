@@ -13,7 +13,8 @@ X, Y = np.arange(3.0, dtype=np.float32), np.ones(3, np.float32)
 def test_a_partition_is_put_together_again():
     key = jax.random.key(0)
     tree = {
-        "float": np.float64(0.5),  # has a dtype, unlike a Python number
+        "float": np.array(0.5),
+        "scalar": np.float64(0.5),  # a number, whatever its dtype
         "half": jnp.ones(2, jnp.bfloat16),
         "int": np.arange(3),
         "mask": np.array([True, False]),
@@ -29,30 +30,11 @@ def test_a_partition_is_put_together_again():
     assert others[1] is key
     whole = merge(floats, others)
     assert jax.tree.structure(whole) == jax.tree.structure(tree)
-    for name in ("int", "mask", "key", "number", "count", "name", "none"):
+    for name in ("int", "mask", "key", "number", "scalar", "count", "name", "none"):
         assert whole[name] is tree[name], name
     new = merge([1.0, 2.0], [x + 1 if x.dtype == int else x for x in others])
     assert (new["float"], new["half"], new["number"]) == (1.0, 2.0, 0.1)
     np.testing.assert_array_equal(new["int"], [1, 2, 3])
-
-
-@pytest.mark.parametrize(("argnum", "expected"), [(0, 0), (2, 2), (-1, 2), (-3, 0)])
-def test_positions_are_counted_from_either_end(argnum, expected):
-    assert attached.position(argnum, 3) == expected
-
-
-@pytest.mark.parametrize("argnum", [3, -4])
-def test_a_position_outside_is_refused(argnum):
-    with pytest.raises(ValueError, match=f"argnum={argnum} is not among the 3 posit"):
-        attached.position(argnum, 3)
-
-
-def test_python_floats_may_be_penalised_and_integers_not():
-    tree = attached.as_floats(1, {"a": 0.5, "b": jnp.ones(2)})
-    assert (tree["a"].dtype, tree["a"].shape) == (jnp.float32, ())
-    for bad, kind in ((3, "int"), (jnp.arange(2), "int32"), (1j, "complex")):
-        with pytest.raises(TypeError, match=rf"argument 1 .*, got {kind} at \['a'\]"):
-            attached.as_floats(1, {"a": bad})
 
 
 def test_arrays_at_places_are_replaced_in_a_copy():
