@@ -42,6 +42,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from expkit import trees
+
 Layer = tuple[jax.Array, jax.Array | None]
 
 
@@ -225,7 +227,7 @@ def _add_square(total, example):
 
 def _wide(x):
     """In float32, or float64 where it is that already."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(trees.wide_dtype(x))
 
 
 def _check(params, x, output_loss, activation):

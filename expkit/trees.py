@@ -75,6 +75,21 @@ def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
     return jax.tree.map(add, tree, other)
 
 
+def wide_dtype(x: Any) -> Any:
+    """The dtype to add up in: float32, or wider where the numbers are.
+
+    Args:
+        x: array or dtype, floating-point.
+
+    Returns:
+        The dtype.
+
+    References:
+        `jax.numpy.promote_types` defines what is wider.
+        https://docs.jax.dev/en/latest/jep/9407-type-promotion.html
+    """
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+
+
 def _wide(x: jax.typing.ArrayLike) -> jax.Array:
-    """In float32, or float64 where it is that already."""
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jnp.asarray(x, wide_dtype(x))

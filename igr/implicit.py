@@ -27,7 +27,6 @@ Example::
     velocity = igr.modified_flow(loss_fn, 0.1, order=3)(params, batch)
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +110,9 @@ def modified_loss(
         2023, abstract. https://arxiv.org/abs/2302.00849
     """
     _require_learning_rate(learning_rate)
-    _require("momentum", momentum, "a number in [0, 1)", lambda x: 0 <= x < 1)
+    arguments.require_scalar(
+        "momentum", momentum, "a number in [0, 1)", lambda x: 0 <= x < 1
+    )
     coefficient = learning_rate * (1 + momentum) / (4 * (1 - momentum) ** 2)
     return with_gradient_penalty(loss_fn, coefficient)
 
@@ -237,21 +238,9 @@ def _negative(tree: Any) -> Any:
 
 
 def _require_learning_rate(value: jax.typing.ArrayLike) -> None:
-    _require("learning_rate", value, "a finite number, at least 0", lambda x: x >= 0)
-
-
-def _require(
-    name: str, value: Any, allowed: str, is_allowed: Callable[[float], bool]
-) -> None:
-    """Checks a concrete scalar; a traced one passes."""
-    if callable(value) or isinstance(value, (str, complex)) or value is None:
-        raise TypeError(f"{name} must be {allowed}, got {value!r}.")
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name} must be {allowed}, got shape {jnp.shape(value)}.")
-    if isinstance(value, jax.core.Tracer):
-        return
-    if not (math.isfinite(float(value)) and is_allowed(float(value))):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    arguments.require_scalar(
+        "learning_rate", value, "a finite number, at least 0", lambda x: x >= 0
+    )
 
 
 def _require_batches(batches: Any) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from expkit import trees
 from igr import arguments, attached, penalty
 from igr.attached import Arrays, Call
 
@@ -205,18 +206,18 @@ def _mean_and_stack(
 
     def body(total, chunk):
         values, stacked = jax.vmap(fn)(chunk)
-        sums = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_wide(x.dtype)), values)
+        sums = jax.tree.map(
+            lambda x: jnp.sum(x, axis=0, dtype=trees.wide_dtype(x.dtype)), values
+        )
         return jax.tree.map(jnp.add, total, sums), stacked
 
     values, _ = jax.eval_shape(jax.vmap(fn), jax.tree.map(lambda x: x[0], chunks))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], _wide(x.dtype)), values)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape[1:], trees.wide_dtype(x.dtype)), values
+    )
     total, stacked = jax.lax.scan(body, zeros, chunks)
     mean = jax.tree.map(lambda x: x / size, total)
     return mean, jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), stacked)
-
-
-def _wide(dtype):
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _mean_over_batch(loss):
@@ -226,7 +227,7 @@ def _mean_over_batch(loss):
         losses, aux = jax.vmap(lambda *example: loss(params, *example, **kwargs))(
             *batch
         )
-        return jnp.mean(losses, dtype=_wide(losses.dtype)), aux
+        return jnp.mean(losses, dtype=trees.wide_dtype(losses.dtype)), aux
 
     return mean
 

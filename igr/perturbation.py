@@ -133,7 +133,7 @@ def gaussian_perturbation(key: jax.Array, x: Any, stddev: jax.typing.ArrayLike) 
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(key, len(leaves))
     noise = structure.unflatten(
-        jax.random.normal(k, jnp.shape(leaf), _wide(leaf))
+        jax.random.normal(k, jnp.shape(leaf), trees.wide_dtype(leaf))
         for k, leaf in zip(keys, leaves, strict=True)
     )
     return _scaled_like(noise, stddev, x)
@@ -152,13 +152,15 @@ def unit_vector(tree: Any) -> Any:
         the value and all its derivatives are 0.
     """
     leaves = jax.tree.leaves(tree)
-    largest = [jnp.max(jnp.abs(a), initial=0.0).astype(_wide(a)) for a in leaves]
+    largest = [
+        jnp.max(jnp.abs(a), initial=0.0).astype(trees.wide_dtype(a)) for a in leaves
+    ]
     # The result does not depend on this scale, so neither does its derivative.
     scale = functools.reduce(jnp.maximum, largest, jnp.zeros((), jnp.float32))
     scale = jax.lax.stop_gradient(scale)
     is_zero = scale == 0.0
     scale = jnp.where(is_zero, 1.0, scale)
-    scaled = jax.tree.map(lambda a: a.astype(_wide(a)) / scale, tree)
+    scaled = jax.tree.map(lambda a: a.astype(trees.wide_dtype(a)) / scale, tree)
     square = jnp.where(is_zero, 1.0, trees.squared_norm(scaled))
     inverse = jax.lax.rsqrt(square)
     return jax.tree.map(
@@ -189,11 +191,6 @@ def _scaled_like(tree: Any, scale: jax.typing.ArrayLike, x: Any) -> Any:
     """A multiple of a pytree, rounded once to the dtypes of another."""
 
     def scaled(a, leaf):
-        return (scale * a.astype(_wide(a))).astype(jnp.result_type(leaf))
+        return (scale * a.astype(trees.wide_dtype(a))).astype(jnp.result_type(leaf))
 
     return jax.tree.map(scaled, tree, x)
-
-
-def _wide(x: jax.typing.ArrayLike) -> jnp.dtype:
-    """float32, or float64 where it is that already."""
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)

@@ -40,6 +40,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from expkit import trees
 from igr.arguments import require_scalar
 from igr.perturbation import (
     gaussian_perturbation,
@@ -166,7 +167,7 @@ def _perturbation_and_logits(logits_fn, x, key, epsilon, xi, num_iterations):
     def iterate(_, direction):
         return to_unit(gradient(direction.astype(x.dtype)))
 
-    direction = to_unit(gaussian_perturbation(key, x.astype(_wide(x)), 1.0))
+    direction = to_unit(gaussian_perturbation(key, x.astype(trees.wide_dtype(x)), 1.0))
     # Without `jit` a loop would be compiled anew in every call.
     unrolled = min(num_iterations, 2)
     for i in range(unrolled):
@@ -183,7 +184,7 @@ def _gradient_in_the_limit(logits_fn, x):
     logits, push = jax.linearize(logits_fn, x)
     _check_logits(logits, x)
     pull = jax.linear_transpose(push, x)
-    wide = logits.astype(_wide(logits))
+    wide = logits.astype(trees.wide_dtype(logits))
     probabilities = jax.nn.softmax(wide)
     likeliest = jnp.argmax(wide, axis=-1, keepdims=True)
 
@@ -206,11 +207,11 @@ def _gradient_at_distance(logits_fn, x, xi):
     """
     logits = logits_fn(x)
     _check_logits(logits, x)
-    probabilities = jax.nn.softmax(logits.astype(_wide(logits)))
+    probabilities = jax.nn.softmax(logits.astype(trees.wide_dtype(logits)))
 
     def gradient(direction):
         moved, pull = jax.vjp(logits_fn, x + jnp.asarray(xi, x.dtype) * direction)
-        change = jax.nn.softmax(moved.astype(_wide(moved))) - probabilities
+        change = jax.nn.softmax(moved.astype(trees.wide_dtype(moved))) - probabilities
         return pull(jax.vmap(unit_vector)(change).astype(moved.dtype))[0]
 
     return logits, gradient
@@ -223,7 +224,7 @@ def _divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
     leaves to cancellation, the first order in t, is gone from every term.
     """
     log_p, log_q = (
-        jax.nn.log_softmax(z.astype(_wide(z))) for z in (logits_p, logits_q)
+        jax.nn.log_softmax(z.astype(trees.wide_dtype(z))) for z in (logits_p, logits_q)
     )
     p, q = jnp.exp(log_p), jnp.exp(log_q)
     is_possible = p > 0.0
@@ -239,8 +240,3 @@ def _check_logits(logits: jax.Array, x: jax.Array) -> None:
             f"logits_fn must map x {list(x.shape)} to logits [batch, classes] = "
             f"[{x.shape[0]}, ...], got {list(logits.shape)}."
         )
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-    """float32, or float64 where it is that already."""
-    return jnp.promote_types(x.dtype, jnp.float32)

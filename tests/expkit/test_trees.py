@@ -54,3 +54,11 @@ def test_a_multiple_is_added_in_the_dtype_of_the_first(dtype):
 def test_other_structures_are_refused():
     with pytest.raises(ValueError):
         trees.inner_product({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
+
+
+def test_sums_are_wide_and_not_wider_than_the_numbers():
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.float32):
+        assert trees.wide_dtype(dtype) == jnp.float32
+        assert trees.wide_dtype(jnp.ones(2, dtype)) == jnp.float32
+    with jax.enable_x64(True):
+        assert trees.wide_dtype(jnp.ones(2)) == jnp.float64
