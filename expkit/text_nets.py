@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets, text
+from expkit.text.rotary import rotary
 
 # Small enough that the output starts as its bias: the layer norm before it has rows of
 # length sqrt(width), so the logits start with a standard deviation of 0.02 sqrt(width).
@@ -49,7 +50,8 @@ def text_encoder(
         dropout: probability of dropping a unit of each block's output.
 
     Returns:
-        The network, int32 `[batch, n] -> [batch, n, vocab_size]`. Outputs at padding
+        The network, int32 `[batch, n] -> [batch, n, vocab_size]`; given a pair of ids
+        and positions [batch, k] it returns the outputs there only. Outputs at padding
         mean nothing, and influence nothing.
 
     Raises:
@@ -81,14 +83,80 @@ def text_encoder(
             self.bias = nnx.Param(jnp.array(bias, jnp.float32))
 
         def __call__(self, x, rngs):
-            if x.shape[1] > max_length:
-                raise ValueError(f"max_length is {max_length}, got ids {x.shape}.")
-            h = self.norm_in(self.embedding[x])
+            ids, positions = x if isinstance(x, tuple) else (x, None)
+            if ids.shape[1] > max_length:
+                raise ValueError(f"max_length is {max_length}, got ids {ids.shape}.")
+            h = self.norm_in(self.embedding[ids])
             for block in self.blocks:
-                h = block(h, x != text.PAD, rngs)
-            return self.norm_out(h) @ self.embedding[...].T + self.bias[None, None]
+                h = block(h, ids != text.PAD, rngs)
+            h = self.norm_out(rows_at(h, positions))
+            return h @ self.embedding[...].T + self.bias[None, None]
 
     return nets.functional(TextEncoder)
+
+
+def rows_at(h: jax.Array, positions: jax.Array | None) -> jax.Array:
+    """Picks positions of every row of a batch.
+
+    Args:
+        h: [batch, n, width].
+        positions: int [batch, k], or None for all.
+
+    Returns:
+        [batch, k, width].
+    """
+    if positions is None:
+        return h
+    return jnp.take_along_axis(h, positions[:, :, None], axis=1)
+
+
+def encoder_language_model(
+    config: text.EncoderConfig, output_bias: np.ndarray | None = None
+) -> nets.Net:
+    """An encoder whose output is tied to its embeddings, for masked language modelling.
+
+    `params["encoder"]` is what `expkit.text.apply_encoder` takes. There is no dense
+    layer before the output, as BERT has one, and kernels start with a variance of one
+    over their inputs: at a standard deviation of 0.02 a narrow layer adds next to
+    nothing.
+
+    Args:
+        config: the sizes.
+        output_bias: initial bias of the output, [vocab_size]; None is zeros.
+
+    Returns:
+        The network, with the inputs and outputs of `text_encoder`.
+    """
+    size = config.vocab_size
+    bias = np.zeros(size) if output_bias is None else np.asarray(output_bias)
+
+    def init(key):
+        encoder = text.init_encoder(config, key)
+        encoder["layer"] = jax.tree.map(unit_gain, encoder["layer"])
+        return {"encoder": encoder, "bias": jnp.asarray(bias, jnp.float32)}
+
+    def apply(params, x, key=None):
+        ids, positions = x if isinstance(x, tuple) else (x, None)
+        encoder = params["encoder"]
+        h = text.apply_encoder(config, encoder, ids, ids != text.PAD, key=key)
+        h = rows_at(h, positions)
+        return h @ encoder["embeddings"]["word"].T + params["bias"][None, None]
+
+    return nets.Net(init, apply)
+
+
+def unit_gain(kernel: jax.Array) -> jax.Array:
+    """A kernel as BERT draws it, rescaled to a variance of one over its inputs.
+
+    Args:
+        kernel: [in, out], of standard deviation 0.02; other leaves stay as they are.
+
+    Returns:
+        The rescaled kernel.
+    """
+    if kernel.ndim < 2:
+        return kernel
+    return kernel / (_EMBEDDING_SCALE * np.sqrt(kernel.shape[0]))
 
 
 class RotaryBlock(nnx.Module):
@@ -140,27 +208,3 @@ def attention(
     lowest = jnp.finfo(scores.dtype).min
     scores = jnp.where(mask[:, None, None, :], scores, lowest)
     return jax.nn.softmax(scores, axis=-1) @ values
-
-
-def rotary(x: jax.Array, positions: jax.typing.ArrayLike) -> jax.Array:
-    r"""Turns pairs of coordinates by angles that grow with the position.
-
-    With :math:`\theta_k = 10000^{-2k/d}`, the pair :math:`(x_k, x_{k+d/2})` at position
-    m turns by :math:`m \theta_k`, so a product of two rows depends on the difference of
-    their positions only. (The paper pairs neighbours; that is the same up to the order
-    of the coordinates.)
-
-    Args:
-        x: [..., n, d], d even.
-        positions: [n].
-
-    Returns:
-        Same shape and dtype as `x`.
-    """
-    half = x.shape[-1] // 2
-    frequencies = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = jnp.outer(jnp.asarray(positions, jnp.float32), frequencies)
-    shape = (1,) * (x.ndim - 2) + angles.shape
-    cos, sin = (f(angles).reshape(shape).astype(x.dtype) for f in (jnp.cos, jnp.sin))
-    a, b = x[..., :half], x[..., half:]
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)

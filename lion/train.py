@@ -9,7 +9,7 @@ import optax
 
 import lion
 from expkit import config as config_lib
-from expkit import data, loop, supervised, text, text_nets, training
+from expkit import data, loop, nets, supervised, text, text_nets, training
 from expkit import masked_language as mlm
 
 
@@ -118,18 +118,16 @@ def _masked_language_task(
         texts["train"], max_size=config.max_vocabulary, min_count=config.min_count
     )
     arrays = mlm.encode_splits(
-        vocabulary, texts, max_length=config.max_length, mask_rate=config.mask_rate
-    )
-    ids = arrays["train"]["ids"]
-    net = text_nets.text_encoder(
-        vocabulary.size,
+        vocabulary,
+        texts,
         max_length=config.max_length,
-        width=config.width,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        output_bias=text.unigram_log_probabilities(vocabulary, ids, ids != text.PAD),
-        dropout=config.dropout,
+        mask_rate=config.mask_rate,
+        is_packed=config.packed,
     )
+    make = config_lib.choose("model", config.model, LANGUAGE_MODELS)
+    ids = arrays["train"]["ids"]
+    bias = text.unigram_log_probabilities(vocabulary, ids, ids != text.PAD)
+    net = make(config, vocabulary.size, bias)
     return supervised.Task(
         net,
         mlm.make_loss(net, config.mask_rate),
@@ -138,6 +136,35 @@ def _masked_language_task(
         summarize=mlm.with_perplexity,
         evaluation_rows=64,  # a position has thousands of logits
     )
+
+
+def _rotary(config, vocab_size, output_bias):
+    return text_nets.text_encoder(
+        vocab_size,
+        max_length=config.max_length,
+        width=config.width,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        output_bias=output_bias,
+        dropout=config.dropout,
+    )
+
+
+def _encoder(config, vocab_size, output_bias):
+    sizes = text.EncoderConfig(
+        vocab_size,
+        hidden_size=config.width,
+        num_layers=config.depth,
+        num_heads=config.num_heads,
+        intermediate_size=4 * config.width,
+        max_positions=config.max_length,
+        num_token_types=1,
+        hidden_dropout=config.dropout,
+        attention_dropout=config.dropout,
+        is_rotary=True,
+        norm_first=True,
+    )
+    return text_nets.encoder_language_model(sizes, output_bias)
 
 
 def _matrices(params):
@@ -168,4 +195,8 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lion": _lion,
     "adamw": _adamw,
     "sgd": _sgd,
+}
+LANGUAGE_MODELS: dict[str, Callable[..., nets.Net]] = {
+    "rotary": _rotary,
+    "encoder": _encoder,
 }

@@ -23,6 +23,7 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets
+from expkit.text.rotary import rotary
 
 ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -51,6 +52,10 @@ class EncoderConfig:
             layer adds to the stream.
         attention_dropout: probability of dropping an attention weight.
         activation: a name in `ACTIVATIONS`.
+        is_rotary: whether positions turn queries and keys (RoFormer) instead of having
+            a table of embeddings.
+        norm_first: whether a layer norm comes before what a layer adds, and one after
+            all layers, instead of one after each sum.
     """
 
     vocab_size: int
@@ -64,6 +69,8 @@ class EncoderConfig:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     activation: str = "gelu"
+    is_rotary: bool = False
+    norm_first: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of range."""
@@ -80,6 +87,11 @@ class EncoderConfig:
             raise ValueError(
                 f"hidden_size={self.hidden_size} does not divide into "
                 f"num_heads={self.num_heads}."
+            )
+        if self.is_rotary and self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"is_rotary needs heads of even width, got "
+                f"{self.hidden_size // self.num_heads}."
             )
         if self.activation not in ACTIVATIONS:
             raise ValueError(
@@ -152,13 +164,14 @@ class _Encoder(nnx.Module):
     def __init__(self, config: EncoderConfig, rngs: nnx.Rngs):
         self.embeddings = _Embeddings(config, rngs)
         self.layer = nnx.List(_Layer(config, rngs) for _ in range(config.num_layers))
+        self.norm = _norm(config, rngs) if config.norm_first else None
 
     def __call__(self, x, rngs):
         ids, mask, types = x
         h = self.embeddings(ids, types, rngs)
         for layer in self.layer:
             h = layer(h, mask, rngs)
-        return h
+        return h if self.norm is None else self.norm(h)
 
 
 class _Embeddings(nnx.Module):
@@ -167,15 +180,16 @@ class _Embeddings(nnx.Module):
             return nnx.Param(_INIT(rngs.params(), (rows, config.hidden_size)))
 
         self.word = table(config.vocab_size)
-        self.position = table(config.max_positions)
+        self.position = None if config.is_rotary else table(config.max_positions)
         self.token_type = table(config.num_token_types)
         self.norm = _norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout)
 
     def __call__(self, ids, types, rngs):
         h = self.word[ids] + self.token_type[types]
-        h = self.norm(h + self.position[None, : ids.shape[1]])
-        return self.dropout(h, deterministic=rngs is None, rngs=rngs)
+        if self.position is not None:
+            h += self.position[None, : ids.shape[1]]
+        return self.dropout(self.norm(h), deterministic=rngs is None, rngs=rngs)
 
 
 class _Layer(nnx.Module):
@@ -193,10 +207,15 @@ class _Layer(nnx.Module):
         self.dropout = nnx.Dropout(config.hidden_dropout)
         self.attention_dropout = nnx.Dropout(config.attention_dropout)
         self.activation = ACTIVATIONS[config.activation]
-        self.num_heads = config.num_heads
+        self.config = config
 
     def __call__(self, x, mask, rngs):
         drop = {"deterministic": rngs is None, "rngs": rngs}
+        if self.config.norm_first:
+            h = self.merge(self.attend(self.attention_norm(x), mask, drop))
+            x += self.dropout(h, **drop)
+            h = self.contract(self.activation(self.expand(self.output_norm(x))))
+            return x + self.dropout(h, **drop)
         h = self.dropout(self.merge(self.attend(x, mask, drop)), **drop)
         x = self.attention_norm(x + h)
         h = self.contract(self.activation(self.expand(x)))
@@ -205,9 +224,11 @@ class _Layer(nnx.Module):
     def attend(self, x, mask, drop):
         """Means of the values of all heads, [batch, n, width]."""
         queries, keys, values = (
-            project(x).reshape(*x.shape[:2], self.num_heads, -1)
+            project(x).reshape(*x.shape[:2], self.config.num_heads, -1)
             for project in (self.query, self.key, self.value)
         )
+        if self.config.is_rotary:
+            queries, keys = _rotate(queries), _rotate(keys)
         scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys)
         scores /= np.sqrt(queries.shape[-1])
         # Not -inf, whose softmax is nan where nothing is left.
@@ -215,6 +236,12 @@ class _Layer(nnx.Module):
         scores = jnp.where(mask[:, None, None, :], scores, lowest)
         weights = self.attention_dropout(jax.nn.softmax(scores), **drop)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, values).reshape(x.shape)
+
+
+def _rotate(x: jax.Array) -> jax.Array:
+    """Turns [batch, n, heads, d] by its positions."""
+    x = jnp.swapaxes(x, 1, 2)
+    return jnp.swapaxes(rotary(x, jnp.arange(x.shape[2])), 1, 2)
 
 
 def _dense(width_in: int, width_out: int, rngs: nnx.Rngs) -> nnx.Linear:

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 from expkit import masked_language as mlm
-from expkit import nets, text
+from expkit import nets, text, text_nets
 
 TEXTS = ["好书好看", "书", "", "看书看书看书"]
 VOCABULARY = text.build_vocabulary(TEXTS, min_count=1)
@@ -20,7 +20,8 @@ def unigram_net(bias):
 
     def apply(params, x, key=None):
         del key
-        return jnp.broadcast_to(params["bias"], (*x.shape, len(bias)))
+        shape = (x[1] if isinstance(x, tuple) else x).shape
+        return jnp.broadcast_to(params["bias"], (*shape, len(bias)))
 
     return nets.Net(lambda key: {"bias": jnp.asarray(bias)}, apply)
 
@@ -94,6 +95,44 @@ def test_the_net_never_sees_what_it_predicts():
     np.testing.assert_array_equal(seen[0] == text.MASK, batch["selected"])
     np.testing.assert_allclose(loss, math.log(VOCABULARY.size), rtol=1e-6)
     assert mlm.num_masked(batch) == batch["selected"].sum()
+
+
+def test_training_asks_for_logits_at_the_masked_positions_only():
+    net = text_nets.text_encoder(9, max_length=24, width=8, depth=1, num_heads=2)
+    params = net.init(jax.random.key(0))
+    ids = np.random.default_rng(0).integers(3, 9, (5, 24))
+    asked = []
+
+    def apply(params, x, key=None):
+        asked.append(x)
+        return net.apply(params, x)
+
+    loss_fn = mlm.make_loss(nets.Net(net.init, apply), 0.3)
+    loss, figures = loss_fn(params, {"ids": ids}, jax.random.key(1))
+    masked, positions = asked[0]
+    assert positions.shape == (5, mlm.max_selected(24, 0.3))
+    batch = {"ids": ids, "selected": np.asarray(masked == text.MASK)}
+    whole, of_all = loss_fn(params, batch, None)
+    assert batch["selected"].any()
+    np.testing.assert_allclose(loss, whole, rtol=1e-6)
+    np.testing.assert_allclose(figures["accuracy"], of_all["accuracy"], rtol=1e-6)
+
+
+def test_the_first_positions_are_kept_and_rows_with_more_are_capped():
+    selected = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 1], [0] * 5], bool)
+    kept, positions = mlm.first_selected(jnp.asarray(selected), 2)
+    np.testing.assert_array_equal(kept, [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [False] * 5])
+    np.testing.assert_array_equal(positions[0], [1, 2])
+    assert positions[1, 0] == 4
+    assert mlm.max_selected(10, 1.0) == 10
+
+
+def test_packed_rows_hold_every_text_once_and_only_the_last_is_short():
+    texts = [str(i) * (1 + i) for i in range(9)]
+    rows = mlm.pack(texts, 7)
+    assert {len(row) for row in rows[:-1]} == {7}
+    assert sorted("".join(rows).split("\n")) == sorted(texts)
+    assert rows == mlm.pack(texts, 7)
 
 
 def test_a_mask_that_hides_nothing_is_refused():

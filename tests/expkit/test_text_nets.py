@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from expkit import text_nets
+from expkit import text, text_nets
 
 VOCABULARY, LENGTH, WIDTH, DEPTH = 11, 8, 12, 1
 
@@ -150,3 +150,39 @@ def test_arguments_out_of_range_are_named(options, message):
 def test_a_row_that_is_too_long_is_refused(ids):
     with pytest.raises(ValueError, match=r"max_length is 4, got ids \(4, 8\)"):
         make(max_length=4).apply(initial(), ids)
+
+
+def test_outputs_at_positions_are_those_of_the_whole_row(ids):
+    positions = np.array([[0, 3], [7, 1], [2, 2], [4, 5]])
+    got = make().apply(initial(), (ids, positions))
+    whole = apply()(initial(), ids)
+    wanted = np.take_along_axis(np.asarray(whole), positions[:, :, None], axis=1)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def language_model(**options):
+    sizes = {"hidden_size": 12, "num_layers": 1, "num_heads": 3, "max_positions": 8}
+    config = text.EncoderConfig(VOCABULARY, intermediate_size=24, **sizes)
+    return config, text_nets.encoder_language_model(config, **options)
+
+
+def test_a_encoder_language_model_is_its_encoder_times_the_embeddings(ids):
+    bias = np.linspace(-1, 1, VOCABULARY)
+    config, net = language_model(output_bias=bias)
+    params = net.init(jax.random.key(0))
+    hidden = text.apply_encoder(config, params["encoder"], ids, ids != text.PAD)
+    word = params["encoder"]["embeddings"]["word"]
+    wanted = np.einsum("bnd,vd->bnv", hidden, word) + bias[None, None]
+    np.testing.assert_allclose(net.apply(params, ids), wanted, atol=1e-5)
+    positions = np.array([[0, 3], [7, 1], [2, 2], [4, 5]])
+    got = net.apply(params, (ids, positions))
+    wanted = np.take_along_axis(wanted, positions[:, :, None], axis=1)
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_kernels_start_with_a_variance_of_one_over_their_inputs():
+    kernel = 0.02 * np.random.default_rng(0).normal(size=(400, 100))
+    got = text_nets.unit_gain(jnp.asarray(kernel))
+    np.testing.assert_allclose(np.std(got), 1 / 20, rtol=0.02)
+    bias = jnp.ones(3)
+    assert text_nets.unit_gain(bias) is bias
