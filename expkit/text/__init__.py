@@ -13,6 +13,7 @@ from expkit.text.characters import (
 )
 from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
 from expkit.text.tokenizer import Tokenizer, load_tokenizer, save_char_tokenizer
+from expkit.text.weights import load_encoder, save_encoder
 
 __all__ = [
     "MASK",
@@ -26,8 +27,10 @@ __all__ = [
     "build_vocabulary",
     "encode",
     "init_encoder",
+    "load_encoder",
     "load_tokenizer",
     "mask_tokens",
     "save_char_tokenizer",
+    "save_encoder",
     "unigram_log_probabilities",
 ]

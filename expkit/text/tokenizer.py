@@ -220,7 +220,7 @@ def char_backend(vocabulary: CharVocabulary) -> Any:
     except ImportError as error:
         raise folders.missing_library("tokenizers") from error
     backend = Backend(
-        models.WordLevel(_SPECIAL_CHARACTERS | vocabulary.ids, unk_token="[UNK]")
+        models.WordLevel({**_SPECIAL_CHARACTERS, **vocabulary.ids}, unk_token="[UNK]")
     )
     backend.normalizer = normalizers.NFKC()
     # A dot would leave line ends together with what follows.
