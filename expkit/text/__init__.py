@@ -12,6 +12,8 @@ from expkit.text.characters import (
     unigram_log_probabilities,
 )
 from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
+from expkit.text.tokenizer import Tokenizer, load_tokenizer, save_char_tokenizer
+from expkit.text.weights import load_encoder, save_encoder
 
 __all__ = [
     "MASK",
@@ -20,10 +22,15 @@ __all__ = [
     "UNKNOWN",
     "CharVocabulary",
     "EncoderConfig",
+    "Tokenizer",
     "apply_encoder",
     "build_vocabulary",
     "encode",
     "init_encoder",
+    "load_encoder",
+    "load_tokenizer",
     "mask_tokens",
+    "save_char_tokenizer",
+    "save_encoder",
     "unigram_log_probabilities",
 ]

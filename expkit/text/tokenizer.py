@@ -1,0 +1,292 @@
+"""Texts as rows of token ids, for the encoder they were made for.
+
+>>> tokenizer = load_tokenizer()
+>>> ids, mask = tokenizer.encode(["A sentence.", ""], max_length=128)
+>>> ids.shape, mask.sum(axis=1).tolist()
+((2, 32), [5, 2])
+
+The rules are those of the file, applied by the library `tokenizers`; padding and
+truncation stored in the file are not. Rows are padded to one of a few lengths, so that
+a jitted function of them is compiled a few times and no more.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expkit.text import folders
+from expkit.text.characters import MASK, PAD, UNKNOWN, CharVocabulary
+
+LENGTHS = (32, 64, 128, 256, 512)
+_SPECIAL_CHARACTERS = {"[PAD]": PAD, "[MASK]": MASK, "[UNK]": UNKNOWN}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Which ids a text has.
+
+    Attributes:
+        backend: `tokenizers.Tokenizer` without padding and truncation.
+        pad_id: id of padding.
+    """
+
+    backend: Any
+    pad_id: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the special ones included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def num_special(self) -> int:
+        """How many special tokens a row has whatever its text."""
+        return self.backend.num_special_tokens_to_add(False)
+
+    def encode(
+        self,
+        texts: Sequence[str] | np.ndarray,
+        *,
+        max_length: int,
+        lengths: Sequence[int] | None = LENGTHS,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Turns texts into rows of ids.
+
+        Args:
+            texts: n strings. An empty one gives the special tokens alone, or a row of
+                padding where there are none. Halves of surrogate pairs count as U+FFFD.
+            max_length: tokens of a row at most. Longer rows lose tokens at their end,
+                but keep the closing special token.
+            lengths: lengths that rows may be padded to. The least that holds the
+                longest row is taken, `max_length` where none below it does. None pads
+                to `max_length`.
+
+        Returns:
+            Ids, int32 [n, length], and the mask, bool [n, length], False on padding.
+
+        Raises:
+            TypeError: if `texts` is one string, or holds something else than strings.
+            ValueError: if `max_length` leaves no place for the special tokens, or a
+                length is less than 1.
+        """
+        rows = self.token_ids(texts, max_length=max_length)
+        longest = max(map(len, rows), default=0)
+        length = static_length(longest, max_length, lengths)
+        ids = np.full((len(rows), length), self.pad_id, np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for row, row_mask, tokens in zip(ids, mask, rows, strict=True):
+            row[: len(tokens)] = tokens
+            row_mask[: len(tokens)] = True
+        return ids, mask
+
+    def token_ids(
+        self, texts: Sequence[str] | np.ndarray, *, max_length: int
+    ) -> list[list[int]]:
+        """Turns texts into lists of ids, each as long as its text.
+
+        Args:
+            texts: as for `encode`.
+            max_length: as for `encode`.
+
+        Returns:
+            One list a text.
+
+        Raises:
+            TypeError: as `encode`.
+            ValueError: as `encode`.
+        """
+        least = max(1, self.num_special)
+        if max_length < least:
+            raise ValueError(
+                f"max_length must be at least {least}, which the special tokens take, "
+                f"got {max_length!r}."
+            )
+        encodings = self.backend.encode_batch(_strings(texts), add_special_tokens=False)
+        rows = []
+        for encoding in encodings:
+            encoding.truncate(max_length - self.num_special)
+            rows.append(self.backend.post_process(encoding).ids)
+        return rows
+
+
+def static_length(longest: int, max_length: int, lengths: Sequence[int] | None) -> int:
+    """The length that rows are padded to.
+
+    Args:
+        longest: tokens of the longest row.
+        max_length: at least `longest`.
+        lengths: lengths to choose from, each at least 1; None leaves `max_length`.
+
+    Returns:
+        The least of `lengths` that is at least `longest`, at most `max_length`.
+
+    Raises:
+        ValueError: if a length is less than 1.
+    """
+    lengths = () if lengths is None else lengths
+    for length in lengths:
+        if length < 1:
+            raise ValueError(f"lengths must be at least 1, got {length!r}.")
+    return min([n for n in lengths if longest <= n < max_length], default=max_length)
+
+
+def load_tokenizer(path: str | os.PathLike | None = None) -> Tokenizer:
+    """Reads the tokenizer of an encoder.
+
+    Args:
+        path: a folder in the format of Hugging Face, with `tokenizer.json`, or with the
+            `vocab.txt` of a BERT, which is lower-cased and stripped of accents as
+            `tokenizer_config.json` says (by default it is); None or `"minilm"` is the
+            packaged MiniLM, `"zh_char"` the packaged Chinese character encoder.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: if the folder, its files or the library `tokenizers` is missing, a
+            file is damaged, or there is no padding token.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise folders.missing_library("tokenizers") from error
+    folder = folders.find_folder(path)
+    settings = folders.read_json(folder / "tokenizer_config.json", default={})
+    special = folders.read_json(folder / "special_tokens_map.json", default={})
+    file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    if file.exists():
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{file} is not a tokenizer: {error}.") from error
+    elif vocabulary.exists():
+        backend = _word_pieces(vocabulary, settings)
+    else:
+        raise ValueError(
+            f"there is neither tokenizer.json nor vocab.txt in {folder}: copy one from "
+            "where the encoder was published."
+        )
+    stored = (backend.padding or {}).get("pad_token")
+    names = (settings.get("pad_token"), special.get("pad_token"), stored, "[PAD]")
+    backend.no_padding()
+    backend.no_truncation()
+    return Tokenizer(backend, _pad_id(backend, names, folder))
+
+
+def save_char_tokenizer(folder: str | os.PathLike, vocabulary: CharVocabulary) -> None:
+    """Writes the `tokenizer.json` of a character encoder.
+
+    Its ids are those of `expkit.text.encode`: form NFKC, one id a character, spaces and
+    line ends included, no special token in front or behind, and `[PAD]`, `[MASK]` and
+    `[UNK]` are five or six characters where they stand in a text.
+
+    Args:
+        folder: an existing folder.
+        vocabulary: the characters.
+    """
+    (Path(folder) / "tokenizer.json").write_text(
+        char_backend(vocabulary).to_str(pretty=False), encoding="utf-8"
+    )
+    settings = {
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+        "unk_token": "[UNK]",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    text = json.dumps(settings, indent=2) + "\n"
+    (Path(folder) / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def char_backend(vocabulary: CharVocabulary) -> Any:
+    """The rules of a character encoder, for the library `tokenizers`.
+
+    Args:
+        vocabulary: the characters.
+
+    Returns:
+        A `tokenizers.Tokenizer`.
+
+    Raises:
+        ValueError: if the library is missing.
+    """
+    try:
+        from tokenizers import Regex, models, normalizers, pre_tokenizers
+        from tokenizers import Tokenizer as Backend
+    except ImportError as error:
+        raise folders.missing_library("tokenizers") from error
+    backend = Backend(
+        models.WordLevel({**_SPECIAL_CHARACTERS, **vocabulary.ids}, unk_token="[UNK]")
+    )
+    backend.normalizer = normalizers.NFKC()
+    # A dot would leave line ends together with what follows.
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return backend
+
+
+def _strings(texts: Any) -> list[str]:
+    if isinstance(texts, str | bytes):
+        raise TypeError(f"texts must be a list of strings, got one: {texts!r:.60}.")
+    strings = []
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be strings, got {text!r:.60}; decode bytes.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        strings.append(str(text))
+    return strings
+
+
+def _word_pieces(file: Path, settings: dict[str, Any]) -> Any:
+    """BERT's tokenizer, from its vocabulary."""
+    from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    ids = {line: i for i, line in enumerate(lines)}
+    kinds = ("unk", "cls", "sep", "pad", "mask")
+    special = {
+        kind: _content(settings.get(f"{kind}_token")) or f"[{kind.upper()}]"
+        for kind in kinds
+    }
+    for kind in ("unk", "cls", "sep"):
+        if special[kind] not in ids:
+            raise ValueError(
+                f"{file} lacks the token {special[kind]!r}, which every BERT has; it "
+                "is no vocabulary of one, or tokenizer_config.json names another."
+            )
+    backend = Backend(models.WordPiece(ids, unk_token=special["unk"]))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, last = ((special[kind], ids[special[kind]]) for kind in ("cls", "sep"))
+    backend.post_processor = processors.BertProcessing(last, first)
+    known = [token for token in special.values() if token in ids]
+    backend.add_special_tokens([AddedToken(t, normalized=False) for t in known])
+    return backend
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token, which files hold as a string or with its properties."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _pad_id(backend: Any, names: Sequence[Any], folder: Path) -> int:
+    name = next(filter(None, map(_content, names)))
+    pad_id = backend.token_to_id(name)
+    if pad_id is None:
+        raise ValueError(
+            f"the tokenizer in {folder} has no padding token: {name!r} is not in its "
+            "vocabulary. Name one of its tokens as pad_token in tokenizer_config.json."
+        )
+    return pad_id
