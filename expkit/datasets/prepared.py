@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from expkit.datasets.conll import Span
 from expkit.datasets.errors import DataError
 from expkit.datasets.foreign import (
     data_root,
@@ -21,7 +22,7 @@ from expkit.datasets.foreign import (
 )
 from expkit.datasets.splits import resolve_split
 
-OWN = ("digits", "mnist", "reviews")
+OWN = ("digits", "mnist", "news_entities", "reviews")
 WITH_DATA_DIR = ("mnist",)
 
 
@@ -94,12 +95,16 @@ def to_arrays(
     Returns:
         For each key an array with one entry a row: numbers of a fixed shape in their
         own dtype; objects for texts (str), sequences of texts (list of str), sequences
-        of varying length (array) and nested features (dict).
+        of varying length (array), spans (list of (type, start, end), as in CoNLL files)
+        and other nested features (dict).
     """
     return {key: _column(features[key], [row[key] for row in rows]) for key in rows[0]}
 
 
 def _column(feature: Any, values: Sequence[Any]) -> np.ndarray:
+    if _is_spans(feature):
+        items = (_spans(value, feature["type"].names) for value in values)
+        return np.fromiter(items, object, len(values))
     shape, dtype = feature.shape, feature.np_dtype
     is_number = isinstance(shape, tuple) and np.dtype(dtype) != object
     if is_number and None not in shape:
@@ -109,6 +114,19 @@ def _column(feature: Any, values: Sequence[Any]) -> np.ndarray:
     else:
         items = (_decoded(value) for value in values)
     return np.fromiter(items, object, len(values))
+
+
+def _is_spans(feature: Any) -> bool:
+    """Tells a sequence of spans from other nested features by its keys."""
+    keys = set(feature.keys()) if hasattr(feature, "keys") else set()
+    return keys == {"type", "start", "end"} and hasattr(feature["type"], "names")
+
+
+def _spans(value: Mapping[str, Any], names: Sequence[str]) -> list[Span]:
+    columns = (np.asarray(value[key]).tolist() for key in ("type", "start", "end"))
+    return [
+        (names[kind], start, end) for kind, start, end in zip(*columns, strict=True)
+    ]
 
 
 def _decoded(value: Any) -> Any:

