@@ -54,6 +54,36 @@ def compile_training(
     return train
 
 
+def compile_finetuning(
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    *,
+    loss_settings: Collection[str] = (),
+) -> Train:
+    """As `compile_training`, from given parameters.
+
+    Args:
+        loss_fn: as there.
+        make_optimizer: as there.
+        loss_settings: as there.
+
+    Returns:
+        `(settings, params, key, arrays, rows) -> (params, losses [num_steps])`.
+    """
+
+    @jax.jit
+    def train(settings, params, key, arrays, rows):
+        def init(key):
+            del key
+            return params
+
+        start, steps = _run(loss_fn, init, make_optimizer, loss_settings, settings)
+        state, losses = steps(start(key), arrays, rows)
+        return state.params, losses
+
+    return train
+
+
 def compile_recorded_training(
     loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
     init: Callable[[jax.Array], Any],

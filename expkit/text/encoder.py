@@ -120,6 +120,7 @@ def apply_encoder(
     mask: jax.typing.ArrayLike,
     *,
     token_type_ids: jax.typing.ArrayLike | None = None,
+    offset: jax.typing.ArrayLike | None = None,
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Runs the encoder.
@@ -130,6 +131,8 @@ def apply_encoder(
         ids: int [batch, n], n at most `config.max_positions`.
         mask: bool or int [batch, n]; positions where it is 0 influence no other.
         token_type_ids: int [batch, n], the segment of each token; None is 0.
+        offset: [batch, n, hidden_size], added to the embeddings of the tokens: a
+            gradient with respect to it is one with respect to the input.
         key: typed PRNG key of the dropout; None switches it off.
 
     Returns:
@@ -152,7 +155,7 @@ def apply_encoder(
             f"rows have {ids.shape[1]} tokens and the encoder {config.max_positions} "
             "positions; truncate the texts."
         )
-    return _net(config).apply(params, (ids, mask, types), key)
+    return _net(config).apply(params, (ids, mask, types, offset), key)
 
 
 @functools.cache
@@ -167,8 +170,8 @@ class _Encoder(nnx.Module):
         self.norm = _norm(config, rngs) if config.norm_first else None
 
     def __call__(self, x, rngs):
-        ids, mask, types = x
-        h = self.embeddings(ids, types, rngs)
+        ids, mask, types, offset = x
+        h = self.embeddings(ids, types, offset, rngs)
         for layer in self.layer:
             h = layer(h, mask, rngs)
         return h if self.norm is None else self.norm(h)
@@ -185,8 +188,9 @@ class _Embeddings(nnx.Module):
         self.norm = _norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout)
 
-    def __call__(self, ids, types, rngs):
+    def __call__(self, ids, types, offset, rngs):
         h = self.word[ids] + self.token_type[types]
+        h = h if offset is None else h + offset
         if self.position is not None:
             h += self.position[None, : ids.shape[1]]
         return self.dropout(self.norm(h), deterministic=rngs is None, rngs=rngs)

@@ -1,0 +1,321 @@
+"""Fine-tuning of a pretrained encoder on labelled texts: data, model, optimizer, runs.
+
+The model is the encoder, the mean of its last hidden states over the tokens, dropout
+and a dense layer. Its parameters are `{"encoder": ..., "head": ...}`; its input is a
+dict with `ids` [batch, n], `types` [batch, n] if texts come in pairs, and optionally
+`offset` [batch, n, width], which is added to the embeddings of the tokens: what
+penalties and perturbations of inputs differentiate.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import nnx
+from sklearn.model_selection import train_test_split
+
+from expkit import data, loop, nets, supervised, text, text_nets
+
+Inputs = Mapping[str, jax.Array]
+INPUTS = ("ids", "types")
+
+
+class Texts(NamedTuple):
+    """A task on texts.
+
+    Attributes:
+        task: model, mean loss, and the arrays `ids`, `types` if texts come in pairs,
+            and `label` of each split; figures are `loss` and, of classes, `accuracy`.
+        unlabelled: `ids` (and `types`) of the training rows whose label is not used.
+        params: of the model before the first step; only the head depends on the seed.
+        encoder: sizes of the encoder.
+    """
+
+    task: supervised.Task
+    unlabelled: dict[str, np.ndarray]
+    params: nets.Params
+    encoder: text.EncoderConfig
+
+
+def load_texts(config: ml_collections.ConfigDict) -> Texts:
+    """Loads encoder and data of a config.
+
+    Args:
+        config: see `configs/rdrop/reviews.py`. `encoder` is a name or folder as for
+            `expkit.text.load_encoder`, and `num_labels` the number of training rows
+            that keep their label, drawn by `seed` with the shares of the classes; 0
+            keeps all.
+
+    Returns:
+        The task. Labels that are floating-point make it a regression, with the mean
+        squared error.
+
+    Raises:
+        ValueError: if a field has a value that cannot be used.
+    """
+    splits = data.load_splits(config)
+    sizes, encoder = load_encoder(config)
+    tokenizer = text.load_tokenizer(config.encoder)
+    arrays = {
+        name: encode_rows(config, tokenizer, rows, name)
+        for name, rows in splits.items()
+    }
+    labelled, rest = choose_labelled(
+        arrays["train"]["label"], config.num_labels, config.seed
+    )
+    unlabelled = {k: v[rest] for k, v in arrays["train"].items() if k in INPUTS}
+    arrays["train"] = {k: v[labelled] for k, v in arrays["train"].items()}
+    is_regression = arrays["train"]["label"].dtype.kind == "f"
+    num_outputs = 1 if is_regression else _count_classes(config, arrays)
+    net = classifier(
+        sizes, tokenizer.pad_id, num_outputs, encoder, dropout=config.dropout
+    )
+    make_loss = regression_loss if is_regression else classification_loss
+    return Texts(
+        supervised.Task(net, make_loss(net), arrays, evaluation_rows=64),
+        unlabelled,
+        net.init(jax.random.key(config.seed)),
+        sizes,
+    )
+
+
+def load_encoder(
+    config: ml_collections.ConfigDict,
+) -> tuple[text.EncoderConfig, nets.Params]:
+    """Loads the encoder of a config, or draws one of the same sizes.
+
+    Args:
+        config: has `encoder`, `num_layers` (the first so many; 0 is all), `pretrained`,
+            `dropout` and `seed`.
+
+    Returns:
+        Sizes and parameters; both dropout rates of the sizes are those of the config.
+
+    Raises:
+        ValueError: if a field has a value that cannot be used.
+    """
+    sizes, params = text.load_encoder(config.encoder or None)
+    if not 0 <= config.num_layers <= sizes.num_layers:
+        raise ValueError(
+            f"num_layers must be in 0..{sizes.num_layers}, got {config.num_layers!r}."
+        )
+    num_layers = config.num_layers or sizes.num_layers
+    layers = {i: params["layer"][i] for i in range(num_layers)}
+    sizes = dataclasses.replace(
+        sizes,
+        num_layers=num_layers,
+        hidden_dropout=config.dropout,
+        attention_dropout=config.dropout,
+    )
+    if config.pretrained:
+        return sizes, {**params, "layer": layers}
+    drawn = text_nets.encoder_language_model(sizes).init(jax.random.key(config.seed))
+    return sizes, drawn["encoder"]
+
+
+def encode_rows(
+    config: ml_collections.ConfigDict,
+    tokenizer: text.Tokenizer,
+    rows: Mapping[str, np.ndarray],
+    split: str,
+) -> dict[str, np.ndarray]:
+    """Turns the texts of a split into ids.
+
+    Args:
+        config: has `text_columns` (one or two), `label_column` and `max_length`.
+        tokenizer: of the encoder.
+        rows: columns of the split.
+        split: its name, for messages.
+
+    Returns:
+        `ids`, `types` if there are two columns, and `label`.
+
+    Raises:
+        ValueError: if a column is missing, all texts of a split are empty, or a label
+            is negative or not finite.
+    """
+    columns = tuple(config.text_columns)
+    if not 1 <= len(columns) <= 2:
+        raise ValueError(f"text_columns must be one or two, got {columns!r}.")
+    for column in (*columns, config.label_column):
+        if column not in rows:
+            raise ValueError(
+                f"{config.dataset!r} has the columns {', '.join(rows)}, not {column!r}: "
+                "set text_columns and label_column."
+            )
+    if not any(text.strip() for text in rows[columns[0]]):
+        raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
+    length = {"max_length": config.max_length, "lengths": None}
+    label = np.asarray(rows[config.label_column])
+    is_wrong = ~np.isfinite(label) if label.dtype.kind == "f" else label < 0
+    if is_wrong.any():
+        raise ValueError(
+            f"label {label[is_wrong][0]!r} in {split!r} of {config.dataset!r} is out of "
+            "range: labels are 0, 1, ... or finite numbers."
+        )
+    label = np.float32(label) if label.dtype.kind == "f" else np.int32(label)
+    if len(columns) == 1:
+        ids, _ = tokenizer.encode(rows[columns[0]], **length)
+        return {"ids": ids, "label": label}
+    ids, _, types = tokenizer.encode_pairs(*(rows[c] for c in columns), **length)
+    return {"ids": ids, "types": types, "label": label}
+
+
+def choose_labelled(
+    labels: np.ndarray, num_labels: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the rows that keep their label.
+
+    Args:
+        labels: classes or numbers [n]; classes keep their shares.
+        num_labels: how many rows, or 0 for all.
+        seed: of the draw.
+
+    Returns:
+        Indices of the rows drawn, and of the others.
+
+    Raises:
+        ValueError: if there are not so many rows, or fewer are asked for than there are
+            classes.
+    """
+    everything = np.arange(len(labels))
+    if num_labels in (0, len(labels)):
+        return everything, everything[:0]
+    is_classes = labels.dtype.kind != "f"
+    least = len(np.unique(labels)) if is_classes else 1
+    if not least <= num_labels <= len(labels) - least:
+        raise ValueError(
+            f"num_labels must be 0, {least}..{len(labels) - least} or {len(labels)}, "
+            f"got {num_labels!r}."
+        )
+    drawn, rest = train_test_split(
+        everything,
+        train_size=num_labels,
+        stratify=labels if is_classes else None,
+        random_state=seed,
+    )
+    return np.sort(drawn), np.sort(rest)
+
+
+def classifier(
+    sizes: text.EncoderConfig,
+    pad_id: int,
+    num_outputs: int,
+    encoder: nets.Params,
+    *,
+    dropout: float,
+) -> nets.Net:
+    """The model of the module's first paragraph.
+
+    Args:
+        sizes: of the encoder.
+        pad_id: id of the padding, which is masked.
+        num_outputs: width of the dense layer.
+        encoder: initial parameters of the encoder.
+        dropout: probability of dropping a unit of the mean.
+
+    Returns:
+        The network; `init` copies the encoder and draws the dense layer.
+    """
+    drop = nnx.Dropout(dropout)
+
+    def init(key):
+        shape = (sizes.hidden_size, num_outputs)
+        head = {
+            "kernel": 0.02 * jax.random.normal(key, shape),
+            "bias": jnp.zeros(num_outputs),
+        }
+        copied = jax.tree.map(lambda x: jnp.array(x, copy=True), encoder)
+        return {"encoder": copied, "head": head}
+
+    def apply(params, x: Inputs, key=None):
+        mask = x["ids"] != pad_id
+        encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
+        hidden = text.apply_encoder(
+            sizes,
+            params["encoder"],
+            x["ids"],
+            mask,
+            token_type_ids=x.get("types"),
+            offset=x.get("offset"),
+            key=encoder_key,
+        )
+        mean = text.mean_pool(hidden, mask)
+        mean = drop(mean, deterministic=key is None, rngs=head_key)
+        return mean @ params["head"]["kernel"] + params["head"]["bias"][None]
+
+    return nets.Net(init, apply)
+
+
+def inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a batch that the model takes."""
+    return {name: batch[name] for name in INPUTS if name in batch}
+
+
+def classification_loss(net: nets.Net) -> loop.LossFn:
+    """Mean cross-entropy and accuracy; a batch with a row `mask` leaves rows out."""
+
+    def loss_fn(params, batch, key):
+        logits = net.apply(params, inputs(batch), key)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        hits = logits.argmax(axis=-1) == batch["label"]
+        where = batch.get("mask")
+        return losses.mean(where=where), {"accuracy": hits.mean(where=where)}
+
+    return loss_fn
+
+
+def regression_loss(net: nets.Net) -> loop.LossFn:
+    """Mean squared error; a batch with a row `mask` leaves rows out."""
+
+    def loss_fn(params, batch, key):
+        errors = net.apply(params, inputs(batch), key)[:, 0] - batch["label"]
+        return jnp.square(errors).mean(where=batch.get("mask")), {}
+
+    return loss_fn
+
+
+def linear_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
+    """Linear from 0 to 1 and back to 0, as BERT is fine-tuned.
+
+    Args:
+        config: has `num_steps` and `warmup_fraction`, in [0, 1).
+
+    Returns:
+        The factor of the peak learning rate.
+
+    Raises:
+        ValueError: if `warmup_fraction` is out of range.
+    """
+    if not 0 <= config.warmup_fraction < 1:
+        raise ValueError(
+            f"warmup_fraction must be in [0, 1), got {config.warmup_fraction!r}."
+        )
+    warmup = int(config.warmup_fraction * config.num_steps)
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, 1.0, warmup),
+            optax.linear_schedule(1.0, 0.0, config.num_steps - warmup),
+        ],
+        [warmup],
+    )
+
+
+def is_decayed(params: Any) -> Any:
+    """Which leaves have weight decay: matrices, not biases and norms."""
+    return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def _count_classes(config, arrays) -> int:
+    used = {name: int(rows["label"].max()) for name, rows in arrays.items()}
+    if used["train"] < max(used.values()):
+        raise ValueError(
+            f"the training labels of {config.dataset!r} end at {used['train']}, others "
+            f"at {max(used.values())}: a class has no example."
+        )
+    return 1 + used["train"]
