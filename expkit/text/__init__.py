@@ -11,6 +11,7 @@ from expkit.text.characters import (
     mask_tokens,
     unigram_log_probabilities,
 )
+from expkit.text.embeddings import mean_pool, sentence_embeddings
 from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
 from expkit.text.tokenizer import Tokenizer, load_tokenizer, save_char_tokenizer
 from expkit.text.weights import load_encoder, save_encoder
@@ -30,7 +31,9 @@ __all__ = [
     "load_encoder",
     "load_tokenizer",
     "mask_tokens",
+    "mean_pool",
     "save_char_tokenizer",
     "save_encoder",
+    "sentence_embeddings",
     "unigram_log_probabilities",
 ]
