@@ -1,10 +1,7 @@
 """Fine-tuning of a pretrained encoder on labelled texts: data, model, optimizer, runs.
 
-The model is the encoder, the mean of its last hidden states over the tokens, dropout
-and a dense layer. Its parameters are `{"encoder": ..., "head": ...}`; its input is a
-dict with `ids` [batch, n], `types` [batch, n] if texts come in pairs, and optionally
-`offset` [batch, n, width], which is added to the embeddings of the tokens: what
-penalties and perturbations of inputs differentiate.
+The model is that of `expkit.text_classifier`. `load_texts` checks a config and loads
+all that it names; what a method adds is a loss and an optimizer.
 """
 
 import dataclasses
@@ -12,17 +9,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from flax import nnx
 from sklearn.model_selection import train_test_split
 
-from expkit import data, loop, nets, supervised, text, text_nets
-
-Inputs = Mapping[str, jax.Array]
-INPUTS = ("ids", "types")
+from expkit import data, nets, supervised, text, text_classifier, text_nets
 
 
 class Texts(NamedTuple):
@@ -68,14 +60,20 @@ def load_texts(config: ml_collections.ConfigDict) -> Texts:
     labelled, rest = choose_labelled(
         arrays["train"]["label"], config.num_labels, config.seed
     )
-    unlabelled = {k: v[rest] for k, v in arrays["train"].items() if k in INPUTS}
+    unlabelled = {
+        k: v[rest] for k, v in arrays["train"].items() if k in text_classifier.INPUTS
+    }
     arrays["train"] = {k: v[labelled] for k, v in arrays["train"].items()}
     is_regression = arrays["train"]["label"].dtype.kind == "f"
     num_outputs = 1 if is_regression else _count_classes(config, arrays)
-    net = classifier(
+    net = text_classifier.classifier(
         sizes, tokenizer.pad_id, num_outputs, encoder, dropout=config.dropout
     )
-    make_loss = regression_loss if is_regression else classification_loss
+    make_loss = (
+        text_classifier.regression_loss
+        if is_regression
+        else text_classifier.classification_loss
+    )
     return Texts(
         supervised.Task(net, make_loss(net), arrays, evaluation_rows=64),
         unlabelled,
@@ -145,8 +143,8 @@ def encode_rows(
     for column in (*columns, config.label_column):
         if column not in rows:
             raise ValueError(
-                f"{config.dataset!r} has the columns {', '.join(rows)}, not {column!r}: "
-                "set text_columns and label_column."
+                f"{config.dataset!r} has the columns {', '.join(rows)}, not "
+                f"{column!r}: set text_columns and label_column."
             )
     if not any(text.strip() for text in rows[columns[0]]):
         raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
@@ -155,10 +153,10 @@ def encode_rows(
     is_wrong = ~np.isfinite(label) if label.dtype.kind == "f" else label < 0
     if is_wrong.any():
         raise ValueError(
-            f"label {label[is_wrong][0]!r} in {split!r} of {config.dataset!r} is out of "
-            "range: labels are 0, 1, ... or finite numbers."
+            f"label {label[is_wrong][0]!r} in {split!r} of {config.dataset!r} is out "
+            "of range: labels are 0, 1, ... or finite numbers."
         )
-    label = np.float32(label) if label.dtype.kind == "f" else np.int32(label)
+    label = label.astype(np.float32 if label.dtype.kind == "f" else np.int32)
     if len(columns) == 1:
         ids, _ = tokenizer.encode(rows[columns[0]], **length)
         return {"ids": ids, "label": label}
@@ -200,84 +198,6 @@ def choose_labelled(
         random_state=seed,
     )
     return np.sort(drawn), np.sort(rest)
-
-
-def classifier(
-    sizes: text.EncoderConfig,
-    pad_id: int,
-    num_outputs: int,
-    encoder: nets.Params,
-    *,
-    dropout: float,
-) -> nets.Net:
-    """The model of the module's first paragraph.
-
-    Args:
-        sizes: of the encoder.
-        pad_id: id of the padding, which is masked.
-        num_outputs: width of the dense layer.
-        encoder: initial parameters of the encoder.
-        dropout: probability of dropping a unit of the mean.
-
-    Returns:
-        The network; `init` copies the encoder and draws the dense layer.
-    """
-    drop = nnx.Dropout(dropout)
-
-    def init(key):
-        shape = (sizes.hidden_size, num_outputs)
-        head = {
-            "kernel": 0.02 * jax.random.normal(key, shape),
-            "bias": jnp.zeros(num_outputs),
-        }
-        copied = jax.tree.map(lambda x: jnp.array(x, copy=True), encoder)
-        return {"encoder": copied, "head": head}
-
-    def apply(params, x: Inputs, key=None):
-        mask = x["ids"] != pad_id
-        encoder_key, head_key = (None, None) if key is None else jax.random.split(key)
-        hidden = text.apply_encoder(
-            sizes,
-            params["encoder"],
-            x["ids"],
-            mask,
-            token_type_ids=x.get("types"),
-            offset=x.get("offset"),
-            key=encoder_key,
-        )
-        mean = text.mean_pool(hidden, mask)
-        mean = drop(mean, deterministic=key is None, rngs=head_key)
-        return mean @ params["head"]["kernel"] + params["head"]["bias"][None]
-
-    return nets.Net(init, apply)
-
-
-def inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a batch that the model takes."""
-    return {name: batch[name] for name in INPUTS if name in batch}
-
-
-def classification_loss(net: nets.Net) -> loop.LossFn:
-    """Mean cross-entropy and accuracy; a batch with a row `mask` leaves rows out."""
-
-    def loss_fn(params, batch, key):
-        logits = net.apply(params, inputs(batch), key)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        hits = logits.argmax(axis=-1) == batch["label"]
-        where = batch.get("mask")
-        return losses.mean(where=where), {"accuracy": hits.mean(where=where)}
-
-    return loss_fn
-
-
-def regression_loss(net: nets.Net) -> loop.LossFn:
-    """Mean squared error; a batch with a row `mask` leaves rows out."""
-
-    def loss_fn(params, batch, key):
-        errors = net.apply(params, inputs(batch), key)[:, 0] - batch["label"]
-        return jnp.square(errors).mean(where=batch.get("mask")), {}
-
-    return loss_fn
 
 
 def linear_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:

@@ -31,9 +31,9 @@ class Apply(Protocol):
     """Runs a network on a batch; dropout is active when a key is given."""
 
     def __call__(
-        self, params: Params, x: jax.Array, key: jax.Array | None = None
+        self, params: Params, x: Any, key: jax.Array | None = None
     ) -> jax.Array:
-        """Maps `[batch, ...]` to the outputs."""
+        """Maps `[batch, ...]`, or a pytree of such, to the outputs."""
         ...
 
 

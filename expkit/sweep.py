@@ -68,7 +68,8 @@ def compile_finetuning(
         loss_settings: as there.
 
     Returns:
-        `(settings, params, key, arrays, rows) -> (params, losses [num_steps])`.
+        `(settings, params, key, arrays, rows) -> (params, losses [num_steps])`. Rows
+        may be a dict of one such array for each name in `arrays`.
     """
 
     @jax.jit
@@ -141,7 +142,9 @@ def _run(loss_fn, init, make_optimizer, loss_settings, settings):
 
     def steps(state, arrays, rows):
         def body(state, rows_of_step):
-            batch = {name: array[rows_of_step] for name, array in arrays.items()}
+            if not isinstance(rows_of_step, dict):
+                rows_of_step = dict.fromkeys(arrays, rows_of_step)
+            batch = {name: array[rows_of_step[name]] for name, array in arrays.items()}
             state, metrics = step(state, batch)
             return state, metrics["loss"]
 

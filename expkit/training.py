@@ -28,6 +28,8 @@ def prepare(
     workdir: str | Path,
     arrays: Mapping[str, np.ndarray],
     evaluate: Callable[[Any], Mapping[str, float]],
+    *,
+    batches: loop.Batches | None = None,
 ) -> Fit:
     """Makes the batches, the mesh and the folder of a run.
 
@@ -37,6 +39,7 @@ def prepare(
         workdir: folder for config, metrics and checkpoints; locked from here on.
         arrays: the training set.
         evaluate: `params -> figures` that join the row of their step.
+        batches: batches by step, where those of one array a name would not do.
 
     Returns:
         `(step, initial state) -> state after the last step`, as `loop.fit`.
@@ -44,7 +47,8 @@ def prepare(
     Raises:
         ValueError: if a field or the folder cannot be used.
     """
-    batches = Batches(arrays, config.batch_size, seed=config.seed, remainder="wrap")
+    if batches is None:
+        batches = Batches(arrays, config.batch_size, seed=config.seed, remainder="wrap")
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     return functools.partial(
         loop.fit,

@@ -84,6 +84,54 @@ class Tokenizer:
             row_mask[: len(tokens)] = True
         return ids, mask
 
+    def encode_pairs(
+        self,
+        first: Sequence[str] | np.ndarray,
+        second: Sequence[str] | np.ndarray,
+        *,
+        max_length: int,
+        lengths: Sequence[int] | None = LENGTHS,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Turns pairs of texts into rows of ids, one after the other.
+
+        Args:
+            first: n strings.
+            second: n strings.
+            max_length: tokens of a row at most. Of rows that are longer, the longer
+                text loses tokens at its end until both are equally long, then both do.
+            lengths: as for `encode`.
+
+        Returns:
+            Ids, int32 [n, length], the mask, bool of the same shape, and the kind of
+            each token, int32: 0 in the first text and on padding, 1 in the second.
+
+        Raises:
+            TypeError: as `encode`.
+            ValueError: as `encode`, or if the numbers of texts differ.
+        """
+        if len(first) != len(second):
+            raise ValueError(f"got {len(first)} first texts and {len(second)} second.")
+        room = max_length - self.backend.num_special_tokens_to_add(True)
+        if room < 2:
+            raise ValueError(f"max_length={max_length!r} has no room for two texts.")
+        rows = []
+        for pair in zip(*map(self._without_special, (first, second)), strict=True):
+            longest = _longest_first(len(pair[0].ids), len(pair[1].ids), room)
+            for encoding, length in zip(pair, longest, strict=True):
+                encoding.truncate(length)
+            rows.append(self.backend.post_process(*pair))
+        longest = max((len(row.ids) for row in rows), default=0)
+        shape = (len(rows), static_length(longest, max_length, lengths))
+        ids = np.full(shape, self.pad_id, np.int32)
+        mask, types = np.zeros(shape, bool), np.zeros(shape, np.int32)
+        for i, row in enumerate(rows):
+            n = len(row.ids)
+            ids[i, :n], types[i, :n], mask[i, :n] = row.ids, row.type_ids, True
+        return ids, mask, types
+
+    def _without_special(self, texts):
+        return self.backend.encode_batch(_strings(texts), add_special_tokens=False)
+
     def token_ids(
         self, texts: Sequence[str] | np.ndarray, *, max_length: int
     ) -> list[list[int]]:
@@ -106,12 +154,22 @@ class Tokenizer:
                 f"max_length must be at least {least}, which the special tokens take, "
                 f"got {max_length!r}."
             )
-        encodings = self.backend.encode_batch(_strings(texts), add_special_tokens=False)
         rows = []
-        for encoding in encodings:
+        for encoding in self._without_special(texts):
             encoding.truncate(max_length - self.num_special)
             rows.append(self.backend.post_process(encoding).ids)
         return rows
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Lengths after the longer of two texts has lost tokens until both fit."""
+    if first + second <= room:
+        return first, second
+    if first <= room // 2:
+        return first, room - first
+    if second <= room // 2:
+        return room - second, second
+    return room - room // 2, room // 2
 
 
 def static_length(longest: int, max_length: int, lengths: Sequence[int] | None) -> int:
