@@ -1,0 +1,116 @@
+"""Every wrong argument of a loss gives one error that names it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rdrop import consistency_loss, rdrop_loss, rdrop_regression_loss
+
+LOGITS = np.ones((2, 3), np.float32)
+LABELS = np.array([0, 2])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alpha": -0.5}, ValueError, "alpha must be finite and at least 0, got -0.5"),
+        ({"alpha": np.nan}, ValueError, "alpha must be finite"),
+        (
+            {"alpha": np.ones(2)},
+            ValueError,
+            r"alpha must be a scalar, got shape \(2,\)",
+        ),
+        ({"alpha": True}, TypeError, "alpha must be a real number, got True"),
+        ({"convention": "Paper"}, ValueError, "'Paper'. Did you mean 'paper'?"),
+        ({"convention": "fairseq2"}, ValueError, "Did you mean 'fairseq'?"),
+        ({"convention": None}, ValueError, "convention must be one of paper, readme"),
+        ({"labels": np.array([0, 3])}, ValueError, r"in \[0, 2\] for 3 classes, got 3"),
+        (
+            {"labels": np.array([-1, 0])},
+            ValueError,
+            "got -1; leave unlabelled examples",
+        ),
+        (
+            {"labels": np.array([0.0, 1.0])},
+            ValueError,
+            "labels must be integers of shape",
+        ),
+        (
+            {"labels": np.array([0, 1, 2])},
+            ValueError,
+            r"got int64 of shape \(3,\)|int32",
+        ),
+        ({"labels": 1.5 * LOGITS}, ValueError, r"labels must be in \[0, 1\]"),
+        ({"labels": np.nan * LOGITS}, ValueError, r"labels must be in \[0, 1\]"),
+        ({"logits_2": LOGITS[:1]}, ValueError, "logits_1 and logits_2 must have one"),
+        ({"where": np.array([1, 0])}, TypeError, "where must be boolean, got int"),
+        ({"where": np.array([True])}, ValueError, r"where must have the shape \(2,\)"),
+        (
+            {"where": np.zeros(2, bool)},
+            ValueError,
+            "selects nothing; leave such a batch",
+        ),
+        (
+            {"logits_1": LOGITS[:0], "logits_2": LOGITS[:0], "labels": LABELS[:0]},
+            ValueError,
+            "the batch is empty",
+        ),
+        (
+            {"logits_1": LOGITS[0, 0], "logits_2": LOGITS[0, 0]},
+            ValueError,
+            "must have an axis of classes",
+        ),
+    ],
+)
+def test_bad_input_is_named(options, error, message):
+    arguments = {
+        "logits_1": LOGITS,
+        "logits_2": LOGITS,
+        "labels": LABELS,
+        "alpha": 1.0,
+    }
+    with pytest.raises(error, match=message):
+        rdrop_loss(**(arguments | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alpha": -1.0}, ValueError, "alpha must be finite and at least 0"),
+        ({"convention": "vitt"}, ValueError, "Did you mean 'vit'?"),
+        (
+            {"outputs_2": np.ones(3)},
+            ValueError,
+            "outputs_1 and outputs_2 must have one",
+        ),
+        ({"targets": np.ones((2, 1))}, ValueError, "outputs_1 and targets must have"),
+        ({"where": np.zeros(2, bool)}, ValueError, "selects nothing"),
+        ({"where": np.ones((2, 1), bool)}, ValueError, "where must have the shape"),
+    ],
+)
+def test_bad_input_of_the_regression_loss_is_named(options, error, message):
+    ones = np.ones(2, np.float32)
+    arguments = {"outputs_1": ones, "outputs_2": ones, "targets": ones, "alpha": 1.0}
+    with pytest.raises(error, match=message):
+        rdrop_regression_loss(**(arguments | options))
+
+
+def test_bad_input_of_the_consistency_loss_is_named():
+    with pytest.raises(ValueError, match="must have one shape"):
+        consistency_loss(LOGITS, LOGITS[:, :2])
+    with pytest.raises(ValueError, match="selects nothing"):
+        consistency_loss(LOGITS, LOGITS, where=np.zeros(2, bool))
+
+
+def test_what_is_traced_is_not_checked():
+    loss = jax.jit(
+        lambda alpha, labels, where: rdrop_loss(
+            LOGITS, LOGITS, labels, alpha, where=where
+        )
+    )
+    got = loss(jnp.float32(-1.0), LABELS, np.zeros(2, bool))
+    assert got == 0.0
+    labels = np.array([-100, 1])
+    masked = loss(jnp.float32(1.0), labels, np.array([False, True]))
+    np.testing.assert_allclose(masked, 2 * np.log(3), rtol=1e-6)
