@@ -1,1 +1,20 @@
-"""childtuning."""
+"""ChildTuning: fine-tuning a part of the parameters (Xu et al. 2021)."""
+
+from childtuning.adamw import ChildAdamWState, child_adamw
+from childtuning.masking import (
+    ChildTuningDState,
+    ChildTuningFState,
+    child_tuning_d,
+    child_tuning_f,
+    update_dropout,
+)
+
+__all__ = [
+    "ChildAdamWState",
+    "ChildTuningDState",
+    "ChildTuningFState",
+    "child_adamw",
+    "child_tuning_d",
+    "child_tuning_f",
+    "update_dropout",
+]
