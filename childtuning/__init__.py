@@ -1,6 +1,7 @@
 """ChildTuning: fine-tuning a part of the parameters (Xu et al. 2021)."""
 
 from childtuning.adamw import ChildAdamWState, child_adamw
+from childtuning.fisher import fisher_information
 from childtuning.masking import (
     ChildTuningDState,
     ChildTuningFState,
@@ -16,5 +17,6 @@ __all__ = [
     "child_adamw",
     "child_tuning_d",
     "child_tuning_f",
+    "fisher_information",
     "update_dropout",
 ]

@@ -233,5 +233,6 @@ def _keep_at_random(
     # In float32 also where float64 is enabled, or the draws would be others.
     is_kept = jax.random.bernoulli(key, jnp.asarray(p, jnp.float32), x.shape)
     if rescale:
-        x = (x.astype(trees.wide_dtype(x)) / p).astype(x.dtype)
+        scaled = (x.astype(trees.wide_dtype(x)) / p).astype(x.dtype)
+        x = jnp.where(p == 1, x, scaled)  # the CPU flushes what is subnormal to 0
     return jnp.where(is_kept, x, jnp.zeros_like(x))
