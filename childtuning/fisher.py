@@ -8,8 +8,8 @@ matrix,
 
 What differs between the paper and its code: the code squares the gradient of the *mean*
 loss of a mini-batch, after clipping every tensor's to norm 1, and averages that over
-the batches. The two rank parameters differently: the square of a mean is not the mean of
-squares, and clipping gives the tensors of a batch other weights. Both are here,
+the batches. The two rank parameters differently: the square of a mean is not the mean
+of squares, and clipping gives the tensors of a batch other weights. Both are here,
 `convention="paper"` and `"authors"`. The authors also leave dropout on; `loss_fn`
 decides that here.
 
@@ -32,7 +32,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from childtuning.arguments import require_number
 
@@ -173,7 +173,7 @@ def _squared_gradient(loss_fn, params, batch, clip_norm):
     return loss, jax.tree.map(square, grads)
 
 
-def _placement(batch: Any) -> tuple[Mesh, tuple[str, ...]] | None:
+def _placement(batch: Any) -> tuple[Any, tuple[str, ...]] | None:
     """The mesh and its axes over which all leaves have their examples, if any."""
     found = set()
     for leaf in jax.tree.leaves(batch):

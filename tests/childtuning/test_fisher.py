@@ -98,7 +98,8 @@ def test_torch_clips_a_tensor_by_the_same_factor():
     weight = torch.nn.Parameter(torch.zeros(5, 4, dtype=torch.float64))
     weight.grad = torch.tensor(mean)
     torch.nn.utils.clip_grad_norm_(weight, 0.05)
-    np.testing.assert_allclose(got["w"], weight.grad.numpy() ** 2, rtol=2e-6)
+    wanted = weight.grad.numpy() ** 2
+    np.testing.assert_allclose(got["w"], wanted, rtol=2e-6, atol=1e-9)
 
 
 def test_a_dense_network_has_the_same_in_closed_form():
@@ -190,7 +191,7 @@ def encoder_problem(num_examples=8):
         intermediate_size=96,
         max_positions=8,
     )
-    params = jax.jit(lambda key: init_encoder(config, key))(jax.random.key(0))
+    params = jax.eval_shape(lambda key: init_encoder(config, key), jax.random.key(0))
 
     def loss(params, batch):
         hidden = apply_encoder(config, params, batch["ids"], batch["ids"] > 0)
@@ -199,16 +200,15 @@ def encoder_problem(num_examples=8):
             jnp.take_along_axis(log_probabilities, batch["y"][:, None], axis=1)
         )
 
-    rng = np.random.default_rng(0)
-    ids = jnp.asarray(rng.integers(1, 300, (num_examples, 4)))
-    return loss, params, {"ids": ids, "y": jnp.arange(num_examples) % 5}
+    rows = jax.ShapeDtypeStruct((num_examples, 4), jnp.int32)
+    labels = jax.ShapeDtypeStruct((num_examples,), jnp.int32)
+    return loss, params, {"ids": rows, "y": labels}
 
 
 def gradients_in_memory(fn, loss, params, batch):
     """Temporary memory of a step over a batch, in units of one gradient."""
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    analysis = fn(loss, params, zeros, batch, None).compile().memory_analysis()
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    analysis = fn(loss, params, params, batch, None).compile().memory_analysis()
+    size = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
     # The sum that goes in is the one that comes out.
     assert analysis.alias_size_in_bytes == size
     return analysis.temp_size_in_bytes / size
@@ -227,8 +227,8 @@ def test_one_gradient_is_in_memory_beside_the_model_and_the_result():
         every = jax.vmap(squares)(batch)
         return jax.tree.map(lambda t, s: t + s.sum(axis=0), total, every)
 
-    def lower(_, params, zeros, batch, __):
-        return jax.jit(by_vmap, donate_argnums=1).lower(params, zeros, batch)
+    def lower(_, params, total, batch, __):
+        return jax.jit(by_vmap, donate_argnums=1).lower(params, total, batch)
 
     assert gradients_in_memory(lower, loss, params, batch) > 4  # the control
 
