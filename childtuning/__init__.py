@@ -9,6 +9,7 @@ from childtuning.masking import (
     child_tuning_f,
     update_dropout,
 )
+from childtuning.selection import fisher_mask, in_layers, trainable_fraction
 
 __all__ = [
     "ChildAdamWState",
@@ -18,5 +19,8 @@ __all__ = [
     "child_tuning_d",
     "child_tuning_f",
     "fisher_information",
+    "fisher_mask",
+    "in_layers",
+    "trainable_fraction",
     "update_dropout",
 ]
