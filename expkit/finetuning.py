@@ -226,8 +226,60 @@ def linear_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     )
 
 
+def make_adamw(
+    config: ml_collections.ConfigDict, learning_rate: jax.Array | float | None = None
+) -> optax.GradientTransformation:
+    """AdamW as BERT is fine-tuned: clipped gradients, warm-up, linear decay.
+
+    Args:
+        config: has `learning_rate`, `weight_decay` and `clip_norm` (above 0), and the
+            fields of `linear_schedule`.
+        learning_rate: peak to use instead of the config's; may be traced.
+
+    Returns:
+        The transformation. Only matrices have weight decay.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    check_optimizer(config)
+    peak = config.learning_rate if learning_rate is None else learning_rate
+    shape = linear_schedule(config)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            lambda step: peak * shape(step),
+            weight_decay=config.weight_decay,
+            mask=is_decayed,
+        ),
+    )
+
+
+def check_optimizer(config: ml_collections.ConfigDict) -> None:
+    """Checks the fields that optimizers of fine-tuning share.
+
+    Args:
+        config: has `learning_rate`, `weight_decay` and `clip_norm`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    for name in ("learning_rate", "weight_decay"):
+        if not config[name] >= 0:
+            raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
+    if not config.clip_norm > 0:
+        raise ValueError(f"clip_norm must be above 0, got {config.clip_norm!r}.")
+
+
 def is_decayed(params: Any) -> Any:
-    """Which leaves have weight decay: matrices, not biases and norms."""
+    """Which leaves have weight decay: matrices, not biases and norms.
+
+    Args:
+        params: pytree of arrays.
+
+    Returns:
+        Pytree of bool.
+    """
     return jax.tree.map(lambda x: x.ndim >= 2, params)
 
 
