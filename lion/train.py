@@ -40,7 +40,29 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         loop.make_step(task.loss_fn, optimizer),
         loop.init_state(task.net.init(init_key), optimizer, run_key),
     )
+    if config.get("model") == "encoder" and "max_vocabulary" in config:
+        save_encoder(config, state.params, Path(workdir) / "encoder")
     return evaluate(state.params, "validation") | evaluate(state.params, "test")
+
+
+def save_encoder(
+    config: ml_collections.ConfigDict, params: nets.Params, folder: Path
+) -> None:
+    """Writes a pre-trained encoder as `expkit.text.load_encoder` reads it, in float16.
+
+    Args:
+        config: with `model="encoder"`; see `configs/lion/zh_char.py`.
+        params: of its language model; the bias of the output is written too.
+        folder: where.
+    """
+    vocabulary = _vocabulary(config, data.load_splits(config)["train"]["text"])
+    text.save_encoder(
+        folder,
+        _sizes(config, vocabulary.size),
+        params["encoder"],
+        extra_tensors={"output.bias": params["bias"]},
+        tokenizer=vocabulary,
+    )
 
 
 def make_task(config: ml_collections.ConfigDict) -> supervised.Task:
@@ -114,9 +136,7 @@ def _masked_language_task(
     config, splits: dict[str, supervised.Arrays]
 ) -> supervised.Task:
     texts = {name: split["text"] for name, split in splits.items()}
-    vocabulary = text.build_vocabulary(
-        texts["train"], max_size=config.max_vocabulary, min_count=config.min_count
-    )
+    vocabulary = _vocabulary(config, texts["train"])
     arrays = mlm.encode_splits(
         vocabulary,
         texts,
@@ -138,6 +158,12 @@ def _masked_language_task(
     )
 
 
+def _vocabulary(config, texts) -> text.CharVocabulary:
+    return text.build_vocabulary(
+        texts, max_size=config.max_vocabulary, min_count=config.min_count
+    )
+
+
 def _rotary(config, vocab_size, output_bias):
     return text_nets.text_encoder(
         vocab_size,
@@ -151,7 +177,12 @@ def _rotary(config, vocab_size, output_bias):
 
 
 def _encoder(config, vocab_size, output_bias):
-    sizes = text.EncoderConfig(
+    sizes = _sizes(config, vocab_size)
+    return text_nets.encoder_language_model(sizes, output_bias)
+
+
+def _sizes(config, vocab_size: int) -> text.EncoderConfig:
+    return text.EncoderConfig(
         vocab_size,
         hidden_size=config.width,
         num_layers=config.depth,
@@ -164,7 +195,6 @@ def _encoder(config, vocab_size, output_bias):
         is_rotary=True,
         norm_first=True,
     )
-    return text_nets.encoder_language_model(sizes, output_bias)
 
 
 def _matrices(params):

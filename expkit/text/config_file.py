@@ -1,4 +1,8 @@
-"""The `config.json` of a BERT, with the field names of Hugging Face."""
+"""The `config.json` of an encoder, with the field names of Hugging Face.
+
+What is no BERT, since it has rotary positions or norms in front of its layers, has a
+`model_type` of its own, so that no other library takes it for one.
+"""
 
 import dataclasses
 import json
@@ -21,6 +25,8 @@ FIELDS = {
     "attention_dropout": "attention_probs_dropout_prob",
     "activation": "hidden_act",
 }
+_OWN_FIELDS = {"is_rotary": "is_rotary", "norm_first": "norm_first"}
+_OWN_TYPE = "expkit_encoder"
 _REQUIRED = {
     "model_type": "bert",
     "position_embedding_type": "absolute",
@@ -42,7 +48,8 @@ def read_config(file: Path) -> EncoderConfig:
             that `apply_encoder` computes.
     """
     fields = folders.read_json(file)
-    for name, value in _REQUIRED.items():
+    is_own = fields.get("model_type") == _OWN_TYPE
+    for name, value in ({} if is_own else _REQUIRED).items():
         if fields.get(name, value) != value:
             raise ValueError(
                 f"{name} in {file} is {fields[name]!r}; only {value!r} is supported."
@@ -53,9 +60,10 @@ def read_config(file: Path) -> EncoderConfig:
             f"{', '.join(ACTIVATIONS)}."
         )
     values: dict[str, Any] = {}
+    names = FIELDS | _OWN_FIELDS
     for field in dataclasses.fields(EncoderConfig):
-        name = FIELDS[field.name]
-        if name in fields:
+        name = names[field.name]
+        if name in fields and (is_own or name not in _OWN_FIELDS):
             values[field.name] = _checked(file, name, fields[name], field.type)
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"{name} is missing in {file}; every BERT has it.")
@@ -73,9 +81,15 @@ def write_config(file: Path, config: EncoderConfig, *, pad_id: int) -> None:
         config: the sizes.
         pad_id: id of padding.
     """
-    fields = {FIELDS[name]: value for name, value in dataclasses.asdict(config).items()}
-    fields |= {"architectures": ["BertModel"], "model_type": "bert"}
-    fields |= {"position_embedding_type": "absolute", "pad_token_id": pad_id}
+    values = dataclasses.asdict(config)
+    fields = {name: values[ours] for ours, name in FIELDS.items()}
+    if config.is_rotary or config.norm_first:
+        fields |= {name: values[ours] for ours, name in _OWN_FIELDS.items()}
+        fields |= {"model_type": _OWN_TYPE}
+    else:
+        fields |= {"architectures": ["BertModel"], "model_type": "bert"}
+        fields |= {"position_embedding_type": "absolute"}
+    fields |= {"pad_token_id": pad_id}
     text = json.dumps(dict(sorted(fields.items())), indent=2) + "\n"
     file.write_text(text, encoding="utf-8")
 

@@ -181,9 +181,13 @@ def _transposed(path: Any, tensor: np.ndarray) -> np.ndarray:
 def _tensor_names(config: EncoderConfig) -> dict[tuple, str]:
     """The published name of each parameter, by the keys that lead to it."""
     names: dict[tuple, str] = {
-        ("embeddings", k): f"embeddings.{v}" for k, v in _EMBEDDINGS.items()
+        ("embeddings", k): f"embeddings.{v}"
+        for k, v in _EMBEDDINGS.items()
+        if not (config.is_rotary and k == "position")
     }
     modules: dict[tuple, str] = {("embeddings", "norm"): "embeddings.LayerNorm"}
+    if config.norm_first:
+        modules["norm",] = "encoder.LayerNorm"
     for i in range(config.num_layers):
         for key, module in _MODULES.items():
             modules["layer", i, key] = f"encoder.layer.{i}.{module}"
