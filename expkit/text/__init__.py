@@ -13,10 +13,16 @@ from expkit.text.characters import (
 )
 from expkit.text.embeddings import mean_pool, sentence_embeddings
 from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
-from expkit.text.tokenizer import Tokenizer, load_tokenizer, save_char_tokenizer
-from expkit.text.weights import load_encoder, save_encoder
+from expkit.text.tokenizer import (
+    LENGTHS,
+    Tokenizer,
+    load_tokenizer,
+    save_char_tokenizer,
+)
+from expkit.text.weights import encoder_tensors, load_encoder, save_encoder
 
 __all__ = [
+    "LENGTHS",
     "MASK",
     "NUM_SPECIAL",
     "PAD",
@@ -27,6 +33,7 @@ __all__ = [
     "apply_encoder",
     "build_vocabulary",
     "encode",
+    "encoder_tensors",
     "init_encoder",
     "load_encoder",
     "load_tokenizer",

@@ -16,6 +16,7 @@ References:
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,17 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets
+from expkit.text.dropout import dropout, dropout_seeds
 from expkit.text.rotary import rotary
 
+
+def _gelu(x: jax.Array) -> jax.Array:
+    """By the error function, as PyTorch has it; jax.nn.gelu takes longer by erfc."""
+    return 0.5 * x * (1 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
+
+
 ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu": _gelu,
     "gelu_new": jax.nn.gelu,
     "gelu_pytorch_tanh": jax.nn.gelu,
     "relu": jax.nn.relu,
@@ -90,7 +98,7 @@ class EncoderConfig:
             )
         if self.is_rotary and self.hidden_size % (2 * self.num_heads):
             raise ValueError(
-                f"is_rotary needs heads of even width, got "
+                "is_rotary needs heads of even width, got "
                 f"{self.hidden_size // self.num_heads}."
             )
         if self.activation not in ACTIVATIONS:
@@ -171,10 +179,17 @@ class _Encoder(nnx.Module):
 
     def __call__(self, x, rngs):
         ids, mask, types, offset = x
-        h = self.embeddings(ids, types, offset, rngs)
-        for layer in self.layer:
-            h = layer(h, mask, rngs)
-        return h if self.norm is None else self.norm(h)
+        count = 1 + len(self.layer)
+        seeds: Any = [(None,) * 3] * count
+        if rngs is not None:
+            seeds = dropout_seeds(rngs.dropout(), 3 * count).reshape(count, 3, 2)
+        h = self.embeddings(ids, types, offset, seeds[0][0])
+        shape = h.shape
+        h = h.reshape(-1, shape[-1])
+        for layer, of_layer in zip(self.layer, seeds[1:], strict=True):
+            h = layer(h, mask, of_layer)
+        h = h if self.norm is None else self.norm(h)
+        return h.reshape(shape)
 
 
 class _Embeddings(nnx.Module):
@@ -186,14 +201,14 @@ class _Embeddings(nnx.Module):
         self.position = None if config.is_rotary else table(config.max_positions)
         self.token_type = table(config.num_token_types)
         self.norm = _norm(config, rngs)
-        self.dropout = nnx.Dropout(config.hidden_dropout)
+        self.rate = config.hidden_dropout
 
-    def __call__(self, ids, types, offset, rngs):
+    def __call__(self, ids, types, offset, seed):
         h = self.word[ids] + self.token_type[types]
         h = h if offset is None else h + offset
         if self.position is not None:
             h += self.position[None, : ids.shape[1]]
-        return self.dropout(self.norm(h), deterministic=rngs is None, rngs=rngs)
+        return dropout(self.norm(h), self.rate, seed)
 
 
 class _Layer(nnx.Module):
@@ -208,44 +223,39 @@ class _Layer(nnx.Module):
             _dense(wide, width, rngs),
         )
         self.output_norm = _norm(config, rngs)
-        self.dropout = nnx.Dropout(config.hidden_dropout)
-        self.attention_dropout = nnx.Dropout(config.attention_dropout)
+        self.rate, self.attention_rate = config.hidden_dropout, config.attention_dropout
         self.activation = ACTIVATIONS[config.activation]
-        self.config = config
+        self.num_heads = config.num_heads
+        self.is_rotary, self.norm_first = config.is_rotary, config.norm_first
 
-    def __call__(self, x, mask, rngs):
-        drop = {"deterministic": rngs is None, "rngs": rngs}
-        if self.config.norm_first:
-            h = self.merge(self.attend(self.attention_norm(x), mask, drop))
-            x += self.dropout(h, **drop)
+    def __call__(self, x, mask, seeds):
+        if self.norm_first:
+            h = self.merge(self.attend(self.attention_norm(x), mask, seeds[0]))
+            x += dropout(h, self.rate, seeds[1])
             h = self.contract(self.activation(self.expand(self.output_norm(x))))
-            return x + self.dropout(h, **drop)
-        h = self.dropout(self.merge(self.attend(x, mask, drop)), **drop)
-        x = self.attention_norm(x + h)
+            return x + dropout(h, self.rate, seeds[2])
+        h = self.merge(self.attend(x, mask, seeds[0]))
+        x = self.attention_norm(x + dropout(h, self.rate, seeds[1]))
         h = self.contract(self.activation(self.expand(x)))
-        return self.output_norm(x + self.dropout(h, **drop))
+        return self.output_norm(x + dropout(h, self.rate, seeds[2]))
 
-    def attend(self, x, mask, drop):
+    def attend(self, x, mask, seed):
         """Means of the values of all heads, [batch, n, width]."""
         queries, keys, values = (
-            project(x).reshape(*x.shape[:2], self.config.num_heads, -1)
+            project(x).reshape(*mask.shape, self.num_heads, -1).transpose(0, 2, 1, 3)
             for project in (self.query, self.key, self.value)
         )
-        if self.config.is_rotary:
-            queries, keys = _rotate(queries), _rotate(keys)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys)
-        scores /= np.sqrt(queries.shape[-1])
+        if self.is_rotary:
+            positions = jnp.arange(mask.shape[1])
+            queries, keys = rotary(queries, positions), rotary(keys, positions)
+        queries = queries / np.sqrt(queries.shape[-1]).astype(x.dtype)
+        scores = jnp.einsum("bhqd,bhkd->bhqk", queries, keys)
         # Not -inf, whose softmax is nan where nothing is left.
         lowest = jnp.finfo(scores.dtype).min
         scores = jnp.where(mask[:, None, None, :], scores, lowest)
-        weights = self.attention_dropout(jax.nn.softmax(scores), **drop)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, values).reshape(x.shape)
-
-
-def _rotate(x: jax.Array) -> jax.Array:
-    """Turns [batch, n, heads, d] by its positions."""
-    x = jnp.swapaxes(x, 1, 2)
-    return jnp.swapaxes(rotary(x, jnp.arange(x.shape[2])), 1, 2)
+        weights = dropout(jax.nn.softmax(scores), self.attention_rate, seed)
+        means = jnp.einsum("bhqk,bhkd->bhqd", weights, values)
+        return means.transpose(0, 2, 1, 3).reshape(x.shape)
 
 
 def _dense(width_in: int, width_out: int, rngs: nnx.Rngs) -> nnx.Linear:
