@@ -180,7 +180,7 @@ def test_split_names_are_listed_once():
     [
         (
             "digit",
-            "own sources are digits, mnist, .*reviews, file:.*did you mean 'digits'",
+            "own sources are .*digits, mnist, .*reviews, file:.*did you mean 'digits'",
         ),
         ("imdb_review", "did you mean 'imdb_reviews'"),
         ("glue/rt", "unknown configuration 'rt' of 'glue'.*did you mean 'rte'"),
