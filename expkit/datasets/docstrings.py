@@ -30,6 +30,7 @@ _FOREIGN = re.compile(
     r"_?tests?|_?testing|test_.*|.*_tests?|.*_test_.*|conftest|externals|_vendored"
     r"|array_api_compat|array_api_extra|cobyqa|pyprima"
 )
+_HINT = re.compile(r"numpy|scipy|sci-?kit|sklearn|jax|jnp|onp|np|jsp|lax|sp", re.I)
 # A word with a library's name in it goes as a whole: jaxpr says as much as jax.
 _NAME = re.compile(
     r"\w*(?:numpy|scipy|sci-?kit[-_ ]?learn|sklearn|sci-?kits?|jax)\w*"
@@ -138,13 +139,12 @@ def paragraphs(docstring: str) -> list[str]:
         docstring: in any style.
 
     Returns:
-        Paragraphs without examples of code, of at least `MIN_CHARACTERS` characters,
-        words joined by single spaces, with the names of the libraries masked.
+        Paragraphs without examples of code, of at least `MIN_CHARACTERS` characters
+        when words are joined by single spaces, with the names of libraries masked.
     """
     blocks = re.split(r"\n\s*\n", inspect.cleandoc(docstring))
     texts = (" ".join(block.split()) for block in blocks if ">>>" not in block)
-    masked = map(mask_names, texts)
-    return [text for text in masked if len(text) >= MIN_CHARACTERS]
+    return [mask_names(text) for text in texts if len(text) >= MIN_CHARACTERS]
 
 
 def mask_names(text: str) -> str:
@@ -157,7 +157,7 @@ def mask_names(text: str) -> str:
         The text with the word `library` in place of numpy, np, jnp, SciPy, sklearn,
         scikit-learn, JAX, lax and the like.
     """
-    return _NAME.sub(MASK, text)
+    return _NAME.sub(MASK, text) if _HINT.search(text) else text
 
 
 def split_modules(objects: Sequence[DocumentedObject]) -> dict[tuple[str, str], str]:
