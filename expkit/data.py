@@ -15,6 +15,8 @@ that resuming a run needs no state of the data, only its seed.
 | `mnist` | `image` [28, 28, 1] uint8, `label` | train, test |
 | `reviews` | `text`, `label` (0 negative, 1 positive) | train, validation, test |
 | `news_entities` | `text`, `spans` (type, start, end) | train, validation, test |
+| `api_docs` | `text`, `label` (numpy, scipy, sklearn, jax) | train, validation, test |
+| `api_docs_pairs` | `text_1`, `text_2`, `score` 0..2 | train, validation, test |
 | `file:PATH` with `{split}` in it | columns of the file | one file each |
 | `synthetic:28x28x1:10` | `image` uint8, `label` | train, validation, test |
 | any other name, such as `glue/rte` | those of TFDS | those of TFDS |
@@ -90,20 +92,39 @@ def load_splits(config: Any) -> dict[str, dict[str, np.ndarray]]:
 
     Args:
         config: has the fields `dataset`, `data_dir` (may be empty) and `train_split`,
-            `validation_split`, `test_split`.
+            `validation_split`, `test_split`. The set may be several sources joined by
+            `+`, such as `"reviews+news_entities"`; the name of a file is never cut.
 
     Returns:
-        What `load` returns, by `"train"`, `"validation"` and `"test"`.
+        What `load` returns, by `"train"`, `"validation"` and `"test"`. Of several
+        sources, the rows of all, one source after the other, with the keys that all
+        of them have.
 
     Raises:
-        ValueError: as `load` raises.
+        ValueError: as `load` raises, or if several sources have no key in common.
     """
-    return {
-        name: load(
-            config.dataset, config[f"{name}_split"], data_dir=config.data_dir or None
+    is_file = config.dataset.startswith("file:")
+    names = [config.dataset] if is_file else config.dataset.split("+")
+    splits = {}
+    for split in ("train", "validation", "test"):
+        spec = config[f"{split}_split"]
+        tables = [load(n, spec, data_dir=config.data_dir or None) for n in names]
+        splits[split] = _join(tables, config.dataset)
+    return splits
+
+
+def _join(tables: list[dict[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:
+    first, *others = tables
+    if not others:
+        return first
+    keys = [key for key in first if all(key in table for table in others)]
+    if not keys:
+        found = "; ".join(", ".join(table) for table in tables)
+        raise DataError(
+            f"the sources of {name!r} have no key in common ({found}); join sources "
+            "that share one, such as 'text'."
         )
-        for name in ("train", "validation", "test")
-    }
+    return {key: np.concatenate([table[key] for table in tables]) for key in keys}
 
 
 def _check_data_dir(name: str, data_dir: str | None) -> None:

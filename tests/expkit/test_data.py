@@ -180,7 +180,7 @@ def test_split_names_are_listed_once():
     [
         (
             "digit",
-            "own sources are digits, mnist, .*reviews, file:.*did you mean 'digits'",
+            "own sources are .*digits, mnist, .*reviews, file:.*did you mean 'digits'",
         ),
         ("imdb_review", "did you mean 'imdb_reviews'"),
         ("glue/rt", "unknown configuration 'rt' of 'glue'.*did you mean 'rte'"),
@@ -267,3 +267,35 @@ def test_the_three_splits_of_a_config_are_loaded():
     assert len(splits["train"]["x"]) == 7
     np.testing.assert_array_equal(splits["validation"]["x"], whole["x"][:3])
     np.testing.assert_array_equal(splits["test"]["x"], whole["x"][3:])
+
+
+def several(dataset):
+    splits = {f"{name}_split": "train[:3]" for name in ("train", "validation", "test")}
+    return ml_collections.ConfigDict({"dataset": dataset, "data_dir": "", **splits})
+
+
+def test_sources_joined_by_a_plus_share_their_common_keys():
+    splits = load_splits(several("synthetic:2x2:3+synthetic:2x2:2+synthetic:2x2:3"))
+    parts = [load(f"synthetic:2x2:{n}", "train[:3]") for n in (3, 2, 3)]
+    for data in splits.values():
+        assert list(data) == ["image", "label"]
+        for key in data:
+            expected = np.concatenate([part[key] for part in parts])
+            np.testing.assert_array_equal(data[key], expected)
+
+
+def test_a_key_that_one_source_lacks_is_left_out():
+    splits = load_splits(several("glue/rte+synthetic:2x2:3"))
+    assert list(splits["test"]) == ["label"]
+    assert splits["test"]["label"].shape == (6,)
+
+
+def test_sources_without_a_common_key_are_refused():
+    with pytest.raises(ValueError, match=r"no key in common \(x, y; image, label\)"):
+        load_splits(several("synthetic:linear:4+synthetic:2x2:3"))
+
+
+def test_a_plus_in_the_name_of_a_file_is_kept(tmp_path):
+    (tmp_path / "a+b-train.txt").write_text("one\ntwo\nthree\n")
+    splits = load_splits(several(f"file:{tmp_path}/a+b-{{split}}.txt"))
+    assert splits["train"]["text"].tolist() == ["one", "two", "three"]
