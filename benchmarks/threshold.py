@@ -1,0 +1,135 @@
+"""What the largest 30 % of 22 million numbers cost, by counting and by sorting.
+
+    python benchmarks/threshold.py
+
+The numbers are squares of normal ones, in one float32 array. Rounds go through all
+variants in turn, the least time of each counts, and only ratios to `np.percentile` are
+reported: it is what the authors of ChildTuning call, after they have copied all Fisher
+information to the host, which is not counted here. Runs unchanged on an accelerator;
+there, numpy's variants still run on the host.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import childtuning
+from childtuning import order
+from expkit import environment, jsonfile
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = "np.percentile"
+SIZE, RESERVE_P = 22_000_000, 0.3
+COLUMNS = {
+    "variant": "variant",
+    "time_ratio": "time ratio",
+    "kept": "entries kept",
+    "is_same": "mask of a sort",
+}
+# Slow ones, measured once.
+ONCE = ("jnp.sort",)
+
+
+def make_variants(values: np.ndarray) -> dict:
+    """Functions without arguments that return a threshold or a mask."""
+    size, count = values.size, round(RESERVE_P * values.size)
+    array = jnp.asarray(values)
+    sort = jax.jit(jnp.sort)
+
+    def threshold(k):
+        return np.uint32(order.select([array], k).pattern).view(np.float32)
+
+    def mask(ties):
+        return lambda: childtuning.fisher_mask(array, RESERVE_P, ties=ties)
+
+    return {
+        REFERENCE: lambda: np.percentile(values, 100 * (1 - RESERVE_P)),
+        "np.partition": lambda: np.partition(values, size - count)[size - count],
+        "jnp.sort": lambda: sort(array)[size - count],
+        "np.percentile and comparison": lambda: (
+            values >= np.percentile(values, 100 * (1 - RESERVE_P))
+        ),
+        "order.select, the threshold alone": lambda: threshold(count),
+        'fisher_mask, ties="exact"': mask("exact"),
+        'fisher_mask, ties="keep"': mask("keep"),
+    }
+
+
+def measure(values: np.ndarray, rounds: int) -> list[dict]:
+    variants = make_variants(values)
+    results = {
+        name: np.asarray(run()) for name, run in variants.items() if name not in ONCE
+    }
+    seconds = dict.fromkeys(variants, float("inf"))
+    for number in range(rounds):
+        for name, run in variants.items():
+            if name in ONCE and number:
+                continue
+            start = time.perf_counter()
+            result = jax.block_until_ready(run())
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            results.setdefault(name, np.asarray(result))
+    return [
+        summary(name, results[name], values, seconds[name] / seconds[REFERENCE])
+        | {"milliseconds": 1e3 * seconds[name]}
+        for name in variants
+    ]
+
+
+def summary(name: str, result: np.ndarray, values: np.ndarray, ratio: float) -> dict:
+    mask = result if result.ndim else values >= result
+    count = round(RESERVE_P * values.size)
+    smallest = np.partition(values, values.size - count)[values.size - count]
+    is_same = bool((mask >= (values > smallest)).all() and mask.sum() == count)
+    return {
+        "variant": name,
+        "time_ratio": ratio,
+        "kept": int(mask.sum()),
+        "is_same": is_same,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(SIZE, dtype=np.float32) ** 2
+    setting = f"{SIZE:,} entries, the largest {100 * RESERVE_P:.0f} %"
+    table = measure(values, arguments.rounds)
+    print(setting)
+    for row in table:
+        print(
+            f"  {row['variant']:36s} {row['time_ratio']:8.3f}  kept {row['kept']:,}",
+            flush=True,
+        )
+    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
+    out = arguments.out or ROOT / f"benchmarks/results/threshold-{device}.json"
+    jsonfile.write(
+        out,
+        {
+            "question": "Time of a global threshold over Fisher information.",
+            "notes": (
+                f"Time is relative to {REFERENCE}. fisher_mask includes the check for "
+                "nan, the mask and, where entries are equal to the threshold, the "
+                "choice of the first of them; np.percentile is the threshold alone."
+            ),
+            "columns": {setting: COLUMNS},
+            "rounds": arguments.rounds,
+            "environment": environment.describe(
+                ROOT, full=True, command="python benchmarks/threshold.py"
+            )
+            | {"device": environment.device()},
+            "tables": {setting: table},
+        },
+    )
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
