@@ -6,7 +6,7 @@ those of one experiment.
 
 import functools
 
-from childtuning import checks_identities
+from childtuning import checks_identities, checks_texts
 from expkit import claims
 from expkit.claims import Claim
 
@@ -70,6 +70,101 @@ EXPERIMENTS = {
             "optax.adamw after a mask is not.",
             CODE,
             checks_identities.check_authors_adamw,
+        ),
+    ],
+    "reviews": [
+        (
+            "f-accuracy",
+            "ChildTuning-F is more accurate than fine-tuning.",
+            XU.format("table 1"),
+            functools.partial(checks_texts.check_better, setting="reviews", arm="f"),
+        ),
+        (
+            "f-beyond-rate",
+            "ChildTuning-F is more accurate than fine-tuning at sqrt(p) times the "
+            "learning rate, the length of its own steps.",
+            XU.format("table 1"),
+            functools.partial(
+                checks_texts.check_better, setting="reviews", arm="f", rival="shorter"
+            ),
+        ),
+        (
+            "d-accuracy",
+            "ChildTuning-D, with Fisher information per example, is more accurate than "
+            "fine-tuning.",
+            XU.format("table 1"),
+            functools.partial(
+                checks_texts.check_better, setting="reviews", arm="d_paper"
+            ),
+        ),
+        (
+            "d-authors-accuracy",
+            "ChildTuning-D, with the authors' Fisher information per batch, is more "
+            "accurate than fine-tuning.",
+            XU.format("table 1"),
+            functools.partial(
+                checks_texts.check_better, setting="reviews", arm="d_authors"
+            ),
+        ),
+        (
+            "update-accuracy",
+            "Masking the update is no better than masking the gradient.",
+            ESSAY,
+            functools.partial(
+                checks_texts.check_better,
+                setting="reviews",
+                arm="f",
+                rival="update_dropout",
+            ),
+        ),
+        (
+            "rdrop-accuracy",
+            "ChildTuning-D is more accurate than R-Drop.",
+            XU.format("table 2"),
+            functools.partial(
+                checks_texts.check_better,
+                setting="reviews",
+                arm="d_paper",
+                rival="rdrop",
+            ),
+        ),
+        (
+            "d-spread",
+            "ChildTuning-D varies less between seeds than fine-tuning.",
+            XU.format("section 4"),
+            functools.partial(
+                checks_texts.check_spread, setting="reviews", arm="d_paper"
+            ),
+        ),
+        (
+            "fisher-overlap",
+            "Fisher information per example and per batch choose masks that overlap "
+            "only partly.",
+            CODE,
+            checks_texts.check_overlap,
+        ),
+        (
+            "true-share",
+            "A reserve_p of 30 % is not 30 % of the model: what lies outside the "
+            "layers is trained whole.",
+            CODE,
+            checks_texts.check_true_share,
+        ),
+    ],
+    "docs": [
+        (
+            "docs-f",
+            "ChildTuning-F is more accurate than fine-tuning on English texts.",
+            XU.format("table 1"),
+            functools.partial(checks_texts.check_better, setting="api_docs", arm="f"),
+        ),
+        (
+            "docs-d",
+            "ChildTuning-D is more accurate than fine-tuning on English texts.",
+            XU.format("table 1"),
+            functools.partial(
+                checks_texts.check_better, setting="api_docs", arm="d_paper"
+            ),
         ),
     ],
     "published": [

@@ -4,12 +4,26 @@
 of one experiment.
 """
 
+import functools
+
 from expkit import claims
 from expkit.claims import Claim
-from rdrop import checks_identities
+from rdrop import checks_identities, checks_texts
 
 PAPER = "Liang et al. 2021, {}. https://arxiv.org/abs/2106.14448"
 ESSAY = "Su 2021, {}. https://kexue.fm/archives/8496"
+
+
+def better(setting, arm, rival, at_least=0.0):
+    """The check that an arm is at least so much more accurate than another."""
+    return functools.partial(
+        checks_texts.check_better,
+        setting=setting,
+        arm=arm,
+        rival=rival,
+        at_least=at_least,
+    )
+
 
 EXPERIMENTS = {
     "identities": [
@@ -59,6 +73,80 @@ EXPERIMENTS = {
             "gradient is left.",
             PAPER.format("equation 2"),
             checks_identities.check_both_branches,
+        ),
+    ],
+    "reviews": [
+        (
+            "beats-none",
+            "R-Drop is more accurate than no regulariser.",
+            PAPER.format("section 3"),
+            better("reviews", "rdrop", "none"),
+        ),
+        (
+            "beats-penalty",
+            "R-Drop is at least as accurate as a gradient penalty.",
+            ESSAY.format("table of the classification tasks"),
+            better("reviews", "rdrop", "gradient_penalty"),
+        ),
+        (
+            "beats-adversarial",
+            "R-Drop is at least as accurate as adversarial training.",
+            ESSAY.format("table of the classification tasks"),
+            better("reviews", "rdrop", "adversarial"),
+        ),
+        (
+            "unlabelled",
+            "R-Drop on unlabelled texts is more accurate than the labels alone.",
+            ESSAY.format("semi-supervised learning"),
+            better("reviews", "semi_rdrop", "none"),
+        ),
+        (
+            "unlabelled-vat",
+            "R-Drop on unlabelled texts is as accurate as VAT on them, to a point.",
+            ESSAY.format("semi-supervised learning"),
+            better("reviews", "semi_rdrop", "semi_vat", at_least=-0.01),
+        ),
+        (
+            "gap",
+            "R-Drop brings the mean over sub-networks and the network without dropout "
+            "closer together.",
+            PAPER.format("section 2.3"),
+            checks_texts.check_gap,
+        ),
+        (
+            "epochs",
+            "R-Drop needs more steps: training three times as long gains it more than "
+            "the plain loss.",
+            "Users of the authors' code. https://github.com/dropreg/R-Drop/issues",
+            checks_texts.check_epochs,
+        ),
+        (
+            "cost",
+            "A step of R-Drop costs about two plain ones.",
+            PAPER.format("algorithm 1"),
+            checks_texts.check_cost,
+        ),
+    ],
+    "all-reviews": [
+        (
+            "all-labels",
+            "R-Drop is more accurate than no regulariser with all labels.",
+            ESSAY.format("table of the classification tasks"),
+            better("all-reviews", "rdrop", "none"),
+        ),
+    ],
+    "docs": [
+        (
+            "docs",
+            "R-Drop is more accurate than no regulariser on English texts.",
+            PAPER.format("section 3"),
+            better("api_docs", "rdrop", "none"),
+        ),
+        (
+            "regression",
+            "R-Drop lowers the error of a regression.",
+            "Liang et al. 2021, code for STS-B. https://github.com/dropreg/R-Drop",
+            checks_texts.check_regression,
         ),
     ],
     "published": [

@@ -1,0 +1,248 @@
+"""ChildTuning against fine-tuning on texts with few labels, with one budget each.
+
+Under Adam a random mask makes steps `sqrt(p)` shorter, so plain fine-tuning has an arm
+with its learning rate times that, at the rate that was best for plain fine-tuning.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from childtuning import train
+from childtuning.selection import trainable_fraction
+from expkit import claims, finetuning_runs, plots
+from expkit import config as config_lib
+from expkit.claims import Context, Finding
+
+# Name, method, and what else is changed.
+ARMS = {
+    "vanilla": ("fine-tuning", "method=none"),
+    "shorter": ("fine-tuning, lr √p", "method=none"),
+    "f": ("ChildTuning-F", "method=f"),
+    "d_paper": ("ChildTuning-D, paper", "method=d,fisher=paper"),
+    "d_authors": ("ChildTuning-D, authors", "method=d,fisher=authors"),
+    "update_dropout": ("update dropout", "method=update_dropout"),
+    "rdrop": ("R-Drop", "method=none,regularizer=rdrop"),
+    "lion": ("Lion", "method=none,optimizer=lion"),
+}
+# What full mode tries; quick mode takes the middle.
+RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
+LION = 0.2  # its rates are so much smaller
+SETTINGS = {
+    "reviews": (
+        "configs/childtuning/reviews.py:",
+        "num_steps=60,max_length=32,validation_split=validation[:64],"
+        "test_split=test[:512]",
+    ),
+    "api_docs": ("configs/childtuning/api_docs.py:", None),
+}
+
+
+class Study(finetuning_runs.Study):
+    """A study whose arm `shorter` takes its rate from plain fine-tuning."""
+
+    def tuned(self, arm: str) -> dict[str, float]:
+        """The settings of an arm, as in the base class."""
+        if arm != "shorter":
+            return super().tuned(arm)
+        factor = np.sqrt(self.lab.config.reserve_p)
+        return {"learning_rate": factor * super().tuned("vanilla")["learning_rate"]}
+
+
+@functools.cache
+def study(context: Context, setting: str) -> Study:
+    """The comparison on one data set; `context` decides how much is spent."""
+    text, quick = SETTINGS[setting]
+    config = config_lib.load(text if context.full else f"{text}{quick}")
+    rates = RATES[setting] if context.full else RATES[setting][1:2]
+    scales = {"lion": LION}
+    grids = {
+        arm: {"learning_rate": [scales.get(arm, 1.0) * rate for rate in rates]}
+        for arm in ARMS
+    }
+    seeds = context.seeds(quick=3, full=10)
+    return Study(context, config, compile_arm, grids, seeds)
+
+
+def compile_arm(lab: finetuning_runs.Lab, arm: str) -> finetuning_runs.Run:
+    """Makes the runs of one arm: `({"learning_rate"}, seed=) -> params`."""
+    config = arm_config(lab, arm)
+    compiled = lab.compile(
+        train.make_loss(config, lab.texts.task),
+        functools.partial(train.make_optimizer, config),
+    )
+
+    def run(settings, *, seed):
+        traced = {"key": jax.random.fold_in(jax.random.key(seed), 1)}
+        if config.method == "d":
+            traced["mask"] = make_mask(lab, config, seed)
+        return compiled(settings | traced, seed=seed)
+
+    return run
+
+
+def arm_config(lab: finetuning_runs.Lab, arm: str):
+    """The config of an arm, which only its method tells from the others."""
+    config = lab.config.copy_and_resolve_references()
+    for assignment in ARMS[arm][1].split(","):
+        name, value = assignment.split("=")
+        config[name] = value
+    return config
+
+
+def make_mask(lab: finetuning_runs.Lab, config, seed: int):
+    """The mask of ChildTuning-D for the labelled rows of a seed."""
+    arrays, _ = lab.draw(seed)
+    task = lab.texts.task._replace(splits={"train": arrays})
+    texts = lab.texts._replace(task=task, params=lab.initial(seed))
+    seeded = config.copy_and_resolve_references()
+    seeded.seed = seed
+    return train.make_mask(seeded, texts)
+
+
+def check_better(
+    context: Context, setting: str, arm: str, rival: str = "vanilla"
+) -> Finding:
+    """Difference of the test accuracies of two arms, paired by seed."""
+    if _is_skipped(context, setting):
+        return _skipped()
+    runs = study(context, setting)
+    accuracies = {name: runs.test(name) for name in (arm, rival)}
+    mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
+    _draw(context, runs, setting)
+    ngrams = runs.ngrams().mean()
+    details = ", ".join(
+        f"{ARMS[name][0]} {values.mean():.3f} (learning rate "
+        f"{runs.tuned(name)['learning_rate']:.1e})"
+        for name, values in accuracies.items()
+    )
+    is_below = max(v.mean() for v in accuracies.values()) < ngrams
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        f"Difference of test accuracies: {details}. {runs.lab.config.num_labels} "
+        f"labels, {runs.lab.config.num_steps} steps; TF-IDF and logistic regression "
+        f"{ngrams:.3f}{', more than either' * is_below}.",
+    )
+
+
+def check_spread(context: Context, setting: str, arm: str) -> Finding:
+    """Logarithm of the ratio of the standard deviations over seeds."""
+    if _is_skipped(context, setting):
+        return _skipped()
+    runs = study(context, setting)
+    ours, plain = runs.test(arm), runs.test("vanilla")
+    ratios = _jackknife(ours, plain)
+    low, high = np.exp(ratios[1])
+    spread = float(np.std(ours, ddof=1) / np.std(plain, ddof=1))
+    return Finding(
+        spread,
+        claims.decide((float(low), float(high)), at_most=1.0),
+        (float(low), float(high)),
+        runs.seeds,
+        f"Standard deviation of the test accuracy over seeds, divided by that of "
+        f"fine-tuning ({np.std(plain, ddof=1):.4f}); the labelled rows differ too. "
+        "Jackknife interval.",
+    )
+
+
+def _jackknife(a: np.ndarray, b: np.ndarray):
+    """Log ratio of standard deviations, with an interval from leaving seeds out."""
+    count = len(a)
+
+    def log_ratio(keep):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(np.std(a[keep], ddof=1) / np.std(b[keep], ddof=1))
+
+    whole = log_ratio(np.arange(count))
+    parts = [log_ratio(np.delete(np.arange(count), i)) for i in range(count)]
+    pseudo = count * whole - (count - 1) * np.array(parts)
+    return claims.mean_interval(pseudo)
+
+
+def check_overlap(context: Context) -> Finding:
+    """Share of the paper's mask that is in the authors' mask too."""
+    runs = study(context, "reviews")
+    p = runs.lab.config.reserve_p
+
+    def measure(seed):
+        masks = [
+            make_mask(runs.lab, arm_config(runs.lab, arm), seed)
+            for arm in ("d_paper", "d_authors")
+        ]
+        layers = [jax.tree.leaves(mask["encoder"]["layer"]) for mask in masks]
+        kept = sum(int(a.sum()) for a in layers[0])
+        both = sum(int((a & b).sum()) for a, b in zip(*layers, strict=True))
+        return both / kept
+
+    shares = [
+        context.memo(
+            f"overlap-{seed}",
+            functools.partial(measure, seed),
+            config=runs.lab.config.to_dict(),
+        )
+        for seed in runs.seeds
+    ]
+    mean, interval = claims.mean_interval(shares)
+    return Finding(
+        mean,
+        claims.decide(interval, at_most=0.9),
+        interval,
+        runs.seeds,
+        f"Of the {p:.0%} of the layers' parameters with the largest Fisher information "
+        "per example, as many are among those per batch (clipped, with dropout). Equal "
+        f"conventions would give 1, independent ones {p:g}.",
+    )
+
+
+def check_true_share(context: Context) -> Finding:
+    """Share of all parameters that the authors' ChildTuning-D trains."""
+    runs = study(context, "reviews")
+    config = arm_config(runs.lab, "d_authors")
+
+    def measure():
+        mask = make_mask(runs.lab, config, 0)
+        return {
+            "all": trainable_fraction(mask),
+            "layers": trainable_fraction(mask["encoder"]["layer"]),
+        }
+
+    share = context.memo("share", measure, config=config.to_dict())
+    return claims.exact(
+        abs(share["layers"] - config.reserve_p) < 1e-4
+        and share["all"] > 1.05 * config.reserve_p,
+        share["all"],
+        f"reserve_p is {config.reserve_p:g}, and that is the share within the layers "
+        f"({share['layers']:.4f}); embeddings and head do not compete and are trained.",
+    )
+
+
+def _is_skipped(context: Context, setting: str) -> bool:
+    return SETTINGS[setting][1] is None and not context.full
+
+
+def _skipped() -> Finding:
+    return Finding(
+        None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
+    )
+
+
+def _draw(context: Context, runs: Study, setting: str) -> None:
+    """Every arm of the study."""
+    values = {name: runs.test(arm) for arm, (name, _) in ARMS.items()}
+    ngrams = float(runs.ngrams().mean())
+    figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
+    context.figure(
+        setting,
+        lambda fig: plots.arms(
+            fig.subplots(),
+            values,
+            xlabel="test accuracy",
+            reference=("TF-IDF + logistic regression", ngrams),
+        ),
+        f"Test accuracy on {setting}: a dot for every seed, the mean and its interval.",
+        f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
+    )

@@ -1,0 +1,309 @@
+"""R-Drop against its rivals on texts with few labels, with one budget for each arm."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expkit import claims, finetuning_runs, loop, plots, text_classifier
+from expkit import config as config_lib
+from expkit.claims import Context, Finding
+from rdrop import train
+
+NAMES = {
+    "none": "no regulariser",
+    "rdrop": "R-Drop",
+    "gradient_penalty": "gradient penalty",
+    "adversarial": "adversarial (FGM)",
+    "semi_vat": "VAT, unlabelled",
+    "semi_rdrop": "R-Drop, unlabelled",
+}
+REGULARIZERS = {
+    "semi_vat": ("none", "vat"),
+    "semi_rdrop": ("none", "rdrop"),
+}
+# What full mode tries. Quick mode takes the middle ones, which full mode has chosen
+# most often.
+RATES = (2e-4, 5e-4, 1e-3)
+STRENGTHS = {
+    "rdrop": (1.0, 4.0, 8.0),
+    "gradient_penalty": (1.0, 10.0, 100.0),
+    "adversarial": (0.1, 0.3, 1.0),
+    "semi_vat": (0.3, 1.0, 3.0),
+    "semi_rdrop": (0.3, 1.0, 3.0),
+}
+ALPHAS = (0.0, 1.0, 4.0, 16.0)
+NUM_MASKS = 16
+
+
+class Setting(NamedTuple):
+    """Attributes: config; quick: what quick mode changes, or None where it skips it."""
+
+    config: str
+    quick: str | None
+
+
+SETTINGS = {
+    "reviews": Setting(
+        "configs/rdrop/reviews.py:",
+        "num_steps=60,max_length=32,validation_split=validation[:64],"
+        "test_split=test[:512]",
+    ),
+    "all-reviews": Setting(
+        "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
+    ),
+    "api_docs": Setting("configs/rdrop/api_docs.py:", None),
+    "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),
+}
+RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
+
+
+@functools.cache
+def study(context: Context, setting: str) -> finetuning_runs.Study:
+    """The comparison on one data set; `context` decides how much is spent."""
+    text, quick = SETTINGS[setting]
+    config = config_lib.load(text if context.full else f"{text}{quick}")
+    middle = slice(None) if context.full else slice(1, 2)
+    rates = RATES_OF.get(setting, RATES)[middle]
+    grids = {}
+    for arm in NAMES:
+        strengths = {"strength": STRENGTHS[arm][middle]} if arm in STRENGTHS else {}
+        grids[arm] = {"learning_rate": rates} | strengths
+    seeds = context.seeds(quick=2, full=5)
+    return finetuning_runs.Study(context, config, compile_arm, grids, seeds)
+
+
+def compile_arm(
+    lab: finetuning_runs.Lab, arm: str, num_steps: int | None = None
+) -> finetuning_runs.Run:
+    """Makes the runs of one arm: `({"learning_rate", "strength"}, seed=) -> params`."""
+    config = lab.config.copy_and_resolve_references()
+    config.regularizer, config.unlabelled_regularizer = REGULARIZERS.get(
+        arm, (arm, "none")
+    )
+    is_semi = arm in REGULARIZERS
+    if num_steps is not None:
+        config.num_steps = num_steps
+    loss_fn = train.make_loss(config, lab.texts.task)
+    name = "unlabelled_strength" if is_semi else "strength"
+
+    def with_strength(params, batch, key, *, strength=0.0):
+        return loss_fn(params, batch, key, **{name: strength})
+
+    return lab.compile(
+        with_strength,
+        functools.partial(train.make_optimizer, config),
+        loss_settings=("strength",),
+        with_unlabelled=is_semi,
+        num_steps=num_steps,
+    )
+
+
+def check_better(
+    context: Context, setting: str, arm: str, rival: str, at_least: float = 0.0
+) -> Finding:
+    """Difference of the test accuracies of two arms, paired by seed."""
+    if SETTINGS[setting].quick is None and not context.full:
+        return Finding(
+            None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
+        )
+    runs = study(context, setting)
+    accuracies = {name: runs.test(name) for name in (arm, rival)}
+    mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
+    ngrams = runs.ngrams()
+    config = runs.lab.config
+    details = ", ".join(
+        f"{NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
+        for name, values in accuracies.items()
+    )
+    _draw(context, runs, setting)
+    is_below = max(v.mean() for v in accuracies.values()) < ngrams.mean()
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=at_least),
+        interval,
+        runs.seeds,
+        f"Difference of test accuracies: {details}. {config.num_labels or 'All'} "
+        f"labels, {config.num_steps} steps; TF-IDF and logistic regression "
+        f"{ngrams.mean():.3f}"
+        f"{', more than either' * is_below}.",
+    )
+
+
+def check_regression(context: Context) -> Finding:
+    """Ratio of the test errors of R-Drop and of the plain regression, by seed."""
+    if not context.full:
+        return Finding(
+            None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
+        )
+    runs = study(context, "pairs")
+    losses = {arm: runs.test(arm, "loss") for arm in ("rdrop", "none")}
+    mean, interval = claims.paired_difference(losses["none"], losses["rdrop"])
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        f"Mean squared error without minus with R-Drop: {losses['none'].mean():.4f} "
+        f"and {losses['rdrop'].mean():.4f}, scores 0 to 2.",
+    )
+
+
+def check_gap(context: Context) -> Finding:
+    """How far the mean of sub-networks is from the network without dropout."""
+    runs = study(context, "reviews")
+    rate = runs.tuned("rdrop")["learning_rate"]
+
+    def measure(alpha, seed):
+        settings = {"learning_rate": rate, "strength": alpha}
+        return context.memo(
+            f"gap-{alpha:g}-{seed}",
+            lambda: model_gap(runs.lab, runs.run("rdrop", seed, settings)),
+            rate=rate,
+            config=runs.lab.config.to_dict(),
+        )
+
+    gaps = np.array([[measure(alpha, seed) for alpha in ALPHAS] for seed in runs.seeds])
+    logs = np.log(gaps)
+    mean, interval = claims.paired_difference(logs[:, 2], logs[:, 0])
+    figures = ", ".join(
+        f"{gap:.4f} at alpha {alpha:g}"
+        for alpha, gap in zip(ALPHAS, gaps.mean(axis=0), strict=True)
+    )
+    bounds = [claims.mean_interval(column)[1] for column in gaps.T]
+    context.figure(
+        "gap",
+        lambda fig: plots.curves(
+            fig.subplots(),
+            {
+                "mean over seeds": (
+                    ALPHAS,
+                    gaps.mean(axis=0),
+                    [max(low, 0.0) for low, _ in bounds],
+                    [min(high, 3 * gaps.max()) for _, high in bounds],
+                )
+            },
+            xlabel="alpha",
+            ylabel="gap",
+        ),
+        "Distance of the mean of the sub-networks from the network without dropout.",
+        f"Total variation distance: {figures}.",
+    )
+    return Finding(
+        float(np.exp(mean)),
+        claims.decide(interval, at_most=0.0),
+        (float(np.exp(interval[0])), float(np.exp(interval[1]))),
+        runs.seeds,
+        f"Gap at alpha 4 divided by that at 0: {figures}. Total variation distance of "
+        f"the mean of {NUM_MASKS} passes from the one without dropout, on test texts.",
+    )
+
+
+def model_gap(lab: finetuning_runs.Lab, params) -> float:
+    """Total variation distance of `E f(x, mask)` and `f(x)`, mean over test texts.
+
+    The mean of `NUM_MASKS` passes is off its limit by chance; the distance of the means
+    of its two halves, of which half is taken off in squares, is what chance makes.
+    """
+    net, rows = lab.texts.task.net, lab.texts.task.splits["test"]
+    x = {k: v[:128] for k, v in text_classifier.inputs(rows).items()}
+    keys = jax.random.split(jax.random.key(0), NUM_MASKS)
+    every = jax.jit(
+        lambda params: jax.lax.map(
+            lambda key: jax.nn.softmax(net.apply(params, x, key)), keys
+        )
+    )(params)
+    whole = jax.nn.softmax(net.apply(params, x))
+    half = NUM_MASKS // 2
+    chance = 0.25 * jnp.square(every[:half].mean(axis=0) - every[half:].mean(axis=0))
+    squares = jnp.square(every.mean(axis=0) - whole) - chance
+    distance = jnp.sqrt(jnp.maximum(squares.sum(axis=-1).mean(), 0.0) / 2)
+    return float(distance)
+
+
+def check_epochs(context: Context) -> Finding:
+    """What training three times as long gives R-Drop, and what the plain loss."""
+    runs = study(context, "reviews")
+    longer = 3 * runs.lab.config.num_steps
+    compiled = functools.cache(lambda arm: compile_arm(runs.lab, arm, num_steps=longer))
+
+    def measure(arm, seed):
+        settings = runs.tuned(arm)
+        return context.memo(
+            f"longer-{arm}-{seed}",
+            lambda: runs.lab.evaluate(compiled(arm)(settings, seed=seed), "test"),
+            settings=settings,
+            config=runs.lab.config.to_dict(),
+        )["test_accuracy"]
+
+    gains = {
+        arm: np.array([measure(arm, seed) for seed in runs.seeds]) - runs.test(arm)
+        for arm in ("rdrop", "none")
+    }
+    mean, interval = claims.paired_difference(gains["rdrop"], gains["none"])
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        f"Gain in test accuracy from {longer} instead of {longer // 3} steps: R-Drop "
+        f"{gains['rdrop'].mean():+.3f}, without {gains['none'].mean():+.3f}.",
+    )
+
+
+def check_cost(context: Context) -> Finding:
+    """Time of a step of R-Drop divided by that of a plain one, taken in turn."""
+    runs = study(context, "reviews")
+    lab = runs.lab
+    arrays, _ = lab.draw(0)
+    batch = {k: jnp.asarray(v[: lab.config.batch_size]) for k, v in arrays.items()}
+    steps = {}
+    for arm in ("none", "rdrop"):
+        config = lab.config.copy_and_resolve_references()
+        config.regularizer = arm
+        optimizer = train.make_optimizer(config)
+        step = loop.make_step(train.make_loss(config, lab.texts.task), optimizer)
+        state = loop.init_state(lab.initial(0), optimizer, jax.random.key(0))
+        steps[arm] = functools.partial(jax.jit(step), state, batch)
+    seconds = finetuning_runs.least_seconds(steps, rounds=30 if context.full else 8)
+    ratio = seconds["rdrop"] / seconds["none"]
+    return claims.exact(
+        ratio <= 2.05,
+        ratio,
+        f"A plain step of {lab.config.batch_size} texts takes "
+        f"{1e3 * seconds['none']:.0f} ms here; least of all rounds.",
+    )
+
+
+def _settings(settings: dict[str, float]) -> str:
+    rate = f"learning rate {settings['learning_rate']:.0e}"
+    strength = settings.get("strength")
+    return rate if strength is None else f"{rate}, strength {strength:g}"
+
+
+def _draw(context: Context, runs: finetuning_runs.Study, setting: str) -> None:
+    """Every arm that has been run."""
+    arms = ARMS[setting]
+    values = {NAMES[arm]: runs.test(arm) for arm in arms}
+    ngrams = float(runs.ngrams().mean())
+    figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
+    context.figure(
+        setting,
+        lambda fig: plots.arms(
+            fig.subplots(),
+            values,
+            xlabel="test accuracy",
+            reference=("TF-IDF + logistic regression", ngrams),
+        ),
+        f"Test accuracy on {setting}: a dot for every seed, the mean and its interval.",
+        f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
+    )
+
+
+ARMS = {
+    "reviews": tuple(NAMES),
+    "all-reviews": ("none", "rdrop"),
+    "api_docs": ("none", "rdrop", "gradient_penalty", "adversarial"),
+}
