@@ -226,7 +226,8 @@ def arms(
 
     Args:
         ax: matplotlib axes.
-        values: one number a seed for each label.
+        values: one number a seed for each label; nan (a run that diverged) leaves its
+            dot and the interval out.
         xlabel: label of the horizontal axis.
         reference: label and place of a dashed line.
 
@@ -248,6 +249,7 @@ def arms(
     # The interval of few seeds would squeeze the dots into a point.
     everything = np.concatenate([_array(v) for v in values.values()])
     places = [*everything, *([] if reference is None else [reference[1]])]
+    places = [place for place in places if np.isfinite(place)] or [0.0]
     margin = 0.15 * (max(places) - min(places)) or 0.01
     ax.set_xlim(min(places) - margin, max(places) + margin)
     ax.set_yticks(range(len(values)), list(values))

@@ -80,7 +80,10 @@ def test_characters_have_no_special_tokens_between_them(tmp_path):
     )
     tokenizer = text.load_tokenizer(tmp_path)
     ids, mask, types = tokenizer.encode_pairs(["ab", ""], ["ca", "c"], max_length=8)
-    assert [r[m].tolist() for r, m in zip(ids, mask, strict=True)] == [[3, 4, 5, 3], [5]]
+    assert [r[m].tolist() for r, m in zip(ids, mask, strict=True)] == [
+        [3, 4, 5, 3],
+        [5],
+    ]
     assert [r[m].tolist() for r, m in zip(types, mask, strict=True)] == [
         [0, 0, 1, 1],
         [1],
