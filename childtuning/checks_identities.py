@@ -242,7 +242,7 @@ def _adam_updates(p, *, mu=1.0, sigma=0.0, rescale=True, seed=0) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run_adam(rescale, p, mu, sigma, key):
-    settle, shown, size = 1000, 100, 500
+    settle, shown, size = 1000, 100, 2000
     mask_key, gradient_key = jax.random.split(key)
     tx = optax.chain(
         childtuning.child_tuning_f(p, mask_key, rescale=rescale),
