@@ -46,7 +46,7 @@ def _sampled_variance(p: float, mu: float, sigma: float) -> float:
     tx = childtuning.child_tuning_f(p, jax.random.key(0))
     gradients = mu + sigma * jax.random.normal(jax.random.key(1), (200_000,))
     kept, _ = tx.update(gradients, tx.init(gradients))
-    return float(np.var(np.float64(kept)))
+    return float(np.var(np.asarray(kept, np.float64)))
 
 
 def check_adam_step(context: Context) -> Finding:
@@ -138,7 +138,7 @@ def _moving_share(tx) -> float:
 
     _, updates = jax.jit(lambda g: jax.lax.scan(step, tx.init(params), g))(gradients)
     masks = childtuning.child_tuning_f(0.3, jax.random.key(2))
-    state = masks.init(params)._replace(count=jnp.asarray(50, jnp.int32))
+    state = optax.tree.set(masks.init(params), count=jnp.asarray(50, jnp.int32))
     shown, _ = masks.update(jnp.ones(size), state)
     hidden = np.asarray(shown) == 0
     return float(np.mean(np.asarray(updates[-1])[hidden] != 0))
@@ -160,9 +160,10 @@ def check_decay_moves_frozen(decay: str, context: Context) -> Finding:
     gradients = jax.random.normal(jax.random.key(0), (steps, 1000))
     carry = (start, tx.init(start))
     (end, _), _ = jax.jit(lambda g: jax.lax.scan(step, carry, g))(gradients)
-    ratio = np.float64(end)[1::2] / np.float64(start)[1::2]
+    before, after = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    ratio = after[1::2] / before[1::2]
     factor = (1 - rate * weight_decay) ** steps
-    others = np.abs(np.float64(end - start)[::2]).min()
+    others = np.abs(after - before)[::2].min()
     if decay == "child":
         moved = float(np.abs(ratio - 1).max())
         return claims.exact(
@@ -199,7 +200,7 @@ def check_authors_adamw(context: Context) -> Finding:
     weights = rng.uniform(-1, 1, 2000).astype(np.float32)
     mask = rng.random(2000) < 0.3
     scales = np.logspace(-5, 1, 2000)
-    gradients = np.float32(rng.standard_normal((10, 2000)) * scales)
+    gradients = (rng.standard_normal((10, 2000)) * scales).astype(np.float32)
     wanted = _authors_rule(weights, mask, gradients, 1e-3, **options)
 
     def distance(tx):
@@ -208,7 +209,7 @@ def check_authors_adamw(context: Context) -> Finding:
         for gradient in gradients:
             updates, state = jax.jit(tx.update)(gradient, state, params)
             params = optax.apply_updates(params, updates)
-        return float(np.abs(np.float64(params) - wanted).max())
+        return float(np.abs(np.asarray(params, np.float64) - wanted).max())
 
     ours = distance(childtuning.child_adamw(1e-3, jnp.asarray(mask), **options))
     chained = distance(
@@ -237,12 +238,13 @@ def _authors_rule(p, mask, gradients, lr, *, b1, b2, eps, weight_decay):
 
 def _adam_updates(p, *, mu=1.0, sigma=0.0, rescale=True, seed=0) -> np.ndarray:
     """Updates of Adam at the rate 1 in its steady state, [steps, entries]."""
-    return np.float64(_run_adam(rescale, p, mu, sigma, jax.random.key(seed)))
+    updates = _run_adam(rescale, p, mu, sigma, jax.random.key(seed))
+    return np.asarray(updates, np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run_adam(rescale, p, mu, sigma, key):
-    settle, shown, size = 1000, 100, 500
+    settle, shown, size = 1000, 100, 2000
     mask_key, gradient_key = jax.random.split(key)
     tx = optax.chain(
         childtuning.child_tuning_f(p, mask_key, rescale=rescale),

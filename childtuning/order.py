@@ -96,6 +96,8 @@ def select(
         low, num_at_least = low + (digit << shift), int(at_least[digit])
         if shift == 0 or (stop_early and num_at_least == k):
             return Threshold(low, num_at_least)
+        if num_at_least == k and low:  # it is the smallest from here on
+            return Threshold(_smallest_above(shards, low - 1), k)
         shift, counts = max(0, shift - blocks.WIDTH), None
 
 
@@ -158,8 +160,7 @@ def percentile(shards: Sequence[jax.Array], fraction: float) -> int:
     index, weight = percentile_position(size, fraction)
     below = above = select(shards, size - index).pattern
     if weight and _sum(blocks.count_at_least, shards, below + 1) == size - index - 1:
-        found = [blocks.smallest_above(x, np.uint32(below)) for x in shards]
-        above = min(map(int, found))
+        above = _smallest_above(shards, below)
     a, b = (np.uint32(x).view(np.float32) for x in (below, above))
     # In numpy's order of operations, in float32.
     gap = b - a
@@ -232,6 +233,11 @@ def _summed_from_above(counts) -> np.ndarray:
 
 def _sum(count, shards: Sequence[jax.Array], pattern: int) -> int:
     return sum(int(x) for x in [count(shard, np.uint32(pattern)) for shard in shards])
+
+
+def _smallest_above(shards: Sequence[jax.Array], pattern: int) -> int:
+    found = [blocks.smallest_above(x, np.uint32(pattern)) for x in shards]
+    return min(map(int, found))
 
 
 @jax.jit

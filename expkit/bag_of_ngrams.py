@@ -15,7 +15,7 @@ weights are (1 + log count) times the inverse document frequency, rows of length
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -75,14 +75,11 @@ def fit_tfidf_classifier(
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    # The default pattern of scikit-learn for words leaves out single letters.
-    vectorizer = TfidfVectorizer(
-        analyzer=analyzer,
-        ngram_range=(1, 2),
-        sublinear_tf=True,
-        token_pattern=r"\w+" if analyzer == "word" else None,
-        dtype=np.float64,
-    )
+    options: dict[str, Any] = {"analyzer": analyzer}
+    if analyzer == "word":
+        # The default pattern leaves out words of one letter.
+        options["token_pattern"] = r"\w+"
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, **options)
     features = {"train": vectorizer.fit_transform(texts["train"])}
     features |= {
         split: vectorizer.transform(rows)
@@ -92,20 +89,21 @@ def fit_tfidf_classifier(
     strengths = sorted(inverse_strengths)
     if "validation" not in texts:
         strengths = strengths[len(strengths) // 2 :][:1]
-    best, model, chosen = -1.0, None, strengths[0]
-    for strength in strengths:
-        candidate = LogisticRegression(C=strength, max_iter=1000, random_state=seed)
-        candidate.fit(features["train"], labels["train"])
-        judge = "validation" if "validation" in texts else "train"
-        accuracy = candidate.score(features[judge], labels[judge])
-        if accuracy > best:
-            best, model, chosen = accuracy, candidate, strength
+    judge = "validation" if "validation" in texts else "train"
+    models = [
+        LogisticRegression(C=strength, max_iter=1000, random_state=seed).fit(
+            features["train"], labels["train"]
+        )
+        for strength in strengths
+    ]
+    # The first of equals, so the most regularised one.
+    model = max(models, key=lambda model: model.score(features[judge], labels[judge]))
     values, counts = np.unique(labels["train"], return_counts=True)
     common = values[counts.argmax()]
     return NgramResult(
         {s: float(model.score(features[s], labels[s])) for s in texts},
         {s: float(np.mean(np.asarray(labels[s]) == common)) for s in texts},
-        float(chosen),
+        float(model.get_params()["C"]),
         len(vectorizer.vocabulary_),
     )
 

@@ -1,5 +1,6 @@
 """Trains one classifier, masked language model or line with one optimizer."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,17 @@ import optax
 
 import lion
 from expkit import config as config_lib
-from expkit import data, loop, nets, supervised, text, text_nets, training
+from expkit import (
+    data,
+    jsonfile,
+    loop,
+    metrics,
+    nets,
+    supervised,
+    text,
+    text_nets,
+    training,
+)
 from expkit import masked_language as mlm
 
 
@@ -40,29 +51,50 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         loop.make_step(task.loss_fn, optimizer),
         loop.init_state(task.net.init(init_key), optimizer, run_key),
     )
-    if config.get("model") == "encoder" and "max_vocabulary" in config:
-        save_encoder(config, state.params, Path(workdir) / "encoder")
-    return evaluate(state.params, "validation") | evaluate(state.params, "test")
+    figures = evaluate(state.params, "validation") | evaluate(state.params, "test")
+    if config.get("model") == "encoder":
+        save_encoder(config, state.params, figures, Path(workdir))
+    return figures
 
 
 def save_encoder(
-    config: ml_collections.ConfigDict, params: nets.Params, folder: Path
+    config: ml_collections.ConfigDict,
+    params: nets.Params,
+    figures: dict[str, float],
+    workdir: Path,
 ) -> None:
     """Writes a pre-trained encoder as `expkit.text.load_encoder` reads it, in float16.
+
+    `pretraining.json` beside it says where it is from: the config, a hash of the
+    training texts, the training loss over the steps and the figures at the end.
 
     Args:
         config: with `model="encoder"`; see `configs/lion/zh_char.py`.
         params: of its language model; the bias of the output is written too.
-        folder: where.
+        figures: at the end.
+        workdir: of the run; the encoder is put into `encoder/`.
     """
-    vocabulary = _vocabulary(config, data.load_splits(config)["train"]["text"])
+    texts = data.load_splits(config)["train"]["text"]
+    vocabulary = _vocabulary(config, texts)
     text.save_encoder(
-        folder,
+        workdir / "encoder",
         _sizes(config, vocabulary.size),
         params["encoder"],
         extra_tensors={"output.bias": params["bias"]},
         tokenizer=vocabulary,
     )
+    rows = metrics.read(workdir / "metrics.jsonl")
+    content = {
+        "config": config.to_dict(),
+        "training_texts": {
+            "number": len(texts),
+            "characters": sum(map(len, texts)),
+            "sha256": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+        },
+        "losses": [[row["step"], round(row["loss"], 4)] for row in rows],
+        "figures": figures,
+    }
+    jsonfile.write(workdir / "encoder" / "pretraining.json", content)
 
 
 def make_task(config: ml_collections.ConfigDict) -> supervised.Task:

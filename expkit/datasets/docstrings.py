@@ -164,7 +164,8 @@ def split_modules(objects: Sequence[DocumentedObject]) -> dict[tuple[str, str], 
     """Assigns whole modules to splits, so that neighbours do not part.
 
     In every library the modules come in the order of a hash of their paths, and each
-    goes to the split that is the furthest below its share of that library.
+    goes to the split that it leaves the furthest below its share of that library: a
+    large one mostly to training.
 
     Args:
         objects: of all modules.
@@ -179,9 +180,10 @@ def split_modules(objects: Sequence[DocumentedObject]) -> dict[tuple[str, str], 
     homes = {}
     filled = {(library, split): 0.0 for library in LIBRARIES for split in SHARES}
     for module in sorted(sizes, key=lambda module: mixing_key(*module)):
-        library = module[0]
-        home = min(SHARES, key=lambda split: filled[library, split] / SHARES[split])
-        filled[library, home] += sizes[module]
+        library, size = module[0], sizes[module]
+        after = {s: (filled[library, s] + size) / SHARES[s] for s in SHARES}
+        home = min(after, key=lambda split: after[split])
+        filled[library, home] += size
         homes[module] = home
     return homes
 

@@ -8,12 +8,13 @@ what it masks and computes anew in the backward pass instead of storing it.
 For unit i and words :math:`s_0, s_1` of a key, modulo :math:`2^{32}`,
 
 .. math::
-    a = i \oplus s_0, \quad b = (a \oplus (a \gg 16)) \, c_1 + s_1, \quad
-    d = (b \oplus (b \gg 15)) \, c_2, \quad h = d \oplus (d \gg 16),
+    a = i \oplus s_0, \quad b = (a \oplus (a \gg 17)) \, c_1 + s_1, \quad
+    d = (b \oplus (b \gg 11)) \, c_2, \quad e = (d \oplus (d \gg 15)) \, c_3, \quad
+    h = e \oplus (e \gg 14),
 
-and the unit is kept where :math:`h < (1 - \text{rate})\, 2^{32}`. Without :math:`s_1`
-it is the hash `lowbias32`; with it, words that differ in either place give masks that
-have nothing to do with each other. It is no generator for simulations.
+and the unit is kept where :math:`h < (1 - \text{rate})\, 2^{32}`. Without the words
+it is the hash `triple32`; words that differ in one bit give unrelated masks. It is no
+generator for simulations.
 
 References:
     Srivastava et al., *Dropout*, 2014, section 4. https://jmlr.org/papers/v15/srivastava14a.html
@@ -59,8 +60,9 @@ def dropout(x: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
     if seed is None or rate == 0.0:
         return x
     h = jax.lax.iota(jnp.uint32, math.prod(x.shape)) ^ seed[0]
-    h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D) + seed[1]
-    h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)
-    h = (h ^ (h >> 16)).reshape(x.shape)
+    h = (h ^ (h >> 17)) * np.uint32(0xED5AD4BB) + seed[1]
+    h = (h ^ (h >> 11)) * np.uint32(0xAC4C1B51)
+    h = (h ^ (h >> 15)) * np.uint32(0x31848BAB)
+    h = (h ^ (h >> 14)).reshape(x.shape)
     kept = h < np.uint32(round((1.0 - rate) * 2**32))
     return jnp.where(kept, x / (1.0 - rate), 0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_encoder import random_params
 
 from expkit import text
 from expkit.testing.compilation import count_compilations
@@ -44,8 +45,7 @@ def tiny(tmp_path):
 
 
 def save(folder, seed):
-    params = text.init_encoder(CONFIG, jax.random.key(seed))
-    params = jax.tree.map(lambda leaf: 10 * leaf, params)
+    params = random_params(CONFIG, seed)
     vocabulary = text.CharVocabulary(tuple("abcdef"))
     text.save_encoder(folder, CONFIG, params, dtype="float32", tokenizer=vocabulary)
 
@@ -168,7 +168,7 @@ def test_a_mask_of_another_shape_is_refused():
 
 
 def test_a_tokenizer_with_more_ids_than_embeddings_is_refused(tmp_path):
-    params = text.init_encoder(CONFIG, jax.random.key(0))
+    params = random_params(CONFIG)
     vocabulary = text.CharVocabulary(tuple("abcdefg"))
     text.save_encoder(tmp_path, CONFIG, params, tokenizer=vocabulary)
     with pytest.raises(ValueError, match="10 ids and the encoder 9 embeddings"):

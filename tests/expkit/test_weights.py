@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_encoder import random_params
 
 from expkit import text
 from expkit.testing.comparison import assert_trees_equal
@@ -28,15 +29,8 @@ CONFIG = text.EncoderConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    """Random in every leaf: initial biases are all alike."""
-    zeros = text.init_encoder(CONFIG, jax.random.key(0))
-    leaves, treedef = jax.tree.flatten(zeros)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
     # Sixteenths are exact in every dtype.
-    return treedef.unflatten(
-        jax.random.randint(k, x.shape, -16, 16) / 16
-        for k, x in zip(keys, leaves, strict=True)
-    )
+    return random_params(CONFIG, draw=lambda rng, n: rng.integers(-16, 16, n) / 16)
 
 
 @pytest.fixture
