@@ -75,8 +75,8 @@ def test_numbers_that_are_not_whole_make_a_regression(load):
         np.dtype(np.float32)
     }
     assert texts.params["head"]["kernel"].shape == (8, 1)
-    loss, figures = texts.task.loss_fn(texts.params, train, None)
-    outputs = texts.task.net.apply(texts.params, {"ids": train["ids"]})
+    loss, figures = jax.jit(texts.task.loss_fn)(texts.params, train, None)
+    outputs = jax.jit(texts.task.net.apply)(texts.params, {"ids": train["ids"]})
     assert outputs.shape == (6, 1)
     np.testing.assert_allclose(
         loss, np.square(outputs[:, 0] - expected).mean(), rtol=1e-5

@@ -81,8 +81,9 @@ def test_some_texts_may_be_empty(load, tmp_path):
     for name in ("train", "validation", "test"):
         config[f"{name}_split"] = name
     texts = finetuning.load_texts(config)
-    loss, gradient = jax.value_and_grad(
-        lambda params: texts.task.loss_fn(params, texts.task.splits["train"], None)[0]
+    batch = texts.task.splits["train"]
+    loss, gradient = jax.jit(
+        jax.value_and_grad(lambda params: texts.task.loss_fn(params, batch, None)[0])
     )(texts.params)
     assert all(map(np.isfinite, (loss, *map(np.sum, jax.tree.leaves(gradient)))))
 

@@ -5,23 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from random_encoder import random_params
 
 from expkit import text, text_classifier
 
 SIZES = text.EncoderConfig(
     12, 8, 1, 2, 16, 10, hidden_dropout=0.0, attention_dropout=0.0
 )
+RUN = jax.jit(text.apply_encoder, static_argnums=0)
 IDS = jnp.array([[3, 4, 5, 0], [6, 0, 0, 0], [7, 8, 0, 0]], jnp.int32)
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    params = text.init_encoder(SIZES, jax.random.key(0))
-    return jax.tree.map(lambda x: 10 * x if x.ndim == 2 else x, params)
+    return random_params(SIZES)
 
 
 def make_net(encoder, num_outputs=3, dropout=0.0):
-    return text_classifier.classifier(SIZES, 0, num_outputs, encoder, dropout=dropout)
+    net = text_classifier.classifier(SIZES, 0, num_outputs, encoder, dropout=dropout)
+    return net._replace(apply=jax.jit(net.apply))
 
 
 def random_head(net):
@@ -34,7 +36,7 @@ def random_head(net):
 def test_logits_are_the_head_on_the_mean_over_the_tokens(encoder):
     net = make_net(encoder)
     params = random_head(net)
-    hidden = np.asarray(text.apply_encoder(SIZES, encoder, IDS, IDS > 0), float)
+    hidden = np.asarray(RUN(SIZES, encoder, IDS, IDS > 0), float)
     means = [h[:n].mean(axis=0) for h, n in zip(hidden, (3, 1, 2), strict=True)]
     head = jax.tree.map(lambda x: np.asarray(x, float), params["head"])
     expected = np.stack(means) @ head["kernel"] + head["bias"]
@@ -107,7 +109,7 @@ def test_dropout_falls_on_the_mean_and_only_with_a_key(encoder):
     net = make_net(encoder, dropout=0.5)
     params = random_head(net)
     x = {"ids": IDS}
-    mean = text.mean_pool(text.apply_encoder(SIZES, encoder, IDS, IDS > 0), IDS > 0)
+    mean = text.mean_pool(RUN(SIZES, encoder, IDS, IDS > 0), IDS > 0)
     identity = {"kernel": jnp.eye(8), "bias": jnp.zeros(8)}
     dropped = net.apply({**params, "head": identity}, x, jax.random.key(3))
     is_kept = np.asarray(dropped) != 0

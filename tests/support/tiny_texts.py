@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
+from random_encoder import random_params
 
 from expkit import config as config_lib
 from expkit import text
@@ -30,9 +30,7 @@ def write(folder: Path) -> Path:
         is_rotary=True,
         norm_first=True,
     )
-    params = text.init_encoder(sizes, jax.random.key(0))
-    # At the usual scale of 0.02 the texts would hardly differ.
-    params = jax.tree.map(lambda x: 15 * x if x.ndim == 2 else x, params)
+    params = random_params(sizes)
     text.save_encoder(folder / "encoder", sizes, params, tokenizer=CHARACTERS)
     rng = np.random.default_rng(0)
     for split, count in SIZES.items():
