@@ -96,7 +96,7 @@ def make_loss(
         "unlabelled_regularizer", config.unlabelled_regularizer, UNLABELLED
     )
     config_lib.choose("convention", config.convention, rdrop.CONVENTIONS)
-    for name in ("strength", "unlabelled_strength"):
+    for name in ("strength", "unlabelled_strength", "radius"):
         if not (config[name] >= 0 and np.isfinite(config[name])):
             raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
     if is_regression and config.unlabelled_regularizer != "none":

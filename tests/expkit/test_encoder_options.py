@@ -225,5 +225,5 @@ def test_the_last_norm_must_be_in_the_file(params, tmp_path):
     text.save_encoder(tmp_path, ROTARY, params["rotary"])
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"norm_first": True}))
-    with pytest.raises(ValueError, match="'encoder.LayerNorm.weight' is missing"):
+    with pytest.raises(ValueError, match=r"'encoder\.LayerNorm\.weight' is missing"):
         text.load_encoder(tmp_path)

@@ -65,7 +65,7 @@ def test_only_the_head_and_the_labelled_rows_depend_on_the_seed(load):
 
 
 def test_numbers_that_are_not_whole_make_a_regression(load):
-    config = load("smoke,train_split='train[:6]',num_labels=0")
+    config = load("smoke,train_split=train[:6],num_labels=0")
     config.label_column = "score"
     texts = finetuning.load_texts(config)
     train = texts.task.splits["train"]

@@ -13,7 +13,7 @@ SIZES = {"train": 80, "validation": 24, "test": 30}
 CHARACTERS = text.CharVocabulary(tuple(GOOD + BAD + OTHER))
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, num_token_types: int = 1) -> Path:
     """Writes an encoder, and texts with label, score and a second text.
 
     A text has two to five characters, one of which tells its label.
@@ -25,6 +25,7 @@ def write(folder: Path) -> Path:
         num_heads=2,
         intermediate_size=16,
         max_positions=16,
+        num_token_types=num_token_types,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         is_rotary=True,
