@@ -7,6 +7,7 @@ from childtuning import checks_texts
 from expkit import claims, finetuning_runs
 
 WIGGLE = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 1.5, -1.5, 0.5, -0.5, 0.0]) / 100
+SWAPPED = WIGGLE[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]
 
 
 @pytest.fixture
@@ -76,14 +77,14 @@ def test_the_shorter_arm_has_the_rate_of_vanilla_times_the_root_of_p(context, pl
     ("factor", "verdict"), [(0.2, claims.HOLDS), (5.0, claims.DOES_NOT_HOLD)]
 )
 def test_spreads_are_compared_in_the_right_direction(context, plant, factor, verdict):
-    plant({"d_paper": 0.7 + factor * WIGGLE})
+    plant({"d_paper": 0.7 + factor * SWAPPED})
     finding = checks_texts.check_spread(context, "reviews", "d_paper")
     assert finding.measured == pytest.approx(factor)
     assert finding.verdict == verdict
 
 
 def test_spreads_of_the_same_size_are_not_decided(context, plant):
-    plant({"d_paper": 0.7 + WIGGLE[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]})
+    plant({"d_paper": 0.7 + SWAPPED})
     finding = checks_texts.check_spread(context, "reviews", "d_paper")
     assert finding.measured == pytest.approx(1.0)
     assert finding.verdict == claims.NOT_DECIDED
@@ -148,8 +149,10 @@ def masks(context, monkeypatch, layers, others=None):
     study.lab = type("Lab", (), {"config": study.config})
 
     def make_mask(lab, config, seed):
-        del lab, seed
-        return {"encoder": {"layer": layers[config.fisher]}, "head": others}
+        del lab
+        of_fisher = layers[config.fisher]
+        layer = of_fisher(seed) if callable(of_fisher) else of_fisher
+        return {"encoder": {"layer": layer}, "head": others}
 
     monkeypatch.setattr(checks_texts, "make_mask", make_mask)
 
@@ -159,13 +162,16 @@ def masks(context, monkeypatch, layers, others=None):
 )
 def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, verdict):
     places = np.arange(100)
-    layers = {
-        "paper": {0: places[:60] < 20, 1: places[60:] < 70},
-        "authors": {
-            0: (places[:60] >= 30 - shared) & (places[:60] < 20),
+
+    def authors(seed):  # one entry more or less, so that there is an interval
+        first = 30 - shared - (-1) ** seed
+        return {
+            0: (places[:60] >= first) & (places[:60] < 20),
             1: places[60:] < 70,
-        },
-    }
+        }
+
+    paper = {0: places[:60] < 20, 1: places[60:] < 70}
+    layers = {"paper": paper, "authors": authors}
     masks(context, monkeypatch, layers, np.ones(50, bool))
     finding = checks_texts.check_overlap(context)
     assert finding.measured == pytest.approx(shared / 30)
@@ -183,7 +189,8 @@ def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, ve
 def test_the_true_share_counts_what_does_not_compete(
     context, monkeypatch, kept, others, verdict
 ):
-    layers = dict.fromkeys(("paper", "authors"), {0: np.arange(100) < kept})
+    layer = {0: np.arange(100) < kept}
+    layers = {"paper": layer, "authors": layer}
     masks(context, monkeypatch, layers, np.ones(others, bool))
     finding = checks_texts.check_true_share(context)
     assert finding.verdict == verdict
