@@ -117,7 +117,7 @@ def check_better(
         f"{runs.tuned(name)['learning_rate']:.1e})"
         for name, values in accuracies.items()
     )
-    is_below = max(v.mean() for v in accuracies.values()) < ngrams
+    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
     return Finding(
         mean,
         claims.decide(interval, at_least=0.0),

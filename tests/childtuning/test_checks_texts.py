@@ -33,6 +33,7 @@ def plant(monkeypatch):
             }
 
         monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
         monkeypatch.setattr(
             finetuning_runs.Study, "ngrams", lambda self: np.full(10, ngrams)
         )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from expkit import claims, finetuning_runs, nets
 from rdrop import checks_texts
@@ -36,6 +37,7 @@ def plant(monkeypatch):
             }
 
         monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
         monkeypatch.setattr(
             finetuning_runs.Study, "ngrams", lambda self: np.full(5, ngrams)
         )
@@ -58,6 +60,24 @@ def test_arms_are_compared_in_the_right_direction(context, plant, levels, verdic
     assert "learning rate 5e-04, strength 4" in finding.details
     assert "R-Drop {rdrop:.3f}".format(**levels) in finding.details
     assert list(finding.seeds) == [0, 1, 2, 3, 4]
+
+
+def test_the_figure_says_what_it_shows(context, plant, monkeypatch):
+    plant({"rdrop": 0.8, "none": 0.7})
+    figures = []
+    monkeypatch.setattr(
+        claims.Context, "figure", lambda self, *args: figures.append(args)
+    )
+    checks_texts.check_better(context, "reviews", "rdrop", "none")
+    ((name, draw, _, alt),) = figures
+    assert name == "reviews"
+    assert "no regulariser 0.700, R-Drop 0.800" in alt
+    assert "logistic regression 0.700" in alt
+    figure = Figure()
+    draw(figure)
+    (ax,) = figure.axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [*checks_texts.NAMES.values()]
 
 
 def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monkeypatch):
@@ -150,6 +170,7 @@ class Memory:
 )
 def test_the_gap_must_shrink_with_alpha(context, monkeypatch, power, verdict):
     runs = Memory(context)
+    monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
     monkeypatch.setattr(checks_texts, "study", lambda context, setting: runs)
 
     def gap(lab, params):
