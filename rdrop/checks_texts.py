@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, finetuning_runs, loop, plots, text_classifier
+from expkit import claims, dot_plots, finetuning_runs, loop, plots, text_classifier
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from rdrop import train
@@ -291,7 +291,7 @@ def _draw(context: Context, runs: finetuning_runs.Study, setting: str) -> None:
     figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
     context.figure(
         setting,
-        lambda fig: plots.arms(
+        lambda fig: dot_plots.arms(
             fig.subplots(),
             values,
             xlabel="test accuracy",
