@@ -46,7 +46,7 @@ class Study(finetuning_runs.Study):
         """The settings of an arm, as in the base class."""
         if arm != "shorter":
             return super().tuned(arm)
-        factor = np.sqrt(self.lab.config.reserve_p)
+        factor = np.sqrt(self.config.reserve_p)
         return {"learning_rate": factor * super().tuned("vanilla")["learning_rate"]}
 
 
@@ -123,8 +123,8 @@ def check_better(
         claims.decide(interval, at_least=0.0),
         interval,
         runs.seeds,
-        f"Difference of test accuracies: {details}. {runs.lab.config.num_labels} "
-        f"labels, {runs.lab.config.num_steps} steps; TF-IDF and logistic regression "
+        f"Difference of test accuracies: {details}. {runs.config.num_labels} "
+        f"labels, {runs.config.num_steps} steps; TF-IDF and logistic regression "
         f"{ngrams:.3f}{', more than either' * is_below}.",
     )
 
@@ -166,7 +166,7 @@ def _jackknife(a: np.ndarray, b: np.ndarray):
 def check_overlap(context: Context) -> Finding:
     """Share of the paper's mask that is in the authors' mask too."""
     runs = study(context, "reviews")
-    p = runs.lab.config.reserve_p
+    p = runs.config.reserve_p
 
     def measure(seed):
         masks = [
@@ -182,7 +182,7 @@ def check_overlap(context: Context) -> Finding:
         context.memo(
             f"overlap-{seed}",
             functools.partial(measure, seed),
-            config=runs.lab.config.to_dict(),
+            config=runs.config.to_dict(),
         )
         for seed in runs.seeds
     ]

@@ -1,5 +1,6 @@
 """Fine-tunes a text encoder with ChildTuning, or with what it is compared to."""
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if not 0 < config.reserve_p <= 1:
         raise ValueError(f"reserve_p must be in (0, 1], got {config.reserve_p!r}.")
     finetuning.check_optimizer(config)
+    finetuning.linear_schedule(config)
     if config.optimizer == "child_adamw" and config.method != "d":
         raise ValueError(
             "optimizer='child_adamw' has a fixed mask: method must be d, got "
@@ -104,7 +106,7 @@ def make_loss(
         raise ValueError(f"{config.dataset!r} has numbers, needed are classes.")
     if config.regularizer == "none":
         return task.loss_fn
-    if not config.alpha >= 0:
+    if not (config.alpha >= 0 and np.isfinite(config.alpha)):
         raise ValueError(f"alpha must be at least 0, got {config.alpha!r}.")
 
     def loss_fn(params, batch, key):
@@ -205,10 +207,13 @@ def _batches(config, arrays: dict[str, np.ndarray]) -> Iterable[dict[str, Any]]:
         yield batch | {"seed": jnp.full(len(rows), start, jnp.uint32)}
 
 
+# Cached: the Fisher information is compiled once for each function it is given.
+@functools.lru_cache(maxsize=4)
 def _without_dropout(loss_fn: loop.LossFn) -> Callable[[Any, Any], jax.Array]:
     return lambda params, batch: loss_fn(params, batch, None)[0]
 
 
+@functools.lru_cache(maxsize=4)
 def _with_dropout(loss_fn: loop.LossFn) -> Callable[[Any, Any], jax.Array]:
     def loss(params, batch):
         return loss_fn(params, batch, jax.random.key(batch["seed"][0]))[0]

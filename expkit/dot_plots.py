@@ -23,7 +23,8 @@ def arms(
 
     Args:
         ax: matplotlib axes.
-        values: one number a seed for each label.
+        values: one number a seed for each label; nan (a run that diverged) leaves its
+            dot and the interval out.
         xlabel: label of the horizontal axis.
         reference: label and place of a dashed line.
 
@@ -33,7 +34,7 @@ def arms(
     if not values:
         raise ValueError("arms needs at least one arm.")
     for row, numbers in enumerate(values.values()):
-        numbers = np.asarray(numbers)
+        numbers = np.asarray(numbers, dtype=float)
         ax.plot(numbers, np.full(len(numbers), row), ".", color="C0", alpha=0.5)
         mean, (low, high) = statistics.mean_interval(numbers)
         bar = [[mean - low], [high - mean]] if np.isfinite([low, high]).all() else None
@@ -43,8 +44,9 @@ def arms(
         ax.axvline(place, linestyle="--", color="C2", label=label)
         ax.legend()
     # The interval of few seeds would squeeze the dots into a point.
-    everything = np.concatenate([np.asarray(v) for v in values.values()])
+    everything = np.concatenate([np.asarray(v, dtype=float) for v in values.values()])
     places = [*everything, *([] if reference is None else [reference[1]])]
+    places = [place for place in places if np.isfinite(place)] or [0.0]
     margin = 0.15 * (max(places) - min(places)) or 0.01
     ax.set_xlim(min(places) - margin, max(places) + margin)
     ax.set_yticks(range(len(values)), list(values))

@@ -5,16 +5,22 @@ all that it names; what a method adds is a loss and an optimizer.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import optax
-from sklearn.model_selection import train_test_split
 
-from expkit import data, nets, supervised, text, text_classifier, text_nets
+from expkit import (
+    data,
+    labelled_texts,
+    nets,
+    supervised,
+    text,
+    text_classifier,
+    text_nets,
+)
 
 
 class Texts(NamedTuple):
@@ -53,13 +59,22 @@ def load_texts(config: ml_collections.ConfigDict) -> Texts:
     splits = data.load_splits(config)
     sizes, encoder = load_encoder(config)
     tokenizer = text.load_tokenizer(config.encoder)
+    _check_sizes(config, sizes, tokenizer)
     arrays = {
-        name: encode_rows(config, tokenizer, rows, name)
+        name: labelled_texts.encode_rows(config, tokenizer, rows, name)
         for name, rows in splits.items()
     }
-    labelled, rest = choose_labelled(
+    if any(rows["label"].dtype.kind == "f" for rows in arrays.values()):
+        for rows in arrays.values():  # those of a part may all be whole
+            rows["label"] = rows["label"].astype(np.float32)
+    labelled, rest = labelled_texts.choose_labelled(
         arrays["train"]["label"], config.num_labels, config.seed
     )
+    if config.batch_size > len(labelled):
+        raise ValueError(
+            f"batch_size must be at most {len(labelled)}, the training rows with a "
+            f"label, got {config.batch_size!r}."
+        )
     unlabelled = {
         k: v[rest] for k, v in arrays["train"].items() if k in text_classifier.INPUTS
     }
@@ -114,90 +129,6 @@ def load_encoder(
         return sizes, {**params, "layer": layers}
     drawn = text_nets.encoder_language_model(sizes).init(jax.random.key(config.seed))
     return sizes, drawn["encoder"]
-
-
-def encode_rows(
-    config: ml_collections.ConfigDict,
-    tokenizer: text.Tokenizer,
-    rows: Mapping[str, np.ndarray],
-    split: str,
-) -> dict[str, np.ndarray]:
-    """Turns the texts of a split into ids.
-
-    Args:
-        config: has `text_columns` (one or two), `label_column` and `max_length`.
-        tokenizer: of the encoder.
-        rows: columns of the split.
-        split: its name, for messages.
-
-    Returns:
-        `ids`, `types` if there are two columns, and `label`.
-
-    Raises:
-        ValueError: if a column is missing, all texts of a split are empty, or a label
-            is negative or not finite.
-    """
-    columns = tuple(config.text_columns)
-    if not 1 <= len(columns) <= 2:
-        raise ValueError(f"text_columns must be one or two, got {columns!r}.")
-    for column in (*columns, config.label_column):
-        if column not in rows:
-            raise ValueError(
-                f"{config.dataset!r} has the columns {', '.join(rows)}, not "
-                f"{column!r}: set text_columns and label_column."
-            )
-    if not any(text.strip() for text in rows[columns[0]]):
-        raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
-    length = {"max_length": config.max_length, "lengths": None}
-    label = np.asarray(rows[config.label_column])
-    is_wrong = ~np.isfinite(label) if label.dtype.kind == "f" else label < 0
-    if is_wrong.any():
-        raise ValueError(
-            f"label {label[is_wrong][0]!r} in {split!r} of {config.dataset!r} is out "
-            "of range: labels are 0, 1, ... or finite numbers."
-        )
-    label = label.astype(np.float32 if label.dtype.kind == "f" else np.int32)
-    if len(columns) == 1:
-        ids, _ = tokenizer.encode(rows[columns[0]], **length)
-        return {"ids": ids, "label": label}
-    ids, _, types = tokenizer.encode_pairs(*(rows[c] for c in columns), **length)
-    return {"ids": ids, "types": types, "label": label}
-
-
-def choose_labelled(
-    labels: np.ndarray, num_labels: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the rows that keep their label.
-
-    Args:
-        labels: classes or numbers [n]; classes keep their shares.
-        num_labels: how many rows, or 0 for all.
-        seed: of the draw.
-
-    Returns:
-        Indices of the rows drawn, and of the others.
-
-    Raises:
-        ValueError: if there are not so many rows, or fewer are asked for than there are
-            classes.
-    """
-    everything = np.arange(len(labels))
-    if num_labels in (0, len(labels)):
-        return everything, everything[:0]
-    is_classes = labels.dtype.kind != "f"
-    least = len(np.unique(labels)) if is_classes else 1
-    if not least <= num_labels <= len(labels) - least:
-        raise ValueError(
-            f"num_labels must be 0, {least}..{len(labels) - least} or {len(labels)}, "
-            f"got {num_labels!r}."
-        )
-    drawn, rest = train_test_split(
-        everything,
-        train_size=num_labels,
-        stratify=labels if is_classes else None,
-        random_state=seed,
-    )
-    return np.sort(drawn), np.sort(rest)
 
 
 def linear_schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -281,6 +212,25 @@ def is_decayed(params: Any) -> Any:
         Pytree of bool.
     """
     return jax.tree.map(lambda x: x.ndim >= 2, params)
+
+
+def _check_sizes(config, sizes: text.EncoderConfig, tokenizer: text.Tokenizer) -> None:
+    """Raises ValueError where the encoder cannot take the rows of a config."""
+    if tokenizer.vocab_size > sizes.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {config.encoder!r} has {tokenizer.vocab_size} ids and "
+            f"the encoder {sizes.vocab_size} embeddings: take both from one model."
+        )
+    if config.max_length > sizes.max_positions:
+        raise ValueError(
+            f"max_length must be at most {sizes.max_positions}, the positions of the "
+            f"encoder, got {config.max_length!r}."
+        )
+    if len(config.text_columns) > 1 and sizes.num_token_types < 2:
+        raise ValueError(
+            f"the encoder {config.encoder!r} cannot tell two texts apart: set "
+            "text_columns to one, or use an encoder with two kinds of tokens."
+        )
 
 
 def _count_classes(config, arrays) -> int:

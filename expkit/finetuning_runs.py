@@ -20,7 +20,16 @@ import ml_collections
 import numpy as np
 import optax
 
-from expkit import bag_of_ngrams, data, finetuning, loop, nets, supervised, sweep
+from expkit import (
+    bag_of_ngrams,
+    data,
+    finetuning,
+    labelled_texts,
+    loop,
+    nets,
+    supervised,
+    sweep,
+)
 from expkit.context import Context
 
 Run = Callable[..., nets.Params]
@@ -97,7 +106,7 @@ class Lab:
     def draw(self, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The labelled rows of a run, and the others without label."""
         arrays = self.texts.task.splits["train"]
-        labelled, rest = finetuning.choose_labelled(
+        labelled, rest = labelled_texts.choose_labelled(
             arrays["label"], self.config.num_labels, seed
         )
         others = {k: v[rest] for k, v in arrays.items() if k != "label"}
@@ -106,7 +115,7 @@ class Lab:
     def ngram_accuracy(self, seed: int) -> float:
         """Test accuracy of TF-IDF and logistic regression on the labels of a run."""
         texts, labels = self._whole_texts
-        labelled, _ = finetuning.choose_labelled(
+        labelled, _ = labelled_texts.choose_labelled(
             labels["train"], self.config.num_labels, seed
         )
         analyzer = "char" if self.config.encoder == "zh_char" else "word"
@@ -159,6 +168,7 @@ class Study:
 
     Attributes:
         context: of the check.
+        config: of the runs.
         lab: makes the runs; built when the first of them is not on disk.
         seeds: of the comparison.
         grids: values of each setting of each arm.
@@ -172,14 +182,14 @@ class Study:
         grids: Mapping[str, Grid],
         seeds: Sequence[int],
     ):
-        self.context, self.seeds, self.grids = context, seeds, grids
-        self._config = config
+        self.context, self.config = context, config
+        self.seeds, self.grids = seeds, grids
         self._compile = functools.cache(lambda arm: compile_arm(self.lab, arm))
 
     @functools.cached_property
     def lab(self) -> Lab:
         """Data and pretrained model."""
-        return Lab(self._config)
+        return Lab(self.config)
 
     def run(self, arm: str, seed: int, settings: Mapping[str, float]) -> nets.Params:
         """Parameters after a run.
@@ -217,7 +227,7 @@ class Study:
         return self.context.memo(
             f"{arm}-{values}-{seed}",
             measure,
-            config=self._config.to_dict(),
+            config=self.config.to_dict(),
             settings=dict(settings),
         )
 
@@ -242,12 +252,7 @@ class Study:
             rows = [
                 self.figures(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
             ]
-            return np.mean(
-                [
-                    row.get("validation_accuracy", -row["validation_loss"])
-                    for row in rows
-                ]
-            )
+            return np.mean([_score(row) for row in rows])
 
         return max(choices, key=score)
 
@@ -259,11 +264,11 @@ class Study:
             figure: accuracy or loss.
 
         Returns:
-            One number a seed.
+            One number a seed; nan where a run diverged.
         """
         settings = self.tuned(arm)
         rows = [self.figures(arm, seed, settings) for seed in self.seeds]
-        return np.array([row[f"test_{figure}"] for row in rows])
+        return np.array([row[f"test_{figure}"] for row in rows], float)
 
     def ngrams(self) -> np.ndarray:
         """Test accuracy of TF-IDF and logistic regression, one number a seed."""
@@ -272,8 +277,17 @@ class Study:
                 self.context.memo(
                     f"ngrams-{seed}",
                     lambda seed=seed: self.lab.ngram_accuracy(seed),
-                    config=self._config.to_dict(),
+                    config=self.config.to_dict(),
                 )
                 for seed in self.seeds
             ]
         )
+
+
+def _score(figures: Mapping[str, float | None]) -> float:
+    """What tuning maximises; a run that diverged, whose loss is no number, is last."""
+    loss = figures["validation_loss"]
+    if loss is None:
+        return -np.inf
+    accuracy = figures.get("validation_accuracy")
+    return -loss if accuracy is None else accuracy

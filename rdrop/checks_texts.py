@@ -113,7 +113,7 @@ def check_better(
     accuracies = {name: runs.test(name) for name in (arm, rival)}
     mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
     ngrams = runs.ngrams()
-    config = runs.lab.config
+    config = runs.config
     details = ", ".join(
         f"{NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
         for name, values in accuracies.items()
@@ -162,7 +162,7 @@ def check_gap(context: Context) -> Finding:
             f"gap-{alpha:g}-{seed}",
             lambda: model_gap(runs.lab, runs.run("rdrop", seed, settings)),
             rate=rate,
-            config=runs.lab.config.to_dict(),
+            config=runs.config.to_dict(),
         )
 
     gaps = np.array([[measure(alpha, seed) for alpha in ALPHAS] for seed in runs.seeds])
@@ -226,7 +226,7 @@ def model_gap(lab: finetuning_runs.Lab, params) -> float:
 def check_epochs(context: Context) -> Finding:
     """What training three times as long gives R-Drop, and what the plain loss."""
     runs = study(context, "reviews")
-    longer = 3 * runs.lab.config.num_steps
+    longer = 3 * runs.config.num_steps
     compiled = functools.cache(lambda arm: compile_arm(runs.lab, arm, num_steps=longer))
 
     def measure(arm, seed):
@@ -235,7 +235,7 @@ def check_epochs(context: Context) -> Finding:
             f"longer-{arm}-{seed}",
             lambda: runs.lab.evaluate(compiled(arm)(settings, seed=seed), "test"),
             settings=settings,
-            config=runs.lab.config.to_dict(),
+            config=runs.config.to_dict(),
         )["test_accuracy"]
 
     gains = {

@@ -96,7 +96,7 @@ def make_loss(
         "unlabelled_regularizer", config.unlabelled_regularizer, UNLABELLED
     )
     config_lib.choose("convention", config.convention, rdrop.CONVENTIONS)
-    for name in ("strength", "unlabelled_strength"):
+    for name in ("strength", "unlabelled_strength", "radius"):
         if not (config[name] >= 0 and np.isfinite(config[name])):
             raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
     if is_regression and config.unlabelled_regularizer != "none":
@@ -135,7 +135,7 @@ def make_batches(
         The batches; None where the config uses no unlabelled texts.
 
     Raises:
-        ValueError: if it does and there are none.
+        ValueError: if it does and there are none, or fewer than a batch has.
     """
     if config.unlabelled_regularizer == "none":
         return None
@@ -143,6 +143,11 @@ def make_batches(
         raise ValueError(
             f"unlabelled_regularizer={config.unlabelled_regularizer!r} needs texts "
             "without labels: set num_labels to less than the training set."
+        )
+    if config.batch_size > len(texts.unlabelled["ids"]):
+        raise ValueError(
+            f"batch_size must be at most {len(texts.unlabelled['ids'])}, the texts "
+            f"without labels, got {config.batch_size!r}."
         )
     unlabelled = {PREFIX + name: rows for name, rows in texts.unlabelled.items()}
     sources = [

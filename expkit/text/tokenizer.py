@@ -98,7 +98,8 @@ class Tokenizer:
             first: n strings.
             second: n strings.
             max_length: tokens of a row at most. Of rows that are longer, the longer
-                text loses tokens at its end until both are equally long, then both do.
+                text loses tokens at its end until both are equally long, then both do;
+                an odd token is left to the longer one, or to the second of two equals.
             lengths: as for `encode`.
 
         Returns:
@@ -116,17 +117,21 @@ class Tokenizer:
             raise ValueError(f"max_length={max_length!r} has no room for two texts.")
         rows = []
         for pair in zip(*map(self._without_special, (first, second)), strict=True):
-            longest = _longest_first(len(pair[0].ids), len(pair[1].ids), room)
-            for encoding, length in zip(pair, longest, strict=True):
+            kept = _longest_first(len(pair[0].ids), len(pair[1].ids), room)
+            for encoding, length in zip(pair, kept, strict=True):
                 encoding.truncate(length)
-            rows.append(self.backend.post_process(*pair))
-        longest = max((len(row.ids) for row in rows), default=0)
+            row = self.backend.post_process(*pair)
+            kinds = row.type_ids
+            if self.backend.post_processor is None:  # the library then has zeros alone
+                kinds = np.repeat([0, 1], kept)
+            rows.append((row.ids, kinds))
+        longest = max((len(row) for row, _ in rows), default=0)
         shape = (len(rows), static_length(longest, max_length, lengths))
         ids = np.full(shape, self.pad_id, np.int32)
         mask, types = np.zeros(shape, bool), np.zeros(shape, np.int32)
-        for i, row in enumerate(rows):
-            n = len(row.ids)
-            ids[i, :n], types[i, :n], mask[i, :n] = row.ids, row.type_ids, True
+        for i, (row, kinds) in enumerate(rows):
+            n = len(row)
+            ids[i, :n], types[i, :n], mask[i, :n] = row, kinds, True
         return ids, mask, types
 
     def _without_special(self, texts):
@@ -169,7 +174,9 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
         return first, room - first
     if second <= room // 2:
         return room - second, second
-    return room - room // 2, room // 2
+    # The token that cannot be shared goes to the longer one, or to the second.
+    longer, shorter = room - room // 2, room // 2
+    return (longer, shorter) if first > second else (shorter, longer)
 
 
 def static_length(longest: int, max_length: int, lengths: Sequence[int] | None) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy import stats
 
-from expkit import plots
+from expkit import dot_plots, plots
 
 X = np.arange(4.0)
 SERIES = {
@@ -164,6 +165,7 @@ def test_numbers_in_a_heat_map_can_be_read_on_their_cell():
         (lambda: plots.render(draw, size=(0.0, 1.0)), "two positive lengths"),
         (lambda: plots.curves(axes(), {}), "at least one series"),
         (lambda: plots.sweep(axes(), {}), "at least one series"),
+        (lambda: dot_plots.arms(axes(), {}), "at least one arm"),
         (lambda: plots.sweep(axes(), SERIES, best="low"), "got 'low'"),
         (lambda: plots.heat_map(axes(), [[1]], [1], [1, 2]), r"\(1, 1\).*\(1, 2\)"),
         (lambda: plots.heat_map(axes(), [[1]], [1], [1], best=""), "got ''"),
@@ -203,3 +205,37 @@ def test_a_long_logarithmic_axis_is_labelled_at_its_decades_alone():
     ax.figure.canvas.draw()
     assert not any(text.get_text() for text in ax.get_yticklabels(minor=True))
     assert any("10^" in text.get_text() for text in ax.get_yticklabels())
+
+
+def test_arms_have_a_dot_for_every_seed_and_the_interval_of_their_mean():
+    ax = axes()
+    values = {"plain": [0.5, 0.6, 0.7], "R-Drop": [0.8, 0.8, 0.8]}
+    dot_plots.arms(ax, values, xlabel="accuracy", reference=("n-grams", 0.9))
+    dots, means = ax.lines[:-1], ax.containers
+    for row, numbers in enumerate(values.values()):
+        places = {tuple(p) for line in dots for p in line.get_xydata().tolist()}
+        assert {(x, row) for x in numbers} <= places
+        (bar,) = means[row].lines[2][0].get_segments()
+        half = stats.t.ppf(0.975, 2) * np.std(numbers, ddof=1) / np.sqrt(3)
+        expected = np.mean(numbers) + np.array([-half, half])
+        np.testing.assert_allclose(bar[:, 0], expected, rtol=1e-6)
+        assert means[row].lines[0].get_xydata().tolist() == [
+            [pytest.approx(np.mean(numbers)), row]
+        ]
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(values)
+    first, last = (ax.transData.transform((0, row))[1] for row in (0, 1))
+    assert first > last  # the first arm is on top
+    assert ax.lines[-1].get_xdata() == [0.9, 0.9]
+    assert ax.get_xlabel() == "accuracy"
+    (label,) = ax.get_legend().get_texts()
+    assert label.get_text() == "n-grams"
+    low, high = ax.get_xlim()
+    assert low < 0.5 < 0.9 < high < 1.0
+
+
+@pytest.mark.parametrize("numbers", [[0.5], [0.5, 0.5], [0.5, None, 0.6], [None, None]])
+def test_arms_of_few_or_diverged_seeds_are_drawn(numbers):
+    light, _ = plots.render(
+        lambda fig: dot_plots.arms(fig.subplots(), {"a": numbers, "b": numbers})
+    )
+    assert light.startswith("<?xml")

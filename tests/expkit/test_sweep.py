@@ -138,3 +138,47 @@ def test_settings_of_the_loss_do_not_reach_the_optimizer():
     plain = sweep.compile_training(loss_fn, init, optax.sgd)
     expected, _ = plain({"learning_rate": 0.05}, key, arrays, rows)
     np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_fine_tuning_is_training_from_the_parameters_given():
+    arrays, init, loss_fn = make_problem()
+    rows = sweep.batch_rows(50, 8, NUM_STEPS, seed=3)
+    key, settings = jax.random.key(1), {"learning_rate": 0.05}
+    trained = sweep.compile_training(loss_fn, init, optax.sgd)
+    expected, expected_losses = trained(settings, key, arrays, rows)
+    tuned = sweep.compile_finetuning(loss_fn, optax.sgd)
+    start = init(jax.random.split(key)[0])
+    params, losses = tuned(settings, start, key, arrays, rows)
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    np.testing.assert_array_equal(start, init(jax.random.split(key)[0]))
+    other, _ = tuned(settings, start + 1.0, key, arrays, rows)
+    assert np.abs(other - params).max() > 1e-3  # the control
+
+
+def test_every_array_may_have_rows_of_its_own():
+    """Plain gradient descent on sums of rows, written out in numpy."""
+    arrays = {"a": np.arange(4.0, dtype=np.float32), "b": np.float32([10.0, 20.0])}
+    rows = {"a": np.array([[0, 1, 2], [3, 3, 0]]), "b": np.array([[1], [0]])}
+
+    def loss_fn(params, batch, key, *, weight):
+        del key
+        return params * (batch["a"].sum() + weight * batch["b"].sum()), {}
+
+    tuned = sweep.compile_finetuning(loss_fn, optax.sgd, loss_settings=("weight",))
+    settings = {"learning_rate": 0.1, "weight": 2.0}
+    params, losses = tuned(settings, jnp.float32(1.0), jax.random.key(0), arrays, rows)
+    expected, seen = 1.0, []
+    for total in (0 + 1 + 2 + 2 * 20, 3 + 3 + 0 + 2 * 10):
+        seen.append(expected * total)
+        expected -= 0.1 * total
+    np.testing.assert_allclose(params, expected, rtol=1e-6)
+    np.testing.assert_allclose(losses, seen, rtol=1e-6)
+
+
+def test_rows_of_one_array_alone_are_refused():
+    arrays, _, loss_fn = make_problem()
+    tuned = sweep.compile_finetuning(loss_fn, optax.sgd)
+    rows = {"x": sweep.batch_rows(50, 8, 2, seed=0)}
+    with pytest.raises(KeyError, match="y"):
+        tuned({"learning_rate": 0.1}, jnp.zeros(3), jax.random.key(0), arrays, rows)

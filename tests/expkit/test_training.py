@@ -127,3 +127,20 @@ def test_the_folder_of_another_run_is_refused(tmp_path):
     with pytest.raises(config_lib.ConfigError, match="a run with num_steps=7, not 8"):
         training.prepare(make_config(num_steps=8), tmp_path, ARRAYS, evaluate)
     training.prepare(make_config(mesh="data"), tmp_path, ARRAYS, evaluate)
+
+
+def test_batches_of_ones_own_are_what_the_loop_gets(tmp_path):
+    class Own:
+        def __getitem__(self, step):
+            return {"x": np.full(8, float(step), np.float32)}
+
+    fit = training.prepare(make_config(), tmp_path, ARRAYS, evaluate, batches=Own())
+
+    def loss_fn(params, batch, key):  # the gradient is minus the number of the step
+        del key
+        return -params * jnp.mean(batch["x"]), {}
+
+    optimizer = optax.sgd(1.0)
+    state = loop.init_state(jnp.zeros(()), optimizer, jax.random.key(0))
+    state = fit(loop.make_step(loss_fn, optimizer), state)
+    np.testing.assert_allclose(state.params, sum(range(7)), rtol=1e-6)

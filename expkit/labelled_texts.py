@@ -1,0 +1,108 @@
+"""Texts and labels of a config as arrays, and which rows keep their label."""
+
+from collections.abc import Mapping
+
+import ml_collections
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from expkit import text
+
+
+def encode_rows(
+    config: ml_collections.ConfigDict,
+    tokenizer: text.Tokenizer,
+    rows: Mapping[str, np.ndarray],
+    split: str,
+) -> dict[str, np.ndarray]:
+    """Turns the texts of a split into ids.
+
+    Args:
+        config: has `text_columns` (one or two), `label_column` and `max_length`.
+        tokenizer: of the encoder.
+        rows: columns of the split.
+        split: its name, for messages.
+
+    Returns:
+        `ids`, `types` if there are two columns, and `label`.
+
+    Raises:
+        ValueError: if a column is missing, all texts of a split are empty, or a label
+            is negative, not finite or no number.
+    """
+    columns = tuple(config.text_columns)
+    if not 1 <= len(columns) <= 2:
+        raise ValueError(f"text_columns must be one or two, got {columns!r}.")
+    for column in (*columns, config.label_column):
+        if column not in rows:
+            raise ValueError(
+                f"{config.dataset!r} has the columns {', '.join(rows)}, not "
+                f"{column!r}: set text_columns and label_column."
+            )
+    if not any(text.strip() for text in rows[columns[0]]):
+        raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
+    length = {"max_length": config.max_length, "lengths": None}
+    label = _numbers(rows[config.label_column], config.label_column)
+    is_wrong = ~np.isfinite(label) if label.dtype.kind == "f" else label < 0
+    if is_wrong.any():
+        raise ValueError(
+            f"label {label[is_wrong][0]} in {split!r} of {config.dataset!r} is out "
+            "of range: labels are 0, 1, ... or finite numbers."
+        )
+    label = label.astype(np.float32 if label.dtype.kind == "f" else np.int32)
+    if len(columns) == 1:
+        ids, _ = tokenizer.encode(rows[columns[0]], **length)
+        return {"ids": ids, "label": label}
+    ids, _, types = tokenizer.encode_pairs(*(rows[c] for c in columns), **length)
+    return {"ids": ids, "types": types, "label": label}
+
+
+def choose_labelled(
+    labels: np.ndarray, num_labels: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the rows that keep their label.
+
+    Args:
+        labels: classes or numbers [n]; classes keep their shares.
+        num_labels: how many rows, or 0 for all.
+        seed: of the draw.
+
+    Returns:
+        Indices of the rows drawn, and of the others.
+
+    Raises:
+        ValueError: if there are not so many rows, or fewer are asked for than there are
+            classes.
+    """
+    everything = np.arange(len(labels))
+    if num_labels in (0, len(labels)):
+        return everything, everything[:0]
+    is_classes = labels.dtype.kind != "f"
+    least = len(np.unique(labels)) if is_classes else 1
+    if not least <= num_labels <= len(labels) - least:
+        raise ValueError(
+            f"num_labels must be 0, {least}..{len(labels) - least} or {len(labels)}, "
+            f"got {num_labels!r}."
+        )
+    drawn, rest = train_test_split(
+        everything,
+        train_size=num_labels,
+        stratify=labels if is_classes else None,
+        random_state=seed,
+    )
+    return np.sort(drawn), np.sort(rest)
+
+
+def _numbers(labels: np.ndarray, column: str) -> np.ndarray:
+    """Labels as numbers: files hold them as texts."""
+    labels = np.asarray(labels)
+    if labels.dtype != object:
+        return labels
+    for kind in (int, float):
+        try:
+            return np.array([kind(label) for label in labels])
+        except (TypeError, ValueError):
+            continue
+    raise ValueError(
+        f"column {column!r} has labels that are no numbers: {labels[0]!r}."
+    )

@@ -1,0 +1,116 @@
+"""Configs and texts of fine-tuning that cannot be used are named before any work."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny_texts
+
+from expkit import finetuning, text
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_texts.write(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture
+def load(folder, repository_root):
+    return lambda data=None: tiny_texts.load(
+        f"{repository_root}/configs/rdrop/reviews.py:smoke", folder, data
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_columns": ("words",)}, "the columns text, other, label, score, not "),
+        ({"label_column": "class"}, "not 'class': set text_columns and label_column"),
+        ({"text_columns": ()}, r"text_columns must be one or two, got \(\)"),
+        ({"text_columns": ("text",) * 3}, "text_columns must be one or two"),
+        ({"text_columns": ("text", "other")}, "cannot tell two texts apart"),
+        ({"label_column": "other"}, "column 'other' has labels that are no numbers"),
+        ({"num_labels": 59}, r"num_labels must be 0, 2\.\.58 or 60, got 59"),
+        ({"num_labels": 1}, "got 1"),
+        ({"num_layers": 3}, r"num_layers must be in 0\.\.2, got 3"),
+        ({"num_layers": -1}, r"num_layers must be in 0\.\.2, got -1"),
+        ({"batch_size": 21}, "batch_size must be at most 20, the training rows"),
+        ({"max_length": 17}, "max_length must be at most 16, the positions"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"encoder": "nowhere"}, "encoder 'nowhere' is not a folder"),
+        ({"train_split": "train[:0]"}, "train"),
+    ],
+)
+def test_fields_that_cannot_be_used(load, changes, message):
+    config = load()
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        finetuning.load_texts(config)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["text,label", "好,0", "坏,-1"], "label -1 in 'test' of .* is out of range"),
+        (["text,label", "好,0.5", "坏,nan"], "label nan in 'test' of .* out of range"),
+        (["text,label", "好,0", "坏,2"], "training labels of .* end at 1, others at 2"),
+        (["text,label", '"",0', '"  ",1'], "all texts of 'test' of .* are empty"),
+    ],
+)
+def test_texts_and_labels_that_cannot_be_used(load, tmp_path, lines, message):
+    fine = ["text,label", "好,0", "坏,1"]
+    for split in ("train", "validation", "test"):
+        tiny_texts.write_lines(tmp_path, split, lines if split == "test" else fine)
+    config = load(tmp_path)
+    config.num_labels, config.batch_size = 0, 2
+    config.train_split, config.validation_split = "train", "validation"
+    config.test_split = "test"
+    with pytest.raises(ValueError, match=message):
+        finetuning.load_texts(config)
+
+
+def test_some_texts_may_be_empty(load, tmp_path):
+    for split in ("train", "validation", "test"):
+        tiny_texts.write_lines(tmp_path, split, ["text,label", '"",0', "坏,1"])
+    config = load(tmp_path)
+    config.num_labels, config.batch_size = 0, 2
+    for name in ("train", "validation", "test"):
+        config[f"{name}_split"] = name
+    texts = finetuning.load_texts(config)
+    batch = texts.task.splits["train"]
+    loss, gradient = jax.jit(
+        jax.value_and_grad(lambda params: texts.task.loss_fn(params, batch, None)[0])
+    )(texts.params)
+    assert all(map(np.isfinite, (loss, *map(np.sum, jax.tree.leaves(gradient)))))
+
+
+def test_a_tokenizer_of_another_encoder_is_refused(load, folder, tmp_path):
+    sizes, params = text.load_encoder(folder / "encoder")
+    more = text.CharVocabulary(tuple("一二三四五六七八九十百千万上中下左右"))
+    text.save_encoder(tmp_path, sizes, params, tokenizer=more)
+    config = load()
+    config.encoder = str(tmp_path)
+    message = f"has {more.size} ids and the encoder {sizes.vocab_size} embeddings"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        finetuning.load_texts(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay must be at least 0, got nan"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0, got 0.0"),
+        ({"warmup_fraction": 1.0}, r"warmup_fraction must be in \[0, 1\), got 1.0"),
+        ({"warmup_fraction": -0.1}, r"warmup_fraction must be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used(load, changes, message):
+    config = load()
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        finetuning.make_adamw(config)
