@@ -206,7 +206,8 @@ def main() -> None:
                 "Throughput is relative to the faster of the two kinds of attention in "
                 "transformers with PyTorch (larger is faster); the difference is the "
                 "largest of the pooled states. Training: loss and gradient, with "
-                "dropout."
+                "dropout. On a machine with other work, read the ratio by processor "
+                "time of a run on one core."
             ),
             "columns": dict.fromkeys(tables, COLUMNS),
             "rounds": arguments.rounds,

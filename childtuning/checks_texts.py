@@ -11,7 +11,7 @@ import numpy as np
 
 from childtuning import train
 from childtuning.selection import trainable_fraction
-from expkit import claims, finetuning_runs, plots
+from expkit import claims, dot_plots, finetuning_runs
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 
@@ -237,7 +237,7 @@ def _draw(context: Context, runs: Study, setting: str) -> None:
     figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
     context.figure(
         setting,
-        lambda fig: plots.arms(
+        lambda fig: dot_plots.arms(
             fig.subplots(),
             values,
             xlabel="test accuracy",

@@ -289,4 +289,5 @@ def _score(figures: Mapping[str, float | None]) -> float:
     loss = figures["validation_loss"]
     if loss is None:
         return -np.inf
-    return figures.get("validation_accuracy", -loss)
+    accuracy = figures.get("validation_accuracy")
+    return -loss if accuracy is None else accuracy

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from expkit import statistics
-
 SIZE = (4.6, 3.1)
 """Width and height in inches."""
 
@@ -213,48 +211,6 @@ def _picker(best: str) -> Callable[[np.ndarray], int]:
     if best not in ("max", "min"):
         raise ValueError(f'best must be "max" or "min", got {best!r}.')
     return np.nanargmax if best == "max" else np.nanargmin
-
-
-def arms(
-    ax: Any,
-    values: Mapping[str, ArrayLike],
-    *,
-    xlabel: str = "",
-    reference: tuple[str, float] | None = None,
-) -> None:
-    """One row for each arm: a dot for every seed, and the mean with its interval.
-
-    Args:
-        ax: matplotlib axes.
-        values: one number a seed for each label; nan (a run that diverged) leaves its
-            dot and the interval out.
-        xlabel: label of the horizontal axis.
-        reference: label and place of a dashed line.
-
-    Raises:
-        ValueError: if there is no arm.
-    """
-    if not values:
-        raise ValueError("arms needs at least one arm.")
-    for row, numbers in enumerate(values.values()):
-        numbers = _array(numbers)
-        ax.plot(numbers, np.full(len(numbers), row), ".", color="C0", alpha=0.5)
-        mean, (low, high) = statistics.mean_interval(numbers)
-        bar = [[mean - low], [high - mean]] if np.isfinite([low, high]).all() else None
-        ax.errorbar([mean], [row], xerr=bar, marker="o", capsize=3, color="C1")
-    if reference is not None:
-        label, place = reference
-        ax.axvline(place, linestyle="--", color="C2", label=label)
-        ax.legend()
-    # The interval of few seeds would squeeze the dots into a point.
-    everything = np.concatenate([_array(v) for v in values.values()])
-    places = [*everything, *([] if reference is None else [reference[1]])]
-    places = [place for place in places if np.isfinite(place)] or [0.0]
-    margin = 0.15 * (max(places) - min(places)) or 0.01
-    ax.set_xlim(min(places) - margin, max(places) + margin)
-    ax.set_yticks(range(len(values)), list(values))
-    ax.invert_yaxis()
-    ax.set(xlabel=xlabel)
 
 
 def heat_map(

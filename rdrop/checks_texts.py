@@ -1,121 +1,34 @@
 """R-Drop against its rivals on texts with few labels, with one budget for each arm."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, finetuning_runs, loop, plots, text_classifier
-from expkit import config as config_lib
+from expkit import claims, dot_plots, finetuning_runs, loop, plots, text_classifier
 from expkit.claims import Context, Finding
-from rdrop import train
+from rdrop import checks_runs, train
 
-NAMES = {
-    "none": "no regulariser",
-    "rdrop": "R-Drop",
-    "gradient_penalty": "gradient penalty",
-    "adversarial": "adversarial (FGM)",
-    "semi_vat": "VAT, unlabelled",
-    "semi_rdrop": "R-Drop, unlabelled",
-}
-REGULARIZERS = {
-    "semi_vat": ("none", "vat"),
-    "semi_rdrop": ("none", "rdrop"),
-}
-# What full mode tries. Quick mode takes the middle ones, which full mode has chosen
-# most often.
-RATES = (2e-4, 5e-4, 1e-3)
-STRENGTHS = {
-    "rdrop": (1.0, 4.0, 8.0),
-    "gradient_penalty": (1.0, 10.0, 100.0),
-    "adversarial": (0.1, 0.3, 1.0),
-    "semi_vat": (0.3, 1.0, 3.0),
-    "semi_rdrop": (0.3, 1.0, 3.0),
-}
 ALPHAS = (0.0, 1.0, 4.0, 16.0)
 NUM_MASKS = 16
-
-
-class Setting(NamedTuple):
-    """Attributes: config; quick: what quick mode changes, or None where it skips it."""
-
-    config: str
-    quick: str | None
-
-
-SETTINGS = {
-    "reviews": Setting(
-        "configs/rdrop/reviews.py:",
-        "num_steps=60,max_length=32,validation_split=validation[:64],"
-        "test_split=test[:512]",
-    ),
-    "all-reviews": Setting(
-        "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
-    ),
-    "api_docs": Setting("configs/rdrop/api_docs.py:", None),
-    "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),
-}
-RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
-
-
-@functools.cache
-def study(context: Context, setting: str) -> finetuning_runs.Study:
-    """The comparison on one data set; `context` decides how much is spent."""
-    text, quick = SETTINGS[setting]
-    config = config_lib.load(text if context.full else f"{text}{quick}")
-    middle = slice(None) if context.full else slice(1, 2)
-    rates = RATES_OF.get(setting, RATES)[middle]
-    grids = {}
-    for arm in NAMES:
-        strengths = {"strength": STRENGTHS[arm][middle]} if arm in STRENGTHS else {}
-        grids[arm] = {"learning_rate": rates} | strengths
-    seeds = context.seeds(quick=2, full=5)
-    return finetuning_runs.Study(context, config, compile_arm, grids, seeds)
-
-
-def compile_arm(
-    lab: finetuning_runs.Lab, arm: str, num_steps: int | None = None
-) -> finetuning_runs.Run:
-    """Makes the runs of one arm: `({"learning_rate", "strength"}, seed=) -> params`."""
-    config = lab.config.copy_and_resolve_references()
-    config.regularizer, config.unlabelled_regularizer = REGULARIZERS.get(
-        arm, (arm, "none")
-    )
-    is_semi = arm in REGULARIZERS
-    if num_steps is not None:
-        config.num_steps = num_steps
-    loss_fn = train.make_loss(config, lab.texts.task)
-    name = "unlabelled_strength" if is_semi else "strength"
-
-    def with_strength(params, batch, key, *, strength=0.0):
-        return loss_fn(params, batch, key, **{name: strength})
-
-    return lab.compile(
-        with_strength,
-        functools.partial(train.make_optimizer, config),
-        loss_settings=("strength",),
-        with_unlabelled=is_semi,
-        num_steps=num_steps,
-    )
 
 
 def check_better(
     context: Context, setting: str, arm: str, rival: str, at_least: float = 0.0
 ) -> Finding:
     """Difference of the test accuracies of two arms, paired by seed."""
-    if SETTINGS[setting].quick is None and not context.full:
+    if checks_runs.SETTINGS[setting].quick is None and not context.full:
         return Finding(
             None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
         )
-    runs = study(context, setting)
+    runs = checks_runs.study(context, setting)
     accuracies = {name: runs.test(name) for name in (arm, rival)}
     mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
     ngrams = runs.ngrams()
     config = runs.config
     details = ", ".join(
-        f"{NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
+        f"{checks_runs.NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
         for name, values in accuracies.items()
     )
     _draw(context, runs, setting)
@@ -138,7 +51,7 @@ def check_regression(context: Context) -> Finding:
         return Finding(
             None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
         )
-    runs = study(context, "pairs")
+    runs = checks_runs.study(context, "pairs")
     losses = {arm: runs.test(arm, "loss") for arm in ("rdrop", "none")}
     mean, interval = claims.paired_difference(losses["none"], losses["rdrop"])
     return Finding(
@@ -153,7 +66,7 @@ def check_regression(context: Context) -> Finding:
 
 def check_gap(context: Context) -> Finding:
     """How far the mean of sub-networks is from the network without dropout."""
-    runs = study(context, "reviews")
+    runs = checks_runs.study(context, "reviews")
     rate = runs.tuned("rdrop")["learning_rate"]
 
     def measure(alpha, seed):
@@ -225,9 +138,11 @@ def model_gap(lab: finetuning_runs.Lab, params) -> float:
 
 def check_epochs(context: Context) -> Finding:
     """What training three times as long gives R-Drop, and what the plain loss."""
-    runs = study(context, "reviews")
+    runs = checks_runs.study(context, "reviews")
     longer = 3 * runs.config.num_steps
-    compiled = functools.cache(lambda arm: compile_arm(runs.lab, arm, num_steps=longer))
+    compiled = functools.cache(
+        lambda arm: checks_runs.compile_arm(runs.lab, arm, num_steps=longer)
+    )
 
     def measure(arm, seed):
         settings = runs.tuned(arm)
@@ -255,7 +170,7 @@ def check_epochs(context: Context) -> Finding:
 
 def check_cost(context: Context) -> Finding:
     """Time of a step of R-Drop divided by that of a plain one, taken in turn."""
-    runs = study(context, "reviews")
+    runs = checks_runs.study(context, "reviews")
     lab = runs.lab
     arrays, _ = lab.draw(0)
     batch = {k: jnp.asarray(v[: lab.config.batch_size]) for k, v in arrays.items()}
@@ -285,13 +200,13 @@ def _settings(settings: dict[str, float]) -> str:
 
 def _draw(context: Context, runs: finetuning_runs.Study, setting: str) -> None:
     """Every arm that has been run."""
-    arms = ARMS[setting]
-    values = {NAMES[arm]: runs.test(arm) for arm in arms}
+    arms = checks_runs.ARMS[setting]
+    values = {checks_runs.NAMES[arm]: runs.test(arm) for arm in arms}
     ngrams = float(runs.ngrams().mean())
     figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
     context.figure(
         setting,
-        lambda fig: plots.arms(
+        lambda fig: dot_plots.arms(
             fig.subplots(),
             values,
             xlabel="test accuracy",
@@ -300,10 +215,3 @@ def _draw(context: Context, runs: finetuning_runs.Study, setting: str) -> None:
         f"Test accuracy on {setting}: a dot for every seed, the mean and its interval.",
         f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
     )
-
-
-ARMS = {
-    "reviews": tuple(NAMES),
-    "all-reviews": ("none", "rdrop"),
-    "api_docs": ("none", "rdrop", "gradient_penalty", "adversarial"),
-}

@@ -40,7 +40,13 @@ _NAME = re.compile(
 
 
 class SourceFile(NamedTuple):
-    """Attributes: library; path inside its folder, with `/`; content, Python code."""
+    """A module of a library.
+
+    Attributes:
+        library: name that `import` takes.
+        path: inside the folder of the library, with `/`.
+        content: Python code.
+    """
 
     library: str
     path: str
@@ -48,7 +54,14 @@ class SourceFile(NamedTuple):
 
 
 class DocumentedObject(NamedTuple):
-    """Attributes: library; path of its module; name; its first two paragraphs."""
+    """A function, method or class.
+
+    Attributes:
+        library: name that `import` takes.
+        path: of its module, inside the folder of the library.
+        name: with the names of the classes it is in.
+        paragraphs: the first two of its docstring.
+    """
 
     library: str
     path: str

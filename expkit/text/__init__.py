@@ -16,9 +16,8 @@ from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
 from expkit.text.tokenizer import (
     LENGTHS,
     Tokenizer,
-    load_tokenizer,
-    save_char_tokenizer,
 )
+from expkit.text.tokenizer_files import load_tokenizer, save_char_tokenizer
 from expkit.text.weights import encoder_tensors, load_encoder, save_encoder
 
 __all__ = [

@@ -21,7 +21,8 @@ import numpy as np
 from expkit import nets
 from expkit.text import folders
 from expkit.text.encoder import EncoderConfig, apply_encoder
-from expkit.text.tokenizer import LENGTHS, Tokenizer, load_tokenizer, static_length
+from expkit.text.tokenizer import LENGTHS, Tokenizer, static_length
+from expkit.text.tokenizer_files import load_tokenizer
 from expkit.text.weights import WEIGHTS, load_encoder
 
 

@@ -23,7 +23,8 @@ from expkit import nets
 from expkit.text import config_file, folders
 from expkit.text.characters import CharVocabulary
 from expkit.text.encoder import EncoderConfig, init_encoder
-from expkit.text.tokenizer import Tokenizer, save_char_tokenizer
+from expkit.text.tokenizer import Tokenizer
+from expkit.text.tokenizer_files import save_char_tokenizer
 
 WEIGHTS = "model.safetensors"
 _MODULES = {

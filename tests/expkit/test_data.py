@@ -278,8 +278,7 @@ def test_sources_joined_by_a_plus_share_their_common_keys():
     splits = load_splits(several("synthetic:2x2:3+synthetic:2x2:2+synthetic:2x2:3"))
     parts = [load(f"synthetic:2x2:{n}", "train[:3]") for n in (3, 2, 3)]
     for data in splits.values():
-        assert list(data) == ["image", "label"]
-        for key in data:
+        for key in ("image", "label"):
             expected = np.concatenate([part[key] for part in parts])
             np.testing.assert_array_equal(data[key], expected)
 
@@ -297,5 +296,5 @@ def test_sources_without_a_common_key_are_refused():
 
 def test_a_plus_in_the_name_of_a_file_is_kept(tmp_path):
     (tmp_path / "a+b-train.txt").write_text("one\ntwo\nthree\n")
-    splits = load_splits(several(f"file:{tmp_path}/a+b-{{split}}.txt"))
-    assert splits["train"]["text"].tolist() == ["one", "two", "three"]
+    data = load_splits(several(f"file:{tmp_path}/a+b-{{split}}.txt"))["train"]
+    assert data["text"].tolist() == ["one", "two", "three"]

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy import stats
 
-from expkit import plots
+from expkit import dot_plots, plots
 
 X = np.arange(4.0)
 SERIES = {
@@ -165,7 +165,7 @@ def test_numbers_in_a_heat_map_can_be_read_on_their_cell():
         (lambda: plots.render(draw, size=(0.0, 1.0)), "two positive lengths"),
         (lambda: plots.curves(axes(), {}), "at least one series"),
         (lambda: plots.sweep(axes(), {}), "at least one series"),
-        (lambda: plots.arms(axes(), {}), "at least one arm"),
+        (lambda: dot_plots.arms(axes(), {}), "at least one arm"),
         (lambda: plots.sweep(axes(), SERIES, best="low"), "got 'low'"),
         (lambda: plots.heat_map(axes(), [[1]], [1], [1, 2]), r"\(1, 1\).*\(1, 2\)"),
         (lambda: plots.heat_map(axes(), [[1]], [1], [1], best=""), "got ''"),
@@ -210,7 +210,7 @@ def test_a_long_logarithmic_axis_is_labelled_at_its_decades_alone():
 def test_arms_have_a_dot_for_every_seed_and_the_interval_of_their_mean():
     ax = axes()
     values = {"plain": [0.5, 0.6, 0.7], "R-Drop": [0.8, 0.8, 0.8]}
-    plots.arms(ax, values, xlabel="accuracy", reference=("n-grams", 0.9))
+    dot_plots.arms(ax, values, xlabel="accuracy", reference=("n-grams", 0.9))
     dots, means = ax.lines[:-1], ax.containers
     for row, numbers in enumerate(values.values()):
         places = {tuple(p) for line in dots for p in line.get_xydata().tolist()}
@@ -236,6 +236,6 @@ def test_arms_have_a_dot_for_every_seed_and_the_interval_of_their_mean():
 @pytest.mark.parametrize("numbers", [[0.5], [0.5, 0.5], [0.5, None, 0.6], [None, None]])
 def test_arms_of_few_or_diverged_seeds_are_drawn(numbers):
     light, _ = plots.render(
-        lambda fig: plots.arms(fig.subplots(), {"a": numbers, "b": numbers})
+        lambda fig: dot_plots.arms(fig.subplots(), {"a": numbers, "b": numbers})
     )
     assert light.startswith("<?xml")

@@ -1,0 +1,102 @@
+"""The arms of the comparison on texts: R-Drop, its rivals, and their budgets."""
+
+import functools
+from typing import NamedTuple
+
+from expkit import config as config_lib
+from expkit import finetuning_runs
+from expkit.claims import Context
+from rdrop import train
+
+NAMES = {
+    "none": "no regulariser",
+    "rdrop": "R-Drop",
+    "gradient_penalty": "gradient penalty",
+    "adversarial": "adversarial (FGM)",
+    "semi_vat": "VAT, unlabelled",
+    "semi_rdrop": "R-Drop, unlabelled",
+}
+REGULARIZERS = {
+    "semi_vat": ("none", "vat"),
+    "semi_rdrop": ("none", "rdrop"),
+}
+# What full mode tries. Quick mode takes the middle ones, which full mode has chosen
+# most often.
+RATES = (2e-4, 5e-4, 1e-3)
+STRENGTHS = {
+    "rdrop": (1.0, 4.0, 8.0),
+    "gradient_penalty": (1.0, 10.0, 100.0),
+    "adversarial": (0.1, 0.3, 1.0),
+    "semi_vat": (0.3, 1.0, 3.0),
+    "semi_rdrop": (0.3, 1.0, 3.0),
+}
+
+
+class Setting(NamedTuple):
+    """Attributes: config; quick: what quick mode changes, or None where it skips it."""
+
+    config: str
+    quick: str | None
+
+
+SETTINGS = {
+    "reviews": Setting(
+        "configs/rdrop/reviews.py:",
+        "num_steps=60,max_length=32,validation_split=validation[:64],"
+        "test_split=test[:512]",
+    ),
+    "all-reviews": Setting(
+        "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
+    ),
+    "api_docs": Setting("configs/rdrop/api_docs.py:", None),
+    "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),
+}
+RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
+
+
+@functools.cache
+def study(context: Context, setting: str) -> finetuning_runs.Study:
+    """The comparison on one data set; `context` decides how much is spent."""
+    text, quick = SETTINGS[setting]
+    config = config_lib.load(text if context.full else f"{text}{quick}")
+    middle = slice(None) if context.full else slice(1, 2)
+    rates = RATES_OF.get(setting, RATES)[middle]
+    grids = {}
+    for arm in NAMES:
+        strengths = {"strength": STRENGTHS[arm][middle]} if arm in STRENGTHS else {}
+        grids[arm] = {"learning_rate": rates} | strengths
+    seeds = context.seeds(quick=2, full=5)
+    return finetuning_runs.Study(context, config, compile_arm, grids, seeds)
+
+
+def compile_arm(
+    lab: finetuning_runs.Lab, arm: str, num_steps: int | None = None
+) -> finetuning_runs.Run:
+    """Makes the runs of one arm: `({"learning_rate", "strength"}, seed=) -> params`."""
+    config = lab.config.copy_and_resolve_references()
+    config.regularizer, config.unlabelled_regularizer = REGULARIZERS.get(
+        arm, (arm, "none")
+    )
+    is_semi = arm in REGULARIZERS
+    if num_steps is not None:
+        config.num_steps = num_steps
+    loss_fn = train.make_loss(config, lab.texts.task)
+    name = "unlabelled_strength" if is_semi else "strength"
+
+    def with_strength(params, batch, key, *, strength=0.0):
+        return loss_fn(params, batch, key, **{name: strength})
+
+    return lab.compile(
+        with_strength,
+        functools.partial(train.make_optimizer, config),
+        loss_settings=("strength",),
+        with_unlabelled=is_semi,
+        num_steps=num_steps,
+    )
+
+
+ARMS = {
+    "reviews": tuple(NAMES),
+    "all-reviews": ("none", "rdrop"),
+    "api_docs": ("none", "rdrop", "gradient_penalty", "adversarial"),
+}
