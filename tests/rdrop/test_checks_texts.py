@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from expkit import claims, finetuning_runs, nets
-from rdrop import checks_texts
+from rdrop import checks_runs, checks_texts
 from rdrop import claims as rdrop_claims
 
 SPREAD = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
@@ -20,12 +20,14 @@ def context(tmp_path):
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Sets the accuracy of each arm; the middle rate is the best in validation."""
+    """Sets the accuracy of each arm; the middle setting is the best in validation."""
 
     def call(levels, losses=None, ngrams=0.7):
         def figures(study, arm, seed, settings):
             rates = study.grids[arm]["learning_rate"]
-            is_best = settings["learning_rate"] == rates[len(rates) // 2]
+            strengths = study.grids[arm].get("strength", (None,))
+            middle = rates[len(rates) // 2], strengths[len(strengths) // 2]
+            is_best = (settings["learning_rate"], settings.get("strength")) == middle
             level = levels.get(arm, 0.6)
             # Differences between arms vary too: those that do not give no verdict.
             spread = 0.1 * SPREAD[seed] * (2 if "rdrop" in arm else -1)
@@ -77,7 +79,7 @@ def test_the_figure_says_what_it_shows(context, plant, monkeypatch):
     draw(figure)
     (ax,) = figure.axes
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == [*checks_texts.NAMES.values()]
+    assert labels == [*checks_runs.NAMES.values()]
 
 
 def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monkeypatch):
@@ -138,9 +140,9 @@ def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
 
 
 def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
-    full = checks_texts.study(context, "reviews")
-    quick = checks_texts.study(claims.Context(tmp_path / "quick"), "reviews")
-    assert quick.grids.keys() == full.grids.keys() == checks_texts.NAMES.keys()
+    full = checks_runs.study(context, "reviews")
+    quick = checks_runs.study(claims.Context(tmp_path / "quick"), "reviews")
+    assert quick.grids.keys() == full.grids.keys() == checks_runs.NAMES.keys()
     for arm, grid in full.grids.items():
         for name, values in grid.items():
             assert len(values) == 3
@@ -154,7 +156,7 @@ class Memory:
 
     def __init__(self, context):
         self.context, self.seeds = context, range(3)
-        self.config = checks_texts.study(context, "reviews").config
+        self.config = checks_runs.study(context, "reviews").config
         self.lab = type("Lab", (), {"config": self.config})()
 
     def tuned(self, arm):
@@ -171,7 +173,7 @@ class Memory:
 def test_the_gap_must_shrink_with_alpha(context, monkeypatch, power, verdict):
     runs = Memory(context)
     monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
-    monkeypatch.setattr(checks_texts, "study", lambda context, setting: runs)
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
 
     def gap(lab, params):
         _, seed, settings = params
@@ -223,8 +225,8 @@ def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, verdict):
             0.7 + 0.01 * seed + (arm == "rdrop") * (gain + 1e-3 * seed)
         )
 
-    monkeypatch.setattr(checks_texts, "compile_arm", compile_arm)
-    monkeypatch.setattr(checks_texts, "study", lambda context, setting: runs)
+    monkeypatch.setattr(checks_runs, "compile_arm", compile_arm)
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
     finding = checks_texts.check_epochs(context)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain + 1e-3)
@@ -239,6 +241,6 @@ def test_every_comparison_of_the_claims_has_its_arms():
     ]
     assert seen
     for keywords in seen:
-        assert keywords["setting"] in checks_texts.ARMS
-        drawn = checks_texts.ARMS[keywords["setting"]]
+        assert keywords["setting"] in checks_runs.ARMS
+        drawn = checks_runs.ARMS[keywords["setting"]]
         assert {keywords["arm"], keywords["rival"]} <= set(drawn)

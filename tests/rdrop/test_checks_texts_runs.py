@@ -6,7 +6,7 @@ import pytest
 import tiny_texts
 
 from expkit import claims, finetuning_runs
-from rdrop import checks_texts
+from rdrop import checks_runs, checks_texts
 
 pytest.importorskip("tokenizers")
 
@@ -19,9 +19,9 @@ def lab(tmp_path_factory, pytestconfig):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arm", checks_texts.NAMES)
+@pytest.mark.parametrize("arm", checks_runs.NAMES)
 def test_an_arm_trains_and_its_strength_matters(lab, arm):
-    run = checks_texts.compile_arm(lab, arm)
+    run = checks_runs.compile_arm(lab, arm)
     settings = {"learning_rate": 0.01}
     if arm == "none":
         assert np.isfinite(lab.evaluate(run(settings, seed=0), "test")["test_loss"])
@@ -34,10 +34,10 @@ def test_an_arm_trains_and_its_strength_matters(lab, arm):
 
 @pytest.mark.slow
 def test_strength_0_of_an_unlabelled_arm_is_no_regulariser(lab):
-    plain = checks_texts.compile_arm(lab, "none")({"learning_rate": 0.01}, seed=0)
+    plain = checks_runs.compile_arm(lab, "none")({"learning_rate": 0.01}, seed=0)
     settings = {"learning_rate": 0.01, "strength": 0.0}
     for arm in ("semi_rdrop", "semi_vat"):
-        params = checks_texts.compile_arm(lab, arm)(settings, seed=0)
+        params = checks_runs.compile_arm(lab, arm)(settings, seed=0)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, plain
         )
@@ -49,12 +49,12 @@ def test_gap_and_cost_of_a_tiny_model_are_numbers(lab, tmp_path, monkeypatch):
     study = finetuning_runs.Study(
         context,
         lab.config,
-        checks_texts.compile_arm,
+        checks_runs.compile_arm,
         {"none": {"learning_rate": (0.01,)}, "rdrop": {"learning_rate": (0.01,)}},
         range(2),
     )
     study.lab = lab
-    monkeypatch.setattr(checks_texts, "study", lambda context, setting: study)
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: study)
     assert checks_texts.check_cost(context).measured > 0.5
     assert checks_texts.check_gap(context).measured > 0
     assert np.isfinite(checks_texts.check_epochs(context).measured)
