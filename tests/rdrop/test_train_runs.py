@@ -58,6 +58,29 @@ def test_a_regression_with_r_drop_reports_losses_alone(load, tmp_path):
     assert all(row["divergence"] > 0 for row in found)
 
 
+@pytest.mark.slow
+def test_pairs_of_texts_train_with_and_without_label(load, tmp_path):
+    folder = tiny_texts.write(tmp_path, num_token_types=2)
+    config = load(
+        encoder=str(folder / "encoder"),
+        text_columns=("text", "other"),
+        unlabelled_regularizer="vat",
+    )
+    texts = finetuning.load_texts(config)
+    for rows in (texts.task.splits["train"], texts.unlabelled):
+        assert rows["types"].shape == rows["ids"].shape
+        assert (rows["types"].sum(axis=1) == 1).all()  # the second has one character
+    assert set(train.make_batches(config, texts)[0]) == {
+        "ids",
+        "types",
+        "label",
+        "unlabelled_ids",
+        "unlabelled_types",
+    }
+    figures = train.run(config, tmp_path / "run")
+    assert all(map(np.isfinite, figures.values()))
+
+
 def test_the_objective_of_a_regression_is_that_of_the_paper(load):
     config = load("smoke,dropout=0.0", label_column="score")
     texts = finetuning.load_texts(config)
