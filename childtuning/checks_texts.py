@@ -117,7 +117,7 @@ def check_better(
         f"{runs.tuned(name)['learning_rate']:.1e})"
         for name, values in accuracies.items()
     )
-    is_below = max(v.mean() for v in accuracies.values()) < ngrams
+    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
     return Finding(
         mean,
         claims.decide(interval, at_least=0.0),
@@ -135,9 +135,10 @@ def check_spread(context: Context, setting: str, arm: str) -> Finding:
         return _skipped()
     runs = study(context, setting)
     ours, plain = runs.test(arm), runs.test("vanilla")
-    ratios = _jackknife(ours, plain)
-    low, high = np.exp(ratios[1])
-    spread = float(np.std(ours, ddof=1) / np.std(plain, ddof=1))
+    _, interval = _jackknife(ours, plain)
+    with np.errstate(divide="ignore", invalid="ignore"):  # all runs may agree
+        low, high = np.exp(interval)
+        spread = float(np.std(ours, ddof=1) / np.std(plain, ddof=1))
     return Finding(
         spread,
         claims.decide((float(low), float(high)), at_most=1.0),
@@ -154,12 +155,12 @@ def _jackknife(a: np.ndarray, b: np.ndarray):
     count = len(a)
 
     def log_ratio(keep):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(np.std(a[keep], ddof=1) / np.std(b[keep], ddof=1))
+        return np.log(np.std(a[keep], ddof=1) / np.std(b[keep], ddof=1))
 
-    whole = log_ratio(np.arange(count))
-    parts = [log_ratio(np.delete(np.arange(count), i)) for i in range(count)]
-    pseudo = count * whole - (count - 1) * np.array(parts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = log_ratio(np.arange(count))
+        parts = [log_ratio(np.delete(np.arange(count), i)) for i in range(count)]
+        pseudo = count * whole - (count - 1) * np.array(parts)
     return claims.mean_interval(pseudo)
 
 

@@ -118,7 +118,7 @@ class Lab:
         labelled, _ = labelled_texts.choose_labelled(
             labels["train"], self.config.num_labels, seed
         )
-        analyzer = "char" if self.config.encoder == "zh_char" else "word"
+        analyzer = "char" if _is_chinese(texts["train"]) else "word"
         result = bag_of_ngrams.fit_tfidf_classifier(
             texts | {"train": texts["train"][labelled]},
             labels | {"train": labels["train"][labelled]},
@@ -291,3 +291,9 @@ def _score(figures: Mapping[str, float | None]) -> float:
         return -np.inf
     accuracy = figures.get("validation_accuracy")
     return -loss if accuracy is None else accuracy
+
+
+def _is_chinese(texts: Sequence[str]) -> bool:
+    """Whether a third of the characters are Han: there are no spaces between words."""
+    characters = "".join(texts[:1000])
+    return 3 * sum("\u4e00" <= c <= "\u9fff" for c in characters) > len(characters)

@@ -32,7 +32,7 @@ def check_better(
         for name, values in accuracies.items()
     )
     _draw(context, runs, setting)
-    is_below = max(v.mean() for v in accuracies.values()) < ngrams.mean()
+    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams.mean())
     return Finding(
         mean,
         claims.decide(interval, at_least=at_least),

@@ -130,9 +130,10 @@ def test_turned_rows_keep_shape_and_dtype(dtype):
 @pytest.mark.parametrize("name", ["plain", "both"])
 def test_no_offset_and_one_of_zeros_are_the_same(params, name):
     zeros = np.zeros((*IDS.shape, 8), np.float32)
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(
         RUN(CONFIGS[name], params[name], IDS, MASK, offset=zeros),
         RUN(CONFIGS[name], params[name], IDS, MASK),
+        atol=5e-7,  # two programs, which XLA fuses in different ways
     )
 
 
@@ -225,5 +226,5 @@ def test_the_last_norm_must_be_in_the_file(params, tmp_path):
     text.save_encoder(tmp_path, ROTARY, params["rotary"])
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"norm_first": True}))
-    with pytest.raises(ValueError, match=r"'encoder\.LayerNorm\.weight' is missing"):
+    with pytest.raises(ValueError, match=r"'encoder\.LayerNorm\.bias' is missing"):
         text.load_encoder(tmp_path)

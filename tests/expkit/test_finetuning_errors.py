@@ -30,7 +30,6 @@ def load(folder, repository_root):
         ({"text_columns": ("words",)}, "the columns text, other, label, score, not "),
         ({"label_column": "class"}, "not 'class': set text_columns and label_column"),
         ({"text_columns": ()}, r"text_columns must be one or two, got \(\)"),
-        ({"text_columns": ("text",) * 3}, "text_columns must be one or two"),
         ({"text_columns": ("text", "other")}, "cannot tell two texts apart"),
         ({"label_column": "other"}, "column 'other' has labels that are no numbers"),
         ({"num_labels": 59}, r"num_labels must be 0, 2\.\.58 or 60, got 59"),

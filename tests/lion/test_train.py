@@ -1,6 +1,8 @@
 """Tasks from configs, and their evaluation against a loop in numpy."""
 
 import functools
+import hashlib
+import json
 
 import jax
 import numpy as np
@@ -136,3 +138,58 @@ def test_the_imagenet_model_is_a_vit_b_16(load):
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     # 86,567,656 (timm's vit_base_patch16_224) less the class token and its position.
     assert size == 86_567_656 - 2 * 768
+
+
+@pytest.mark.usefixtures("corpus")
+def test_a_pre_trained_encoder_is_written_and_is_the_model_of_the_run(load, tmp_path):
+    pytest.importorskip("tokenizers")
+    safetensors_numpy = pytest.importorskip("safetensors.numpy")
+    config = load("zh_char.py:smoke,model=encoder,max_length=12,num_heads=2")
+    figures = train.run(config, tmp_path)
+    sizes, params = text.load_encoder(tmp_path / "encoder")
+    tokenizer = text.load_tokenizer(tmp_path / "encoder")
+    characters = set("".join(SENTENCES)) - {"\n"}
+    assert sizes.vocab_size == tokenizer.vocab_size
+    assert (sizes.hidden_size, sizes.num_layers, sizes.is_rotary) == (8, 1, True)
+    assert sizes.norm_first
+    task = train.make_task(config)
+    arrays = task.splits["test"]
+    ids, _ = tokenizer.encode(list(SENTENCES), max_length=12)
+    np.testing.assert_array_equal(arrays["ids"][:4], ids[:, :12])
+    assert len(characters) >= sizes.vocab_size - 3
+    # The figures of the run follow from the files, up to half precision.
+    tensors = safetensors_numpy.load_file(tmp_path / "encoder" / "model.safetensors")
+    assert tensors["output.bias"].dtype == np.float16
+    whole = {"encoder": params, "bias": tensors["output.bias"].astype(np.float32)}
+    again = supervised.make_evaluation(task)(whole, "test")
+    assert again["test_loss"] == pytest.approx(figures["test_loss"], abs=0.01)
+    content = json.loads((tmp_path / "encoder" / "pretraining.json").read_text())
+    assert content["figures"] == pytest.approx(figures)
+    assert [step for step, _ in content["losses"]] == [1, 2]
+    rows = "\n".join(SENTENCES[i % 4] for i in range(64))
+    assert content["training_texts"] == {
+        "number": 64,
+        "characters": len(rows) - 63,
+        "sha256": hashlib.sha256(rows.encode()).hexdigest(),
+    }
+
+
+@pytest.mark.usefixtures("corpus")
+def test_other_models_write_no_encoder(load, tmp_path):
+    train.run(load("zh_char.py:smoke,max_length=12"), tmp_path)
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_the_encoder_starts_at_the_unigrams_and_hides_its_padding(load, corpus):
+    del corpus
+    config = load("zh_char.py:smoke,model=encoder,max_length=12,num_heads=2")
+    task = train.make_task(config)
+    params = task.net.init(jax.random.key(0))
+    ids = task.splits["train"]["ids"][:8]
+    assert (ids == text.PAD).any()
+    logits = np.asarray(jax.jit(task.net.apply)(params, ids), float)
+    p = scipy.special.softmax(logits, axis=-1)[ids != text.PAD]
+    whole = task.splits["train"]["ids"]
+    counts = np.bincount(whole[whole != text.PAD], minlength=p.shape[1])
+    expected = (1 + counts) / (1 + counts).sum()
+    assert np.abs(np.log(p / expected)).max() < 0.5

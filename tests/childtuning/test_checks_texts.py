@@ -1,0 +1,197 @@
+"""Verdicts of the comparisons on texts, from figures that are planted."""
+
+import numpy as np
+import pytest
+
+from childtuning import checks_texts
+from expkit import claims, finetuning_runs
+
+WIGGLE = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 1.5, -1.5, 0.5, -0.5, 0.0]) / 100
+SWAPPED = WIGGLE[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]
+
+
+@pytest.fixture
+def context(tmp_path):
+    return claims.Context(tmp_path, full=True)
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """Sets the accuracy of each arm over seeds; the last rate is best in validation."""
+    asked = []
+
+    def call(levels, ngrams=0.7):
+        def figures(study, arm, seed, settings):
+            asked.append((arm, settings["learning_rate"]))
+            is_best = settings["learning_rate"] == study.grids[arm]["learning_rate"][-1]
+            level = np.broadcast_to(levels.get(arm, 0.7 + WIGGLE), 10)[seed]
+            return {
+                "validation_accuracy": 0.8 if is_best else 0.7,
+                "validation_loss": 1.0,
+                "test_accuracy": float(level),
+                "test_loss": 1.0,
+            }
+
+        monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
+        monkeypatch.setattr(
+            finetuning_runs.Study, "ngrams", lambda self: np.full(10, ngrams)
+        )
+        return asked
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0.05, claims.HOLDS), (-0.05, claims.DOES_NOT_HOLD)]
+)
+def test_arms_are_compared_in_the_right_direction(context, plant, gain, verdict):
+    plant({"f": 0.7 + gain + 0.5 * WIGGLE})
+    finding = checks_texts.check_better(context, "reviews", "f")
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(gain - 0.5 * WIGGLE.mean())
+    assert f"ChildTuning-F {0.7 + gain + 0.5 * WIGGLE.mean():.3f}" in finding.details
+    assert "(learning rate 1.0e-03)" in finding.details
+    assert list(finding.seeds) == list(range(10))
+
+
+def test_a_gain_within_the_spread_is_not_decided(context, plant):
+    plant({"f": 0.7 - WIGGLE})
+    finding = checks_texts.check_better(context, "reviews", "f")
+    assert finding.verdict == claims.NOT_DECIDED
+
+
+def test_the_shorter_arm_has_the_rate_of_vanilla_times_the_root_of_p(context, plant):
+    asked = plant({})
+    checks_texts.check_better(context, "reviews", "shorter", "vanilla")
+    study = checks_texts.study(context, "reviews")
+    assert study.tuned("vanilla") == {"learning_rate": 1e-3}
+    assert study.config.reserve_p == 0.3
+    rates = {rate for arm, rate in asked if arm == "shorter"}
+    assert list(rates) == pytest.approx([1e-3 * np.sqrt(0.3)])
+    lion = sorted({rate for arm, rate in asked if arm == "lion"})
+    assert lion == pytest.approx(0.2 * np.array(checks_texts.RATES["reviews"]))
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(0.2, claims.HOLDS), (5.0, claims.DOES_NOT_HOLD)]
+)
+def test_spreads_are_compared_in_the_right_direction(context, plant, factor, verdict):
+    plant({"d_paper": 0.7 + factor * SWAPPED})
+    finding = checks_texts.check_spread(context, "reviews", "d_paper")
+    assert finding.measured == pytest.approx(factor)
+    assert finding.verdict == verdict
+
+
+def test_spreads_of_the_same_size_are_not_decided(context, plant):
+    plant({"d_paper": 0.7 + SWAPPED})
+    finding = checks_texts.check_spread(context, "reviews", "d_paper")
+    assert finding.measured == pytest.approx(1.0)
+    assert finding.verdict == claims.NOT_DECIDED
+    low, high = finding.interval
+    assert low < 1 < high
+
+
+def test_an_arm_without_any_spread_gives_no_verdict(context, plant):
+    plant({"vanilla": np.full(10, 0.7)})
+    finding = checks_texts.check_spread(context, "reviews", "d_paper")
+    assert finding.verdict == claims.NOT_DECIDED
+
+
+def test_the_jackknife_covers_the_ratio_of_normal_samples():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        a, b = rng.normal(size=(2, 20)) * [[2.0], [1.0]]
+        _, (low, high) = checks_texts._jackknife(a, b)
+        covered += low < np.log(2.0) < high
+    assert covered > 200 * 0.95 - 4 * np.sqrt(200 * 0.95 * 0.05)
+
+
+def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
+    quick = claims.Context(tmp_path)
+    for finding in (
+        checks_texts.check_better(quick, "api_docs", "f"),
+        checks_texts.check_spread(quick, "api_docs", "f"),
+    ):
+        assert finding.verdict == claims.NOT_DECIDED
+        assert "--full" in finding.details
+    assert not list(tmp_path.iterdir())
+
+
+def test_arms_differ_by_their_method_alone(context):
+    study = checks_texts.study(context, "reviews")
+    lab = type("Lab", (), {"config": study.config})
+    plain = checks_texts.arm_config(lab, "vanilla").to_dict()
+    changes = {
+        arm: {
+            name: value
+            for name, value in checks_texts.arm_config(lab, arm).to_dict().items()
+            if value != plain[name]
+        }
+        for arm in checks_texts.ARMS
+    }
+    assert changes == {
+        "vanilla": {},
+        "shorter": {},
+        "f": {"method": "f"},
+        "d_paper": {"method": "d"},
+        "d_authors": {"method": "d", "fisher": "authors"},
+        "update_dropout": {"method": "update_dropout"},
+        "rdrop": {"regularizer": "rdrop"},
+        "lion": {"optimizer": "lion"},
+    }
+
+
+def masks(context, monkeypatch, layers, others=None):
+    """Makes `make_mask` give one mask for each arm."""
+    study = checks_texts.study(context, "reviews")
+    study.lab = type("Lab", (), {"config": study.config})
+
+    def make_mask(lab, config, seed):
+        del lab
+        of_fisher = layers[config.fisher]
+        layer = of_fisher(seed) if callable(of_fisher) else of_fisher
+        return {"encoder": {"layer": layer}, "head": others}
+
+    monkeypatch.setattr(checks_texts, "make_mask", make_mask)
+
+
+@pytest.mark.parametrize(
+    ("shared", "verdict"), [(15, claims.HOLDS), (29, claims.DOES_NOT_HOLD)]
+)
+def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, verdict):
+    places = np.arange(100)
+
+    def authors(seed):  # one entry more or less, so that there is an interval
+        first = 30 - shared - (-1) ** seed
+        return {
+            0: (places[:60] >= first) & (places[:60] < 20),
+            1: places[60:] < 70,
+        }
+
+    paper = {0: places[:60] < 20, 1: places[60:] < 70}
+    layers = {"paper": paper, "authors": authors}
+    masks(context, monkeypatch, layers, np.ones(50, bool))
+    finding = checks_texts.check_overlap(context)
+    assert finding.measured == pytest.approx(shared / 30)
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("kept", "others", "verdict"),
+    [
+        (30, 50, claims.HOLDS),
+        (30, 0, claims.DOES_NOT_HOLD),  # everything competes: 30 % is 30 %
+        (40, 50, claims.DOES_NOT_HOLD),
+    ],
+)
+def test_the_true_share_counts_what_does_not_compete(
+    context, monkeypatch, kept, others, verdict
+):
+    layer = {0: np.arange(100) < kept}
+    layers = {"paper": layer, "authors": layer}
+    masks(context, monkeypatch, layers, np.ones(others, bool))
+    finding = checks_texts.check_true_share(context)
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx((kept + others) / (100 + others))

@@ -1,0 +1,246 @@
+"""Verdicts of the comparisons on texts, from figures that are planted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from expkit import claims, finetuning_runs, nets
+from rdrop import checks_runs, checks_texts
+from rdrop import claims as rdrop_claims
+
+SPREAD = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
+
+
+@pytest.fixture
+def context(tmp_path):
+    return claims.Context(tmp_path, full=True)
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """Sets the accuracy of each arm; the middle setting is the best in validation."""
+
+    def call(levels, losses=None, ngrams=0.7):
+        def figures(study, arm, seed, settings):
+            rates = study.grids[arm]["learning_rate"]
+            strengths = study.grids[arm].get("strength", (None,))
+            middle = rates[len(rates) // 2], strengths[len(strengths) // 2]
+            is_best = (settings["learning_rate"], settings.get("strength")) == middle
+            level = levels.get(arm, 0.6)
+            # Differences between arms vary too: those that do not give no verdict.
+            spread = 0.1 * SPREAD[seed] * (2 if "rdrop" in arm else -1)
+            return {
+                "validation_accuracy": 0.8 if is_best else 0.7,
+                "validation_loss": 1.0,
+                "test_accuracy": level + spread + 0.1 * (not is_best),
+                "test_loss": (losses or {}).get(arm, 1.0) + spread,
+            }
+
+        monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
+        monkeypatch.setattr(
+            finetuning_runs.Study, "ngrams", lambda self: np.full(5, ngrams)
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        ({"rdrop": 0.8, "none": 0.7}, claims.HOLDS),
+        ({"rdrop": 0.7, "none": 0.8}, claims.DOES_NOT_HOLD),
+    ],
+)
+def test_arms_are_compared_in_the_right_direction(context, plant, levels, verdict):
+    plant(levels)
+    finding = checks_texts.check_better(context, "reviews", "rdrop", "none")
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(levels["rdrop"] - levels["none"])
+    assert "learning rate 5e-04, strength 4" in finding.details
+    assert "R-Drop {rdrop:.3f}".format(**levels) in finding.details
+    assert list(finding.seeds) == [0, 1, 2, 3, 4]
+
+
+def test_the_figure_says_what_it_shows(context, plant, monkeypatch):
+    plant({"rdrop": 0.8, "none": 0.7})
+    figures = []
+    monkeypatch.setattr(
+        claims.Context, "figure", lambda self, *args: figures.append(args)
+    )
+    checks_texts.check_better(context, "reviews", "rdrop", "none")
+    ((name, draw, _, alt),) = figures
+    assert name == "reviews"
+    assert "no regulariser 0.700, R-Drop 0.800" in alt
+    assert "logistic regression 0.700" in alt
+    figure = Figure()
+    draw(figure)
+    (ax,) = figure.axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [*checks_runs.NAMES.values()]
+
+
+def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monkeypatch):
+    plant({})
+    monkeypatch.setattr(
+        checks_texts.finetuning_runs.Study,
+        "test",
+        lambda self, arm, figure="accuracy": (
+            0.7 + (arm == "rdrop") * np.array([0.03, -0.03, 0.02, -0.02, 0.01])
+        ),
+    )
+    finding = checks_texts.check_better(context, "reviews", "rdrop", "none")
+    assert finding.verdict == claims.NOT_DECIDED
+    low, high = finding.interval
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("ngrams", "is_said"), [(0.85, True), (0.75, False)])
+def test_n_grams_that_win_are_named(context, plant, ngrams, is_said):
+    plant({"rdrop": 0.8, "none": 0.7}, ngrams=ngrams)
+    details = checks_texts.check_better(context, "reviews", "rdrop", "none").details
+    assert f"logistic regression {ngrams:.3f}" in details
+    assert ("more than either" in details) == is_said
+
+
+def test_equal_arms_are_as_good_to_a_point(context, plant):
+    plant({"semi_rdrop": 0.695, "semi_vat": 0.7})
+    arguments = (context, "reviews", "semi_rdrop", "semi_vat")
+    finding = checks_texts.check_better(*arguments, at_least=-0.01)
+    assert finding.verdict == claims.HOLDS
+    assert checks_texts.check_better(*arguments).verdict == claims.DOES_NOT_HOLD
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ({"rdrop": 0.5, "none": 1.0}, claims.HOLDS),
+        ({"rdrop": 1.0, "none": 0.5}, claims.DOES_NOT_HOLD),
+    ],
+)
+def test_a_regression_is_better_where_its_loss_is_lower(
+    context, plant, losses, verdict
+):
+    plant({}, losses)
+    finding = checks_texts.check_regression(context)
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(losses["none"] - losses["rdrop"])
+
+
+def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
+    quick = claims.Context(tmp_path)
+    for setting in ("all-reviews", "api_docs"):
+        finding = checks_texts.check_better(quick, setting, "rdrop", "none")
+        assert finding.verdict == claims.NOT_DECIDED
+        assert "--full" in finding.details
+    assert checks_texts.check_regression(quick).verdict == claims.NOT_DECIDED
+    assert not list(tmp_path.iterdir())
+
+
+def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
+    full = checks_runs.study(context, "reviews")
+    quick = checks_runs.study(claims.Context(tmp_path / "quick"), "reviews")
+    assert quick.grids.keys() == full.grids.keys() == checks_runs.NAMES.keys()
+    for arm, grid in full.grids.items():
+        for name, values in grid.items():
+            assert len(values) == 3
+            assert quick.grids[arm][name] == values[1:2]
+    assert (len(quick.seeds), len(full.seeds)) == (2, 5)
+    assert quick.config.num_steps < full.config.num_steps
+
+
+class Memory:
+    """A study of which runs are their arguments."""
+
+    def __init__(self, context):
+        self.context, self.seeds = context, range(3)
+        self.config = checks_runs.study(context, "reviews").config
+        self.lab = type("Lab", (), {"config": self.config})()
+
+    def tuned(self, arm):
+        return {"learning_rate": 5e-4} | ({"strength": 4.0} if arm == "rdrop" else {})
+
+    def run(self, arm, seed, settings):
+        return arm, seed, settings
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [(-0.5, claims.HOLDS), (0.5, claims.DOES_NOT_HOLD), (0.0, claims.NOT_DECIDED)],
+)
+def test_the_gap_must_shrink_with_alpha(context, monkeypatch, power, verdict):
+    runs = Memory(context)
+    monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
+
+    def gap(lab, params):
+        _, seed, settings = params
+        assert settings["learning_rate"] == 5e-4
+        wiggle = 0.3 * (-1) ** seed if not power else 0.01 * seed
+        alpha = settings["strength"]
+        return (1 + alpha) ** power * np.exp(wiggle * (alpha == 4.0))
+
+    monkeypatch.setattr(checks_texts, "model_gap", gap)
+    finding = checks_texts.check_gap(context)
+    assert finding.verdict == verdict
+    wiggles = [0.3, -0.3, 0.3] if not power else [0.0, 0.01, 0.02]
+    assert finding.measured == pytest.approx(5**power * np.exp(np.mean(wiggles)))
+
+
+def test_the_gap_of_two_classes_has_a_closed_form(monkeypatch):
+    """Logits +-1 by chance: the mean of the probabilities is 1/2, at logit m not."""
+    monkeypatch.setattr(checks_texts, "NUM_MASKS", 4096)
+
+    def apply(params, x, key=None):
+        sign = 0.0 if key is None else 2.0 * jax.random.bernoulli(key) - 1.0
+        logit = params + sign + 0.0 * x["ids"][:, 0]
+        return jnp.stack([logit, jnp.zeros_like(logit)], axis=1)
+
+    rows = {"ids": np.ones((3, 2), np.float32)}
+    task = type("Task", (), {"net": nets.Net(None, apply), "splits": {"test": rows}})
+    lab = type("Lab", (), {"texts": type("Texts", (), {"task": task})})
+    sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
+    for logit in (0.0, 2.0):
+        mean = 0.5 * (sigmoid(logit + 1) + sigmoid(logit - 1))
+        # In two classes the total variation distance is the difference of one.
+        expected = abs(mean - sigmoid(logit))
+        half = 0.5 * (sigmoid(logit + 1) - sigmoid(logit - 1))
+        got = checks_texts.model_gap(lab, jnp.float32(logit))
+        assert got == pytest.approx(expected, abs=4 * half / np.sqrt(4096))
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0.1, claims.HOLDS), (-0.1, claims.DOES_NOT_HOLD)]
+)
+def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, verdict):
+    runs = Memory(context)
+    runs.test = lambda arm: 0.7 + np.array([0.0, 0.01, 0.02])
+    runs.lab.evaluate = lambda params, split: {f"{split}_accuracy": params}
+
+    def compile_arm(lab, arm, num_steps):
+        assert num_steps == 3 * runs.config.num_steps
+        return lambda settings, seed: (
+            0.7 + 0.01 * seed + (arm == "rdrop") * (gain + 1e-3 * seed)
+        )
+
+    monkeypatch.setattr(checks_runs, "compile_arm", compile_arm)
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
+    finding = checks_texts.check_epochs(context)
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(gain + 1e-3)
+
+
+def test_every_comparison_of_the_claims_has_its_arms():
+    seen = [
+        check.keywords
+        for checks in rdrop_claims.EXPERIMENTS.values()
+        for *_, check in checks
+        if getattr(check, "func", None) is checks_texts.check_better
+    ]
+    assert seen
+    for keywords in seen:
+        assert keywords["setting"] in checks_runs.ARMS
+        drawn = checks_runs.ARMS[keywords["setting"]]
+        assert {keywords["arm"], keywords["rival"]} <= set(drawn)

@@ -1,0 +1,61 @@
+"""Every arm of the comparisons trains, and a gap and a cost are measured."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_texts
+
+from expkit import claims, finetuning_runs
+from rdrop import checks_runs, checks_texts
+
+pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, pytestconfig):
+    folder = tiny_texts.write(tmp_path_factory.mktemp("texts"))
+    reference = f"{pytestconfig.rootpath}/configs/rdrop/reviews.py:smoke"
+    return finetuning_runs.Lab(tiny_texts.load(reference, folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", checks_runs.NAMES)
+def test_an_arm_trains_and_its_strength_matters(lab, arm):
+    run = checks_runs.compile_arm(lab, arm)
+    settings = {"learning_rate": 0.01}
+    if arm == "none":
+        assert np.isfinite(lab.evaluate(run(settings, seed=0), "test")["test_loss"])
+        return
+    weak, strong = (run(settings | {"strength": s}, seed=0) for s in (0.0, 5.0))
+    kernels = [params["head"]["kernel"] for params in (weak, strong)]
+    assert np.isfinite(kernels).all()
+    assert (kernels[0] != kernels[1]).any()
+
+
+@pytest.mark.slow
+def test_strength_0_of_an_unlabelled_arm_is_no_regulariser(lab):
+    plain = checks_runs.compile_arm(lab, "none")({"learning_rate": 0.01}, seed=0)
+    settings = {"learning_rate": 0.01, "strength": 0.0}
+    for arm in ("semi_rdrop", "semi_vat"):
+        params = checks_runs.compile_arm(lab, arm)(settings, seed=0)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, plain
+        )
+
+
+@pytest.mark.slow
+def test_gap_and_cost_of_a_tiny_model_are_numbers(lab, tmp_path, monkeypatch):
+    context = claims.Context(tmp_path)
+    study = finetuning_runs.Study(
+        context,
+        lab.config,
+        checks_runs.compile_arm,
+        {"none": {"learning_rate": (0.01,)}, "rdrop": {"learning_rate": (0.01,)}},
+        range(2),
+    )
+    study.lab = lab
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: study)
+    assert checks_texts.check_cost(context).measured > 0.5
+    assert checks_texts.check_gap(context).measured > 0
+    assert np.isfinite(checks_texts.check_epochs(context).measured)
+    assert 0 < checks_texts.model_gap(lab, lab.initial(0)) < 1
