@@ -18,6 +18,7 @@ def lab(tmp_path_factory, pytestconfig):
     return finetuning_runs.Lab(tiny_texts.load(reference, folder))
 
 
+@pytest.mark.slow
 def test_the_mask_is_that_of_the_labelled_rows_of_the_seed(lab):
     config = checks_texts.arm_config(lab, "d_paper")
     masks = [checks_texts.make_mask(lab, config, seed) for seed in (0, 0, 1)]

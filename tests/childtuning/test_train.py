@@ -49,12 +49,14 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_the_paper_averages_the_squares_of_the_examples(load, texts, gradient):
     got = train.fisher(load(fisher="paper"), texts)
     squares = [np.square(flat(gradient([i]))) for i in range(10)]
     np.testing.assert_allclose(flat(got), np.mean(squares, 0), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_authors_average_the_squares_of_clipped_batches(load, texts, gradient):
     got = train.fisher(load(fisher="authors", seed=3), texts)
     order = np.random.default_rng(3).permutation(10)
@@ -70,6 +72,7 @@ def test_the_authors_average_the_squares_of_clipped_batches(load, texts, gradien
     np.testing.assert_allclose(flat(got), np.mean(squares, 0), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_authors_have_dropout_and_the_paper_has_none(load, folder):
     texts = finetuning.load_texts(load("smoke,dropout=0.5,num_labels=10"))
     for fisher, differ in (("authors", True), ("paper", False)):
@@ -116,6 +119,7 @@ def updates(config, texts, *, mask=None, key=None, count=2):
 PLAIN = {"warmup_fraction": 0.0, "weight_decay": 0.0, "learning_rate": 0.1}
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_kept_whole_is_that_of_fine_tuning(load, texts):
     plain = updates(load(method="none", **PLAIN), texts)
     for method in ("f", "update_dropout"):
@@ -123,6 +127,7 @@ def test_a_gradient_that_is_kept_whole_is_that_of_fine_tuning(load, texts):
         np.testing.assert_array_equal(updates(config, texts), plain)
 
 
+@pytest.mark.slow
 def test_update_dropout_stands_still_where_f_still_moves(load, texts):
     """A moment moves an entry whose gradient is masked."""
     config = load(method="update_dropout", reserve_p=0.25, **PLAIN)
@@ -135,6 +140,7 @@ def test_update_dropout_stands_still_where_f_still_moves(load, texts):
     assert (moved[1][was_kept] != 0).all()
 
 
+@pytest.mark.slow
 def test_masks_follow_the_key_and_the_key_the_seed(load, texts):
     config = load(method="f", **PLAIN)
     first, again, other = (
@@ -147,6 +153,7 @@ def test_masks_follow_the_key_and_the_key_the_seed(load, texts):
     assert (seeds[0] != seeds[2]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "decay", "stays"),
     [

@@ -56,6 +56,7 @@ def test_what_a_seed_draws_is_the_same_for_every_arm(lab):
     assert (heads[0] != heads[2]).all()
 
 
+@pytest.mark.slow
 def test_a_run_is_that_of_the_loop(lab):
     """Step by step, with the batches that `data.Batches` gives."""
     loss_fn = lab.texts.task.loss_fn

@@ -76,6 +76,7 @@ def test_without_regulariser_it_is_the_mean_cross_entropy(load, texts):
     assert 0 <= figures["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_without_dropout_r_drop_is_twice_the_cross_entropy(load, texts):
     batch = batch_of(texts)
     plain, _ = objective(texts, load(regularizer="none"), batch)
@@ -86,6 +87,7 @@ def test_without_dropout_r_drop_is_twice_the_cross_entropy(load, texts):
         assert figures["divergence"] == 0.0
 
 
+@pytest.mark.slow
 def test_with_dropout_r_drop_grows_by_half_the_divergence(load):
     config = load("smoke,dropout=0.3", regularizer="rdrop")
     texts = finetuning.load_texts(config)
@@ -101,6 +103,7 @@ def test_with_dropout_r_drop_grows_by_half_the_divergence(load):
     assert other != losses[0]
 
 
+@pytest.mark.slow
 def test_the_penalty_is_the_mean_squared_gradient_of_every_example(load, texts):
     batch = batch_of(texts)
     gradients = example_gradients(texts, batch)
@@ -113,6 +116,7 @@ def test_the_penalty_is_the_mean_squared_gradient_of_every_example(load, texts):
     np.testing.assert_allclose(figures["cross_entropy"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_adversarial_offset_has_the_radius_for_every_example(load, texts):
     batch = batch_of(texts)
     gradients = example_gradients(texts, batch)
@@ -125,6 +129,7 @@ def test_the_adversarial_offset_has_the_radius_for_every_example(load, texts):
     assert moved.mean() > clean.mean() + 0.01
 
 
+@pytest.mark.slow
 def test_the_offset_is_a_constant_of_the_gradient(load, texts):
     """Finite differences with the offset held, where it was."""
     batch = batch_of(texts)
@@ -149,6 +154,7 @@ def test_the_offset_is_a_constant_of_the_gradient(load, texts):
     )
 
 
+@pytest.mark.slow
 def test_virtual_adversarial_training_adds_its_weight_times_the_divergence(load, texts):
     batch = batch_of(texts)
     config = load(regularizer="vat", radius=0.5)
@@ -169,6 +175,7 @@ def test_virtual_adversarial_training_adds_its_weight_times_the_divergence(load,
     np.testing.assert_allclose(gains[0], gains[1], rtol=1e-3)  # labels have no part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vat", "rdrop"])
 def test_texts_without_label_are_regularised_by_what_they_are(load, texts, name):
     batch = batch_of(texts)

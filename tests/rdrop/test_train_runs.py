@@ -41,6 +41,7 @@ def test_every_regulariser_trains(load, tmp_path, name):
     assert all(np.isfinite(row["cross_entropy"]) for row in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vat", "rdrop"])
 def test_texts_without_label_train_beside_the_others(load, tmp_path, name):
     config = load(regularizer="none", unlabelled_regularizer=name)
