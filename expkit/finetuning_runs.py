@@ -223,7 +223,7 @@ class Study:
             splits = [self.lab.evaluate(params, s) for s in ("validation", "test")]
             return splits[0] | splits[1]
 
-        values = "-".join(f"{value:.1e}" for value in settings.values())
+        values = "-".join(f"{value:g}" for value in settings.values())
         return self.context.memo(
             f"{arm}-{values}-{seed}",
             measure,

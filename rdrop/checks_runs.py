@@ -42,10 +42,10 @@ class Setting(NamedTuple):
 SETTINGS = {
     "reviews": Setting(
         "configs/rdrop/reviews.py:",
-        "num_steps=60,max_length=32,validation_split=validation[:64],"
+        "num_steps=40,max_length=32,validation_split=validation[:64],"
         "test_split=test[:512]",
     ),
-    "all-reviews": Setting(
+    "all_reviews": Setting(
         "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
     ),
     "api_docs": Setting("configs/rdrop/api_docs.py:", None),
@@ -97,6 +97,6 @@ def compile_arm(
 
 ARMS = {
     "reviews": tuple(NAMES),
-    "all-reviews": ("none", "rdrop"),
+    "all_reviews": ("none", "rdrop"),
     "api_docs": ("none", "rdrop", "gradient_penalty", "adversarial"),
 }

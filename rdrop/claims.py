@@ -127,12 +127,12 @@ EXPERIMENTS = {
             checks_texts.check_cost,
         ),
     ],
-    "all-reviews": [
+    "all_reviews": [
         (
             "all-labels",
             "R-Drop is more accurate than no regulariser with all labels.",
             ESSAY.format("table of the classification tasks"),
-            better("all-reviews", "rdrop", "none"),
+            better("all_reviews", "rdrop", "none"),
         ),
     ],
     "docs": [

@@ -131,7 +131,7 @@ def test_a_regression_is_better_where_its_loss_is_lower(
 
 def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
     quick = claims.Context(tmp_path)
-    for setting in ("all-reviews", "api_docs"):
+    for setting in ("all_reviews", "api_docs"):
         finding = checks_texts.check_better(quick, setting, "rdrop", "none")
         assert finding.verdict == claims.NOT_DECIDED
         assert "--full" in finding.details
