@@ -207,15 +207,12 @@ def _batches(config, arrays: dict[str, np.ndarray]) -> Iterable[dict[str, Any]]:
         yield batch | {"seed": jnp.full(len(rows), start, jnp.uint32)}
 
 
-# Cached: the Fisher information is compiled once for each function it is given.
-@functools.lru_cache(maxsize=4)
 # Cached, since the steps of a Fisher information are compiled for each loss function.
 @functools.cache
 def _without_dropout(loss_fn: loop.LossFn) -> Callable[[Any, Any], jax.Array]:
     return lambda params, batch: loss_fn(params, batch, None)[0]
 
 
-@functools.lru_cache(maxsize=4)
 @functools.cache
 def _with_dropout(loss_fn: loop.LossFn) -> Callable[[Any, Any], jax.Array]:
     def loss(params, batch):

@@ -147,10 +147,13 @@ def masks(context, monkeypatch, layers, others=None):
     """Makes `make_mask` give one mask for each arm."""
     study = checks_texts.study(context, "reviews")
     study.lab = type("Lab", (), {"config": study.config})
+    study.tuned = lambda arm: {"learning_rate": 0.5}
+    study.run = lambda arm, seed, settings: (arm, seed, settings["learning_rate"])
 
-    def make_mask(lab, config, seed):
+    def make_mask(lab, config, seed, params=None):
         del lab
-        of_fisher = layers[config.fisher]
+        assert params in (None, ("vanilla", seed, 0.5))
+        of_fisher = layers["paper" if params is None else config.fisher]
         layer = of_fisher(seed) if callable(of_fisher) else of_fisher
         return {"encoder": {"layer": layer}, "head": others}
 
@@ -175,6 +178,7 @@ def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, ve
     masks(context, monkeypatch, layers, np.ones(50, bool))
     finding = checks_texts.check_overlap(context)
     assert finding.measured == pytest.approx(shared / 30)
+    assert "before it 1.000" in finding.details  # the same mask twice
     assert finding.verdict == verdict
 
 
