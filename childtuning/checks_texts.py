@@ -29,11 +29,12 @@ ARMS = {
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
 LION = 0.2  # its rates are so much smaller
+# Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {
     "reviews": (
-        "configs/childtuning/reviews.py:",
-        "num_steps=40,max_length=32,validation_split=validation[:64],"
-        "test_split=test[:512]",
+        "configs/childtuning/reviews.py:num_steps=200",
+        "configs/childtuning/reviews.py:num_steps=30,max_length=32,"
+        "validation_split=validation[:64],test_split=test[:512]",
     ),
     "api_docs": ("configs/childtuning/api_docs.py:", None),
 }
@@ -53,8 +54,8 @@ class Study(finetuning_runs.Study):
 @functools.cache
 def study(context: Context, setting: str) -> Study:
     """The comparison on one data set; `context` decides how much is spent."""
-    text, quick = SETTINGS[setting]
-    config = config_lib.load(text if context.full else f"{text}{quick}")
+    full, quick = SETTINGS[setting]
+    config = config_lib.load(full if context.full or quick is None else quick)
     rates = RATES[setting] if context.full else RATES[setting][1:2]
     scales = {"lion": LION}
     grids = {

@@ -33,17 +33,22 @@ STRENGTHS = {
 
 
 class Setting(NamedTuple):
-    """Attributes: config; quick: what quick mode changes, or None where it skips it."""
+    """One data set.
 
-    config: str
+    Attributes:
+        full: config of full mode.
+        quick: config of quick mode, or None where that skips it.
+    """
+
+    full: str
     quick: str | None
 
 
 SETTINGS = {
     "reviews": Setting(
-        "configs/rdrop/reviews.py:",
-        "num_steps=40,max_length=32,validation_split=validation[:64],"
-        "test_split=test[:512]",
+        "configs/rdrop/reviews.py:num_steps=200",
+        "configs/rdrop/reviews.py:num_steps=30,max_length=32,"
+        "validation_split=validation[:64],test_split=test[:512]",
     ),
     "all_reviews": Setting(
         "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
@@ -57,8 +62,8 @@ RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
 @functools.cache
 def study(context: Context, setting: str) -> finetuning_runs.Study:
     """The comparison on one data set; `context` decides how much is spent."""
-    text, quick = SETTINGS[setting]
-    config = config_lib.load(text if context.full else f"{text}{quick}")
+    full, quick = SETTINGS[setting]
+    config = config_lib.load(full if context.full or quick is None else quick)
     middle = slice(None) if context.full else slice(1, 2)
     rates = RATES_OF.get(setting, RATES)[middle]
     grids = {}

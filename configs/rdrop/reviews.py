@@ -39,11 +39,11 @@ def get_config(arg=""):
     config.weight_decay = 0.01  # on matrices only; multiplied by the learning rate
     config.clip_norm = 1.0  # global norm of the gradient at most
     config.warmup_fraction = 0.1  # of the steps; then linear decay to 0
-    config.num_steps = 100
+    config.num_steps = 60
     config.batch_size = 16  # and as many unlabelled texts
 
     config.log_every = 10  # steps
-    config.evaluate_every = 50  # steps, on the validation split
+    config.evaluate_every = 100  # steps, on the validation split
     config.checkpoint_every = 100  # steps
     config.mesh = "data"  # all devices, or data:N
     smoke = {
