@@ -49,4 +49,4 @@ def unpack(packed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _is_along_last_axis(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 0 and shape[-1] > 0 and shape[-1] % 8 == 0
+    return len(shape) > 0 and math.prod(shape) > 0 and shape[-1] % 8 == 0

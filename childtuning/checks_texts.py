@@ -13,6 +13,7 @@ from childtuning import train
 from childtuning.selection import trainable_fraction
 from expkit import claims, dot_plots, finetuning_runs
 from expkit import config as config_lib
+from expkit import study as study_lib
 from expkit.claims import Context, Finding
 
 # Name, method, and what else is changed.
@@ -40,11 +41,18 @@ SETTINGS = {
 }
 
 
-class Study(finetuning_runs.Study):
+class Study(study_lib.Study):
     """A study whose arm `shorter` takes its rate from plain fine-tuning."""
 
     def tuned(self, arm: str) -> dict[str, float]:
-        """The settings of an arm, as in the base class."""
+        """The settings of an arm, as in the base class.
+
+        Args:
+            arm: one of `ARMS`.
+
+        Returns:
+            A value for each setting.
+        """
         if arm != "shorter":
             return super().tuned(arm)
         factor = np.sqrt(self.config.reserve_p)

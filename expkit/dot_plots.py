@@ -35,14 +35,15 @@ def arms(
         raise ValueError("arms needs at least one arm.")
     for row, numbers in enumerate(values.values()):
         numbers = np.asarray(numbers, dtype=float)
-        ax.plot(numbers, np.full(len(numbers), row), ".", color="C0", alpha=0.5)
+        dots = {"color": "C0", "linestyle": "", "marker": "o", "markersize": 4}
+        ax.plot(numbers, np.full(len(numbers), row), zorder=3, **dots)
         mean, (low, high) = statistics.mean_interval(numbers)
         bar = [[mean - low], [high - mean]] if np.isfinite([low, high]).all() else None
         ax.errorbar([mean], [row], xerr=bar, marker="o", capsize=3, color="C1")
     if reference is not None:
         label, place = reference
         ax.axvline(place, linestyle="--", color="C2", label=label)
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
     # The interval of few seeds would squeeze the dots into a point.
     everything = np.concatenate([np.asarray(v, dtype=float) for v in values.values()])
     places = [*everything, *([] if reference is None else [reference[1]])]

@@ -10,7 +10,6 @@ the same for all arms: differences between arms are paired::
 """
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -30,12 +29,9 @@ from expkit import (
     supervised,
     sweep,
 )
-from expkit.context import Context
 
 Run = Callable[..., nets.Params]
-Grid = Mapping[str, Sequence[float]]
 UNLABELLED = "unlabelled_"
-TUNING_SEEDS = 2
 
 
 class Lab:
@@ -100,11 +96,25 @@ class Lab:
         return run
 
     def initial(self, seed: int) -> nets.Params:
-        """The parameters before the first step of a run."""
+        """The parameters before the first step of a run.
+
+        Args:
+            seed: of the run.
+
+        Returns:
+            The parameters.
+        """
         return self.texts.task.net.init(jax.random.key(seed))
 
     def draw(self, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The labelled rows of a run, and the others without label."""
+        """The labelled rows of a run, and the others without label.
+
+        Args:
+            seed: of the run.
+
+        Returns:
+            Arrays of both.
+        """
         arrays = self.texts.task.splits["train"]
         labelled, rest = labelled_texts.choose_labelled(
             arrays["label"], self.config.num_labels, seed
@@ -113,7 +123,14 @@ class Lab:
         return {k: v[labelled] for k, v in arrays.items()}, others
 
     def ngram_accuracy(self, seed: int) -> float:
-        """Test accuracy of TF-IDF and logistic regression on the labels of a run."""
+        """Test accuracy of TF-IDF and logistic regression on the labels of a run.
+
+        Args:
+            seed: of the run.
+
+        Returns:
+            In 0..1.
+        """
         texts, labels = self._whole_texts
         labelled, _ = labelled_texts.choose_labelled(
             labels["train"], self.config.num_labels, seed
@@ -157,140 +174,6 @@ def least_seconds(
             jax.block_until_ready(function())
             least[name] = min(least[name], time.perf_counter() - start)
     return least
-
-
-class Study:
-    """Arms that are compared on the same seeds, each with the same budget of settings.
-
-    An arm's settings are those of its grid with the highest validation accuracy, or
-    lowest loss of a regression, over the first `TUNING_SEEDS` seeds. Every figure is
-    kept on disk, so a study that is stopped goes on where it was.
-
-    Attributes:
-        context: of the check.
-        config: of the runs.
-        lab: makes the runs; built when the first of them is not on disk.
-        seeds: of the comparison.
-        grids: values of each setting of each arm.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        config: ml_collections.ConfigDict,
-        compile_arm: Callable[[Lab, str], Run],
-        grids: Mapping[str, Grid],
-        seeds: Sequence[int],
-    ):
-        self.context, self.config = context, config
-        self.seeds, self.grids = seeds, grids
-        self._compile = functools.cache(lambda arm: compile_arm(self.lab, arm))
-
-    @functools.cached_property
-    def lab(self) -> Lab:
-        """Data and pretrained model."""
-        return Lab(self.config)
-
-    def run(self, arm: str, seed: int, settings: Mapping[str, float]) -> nets.Params:
-        """Parameters after a run.
-
-        Args:
-            arm: one of `grids`.
-            seed: of the run.
-            settings: of the run.
-
-        Returns:
-            The parameters.
-        """
-        return self._compile(arm)(dict(settings), seed=seed)
-
-    def figures(
-        self, arm: str, seed: int, settings: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Figures of a run on the validation and test splits.
-
-        Args:
-            arm: one of `grids`.
-            seed: of the run.
-            settings: of the run.
-
-        Returns:
-            `validation_accuracy`, `test_loss` and so on.
-        """
-
-        def measure():
-            params = self.run(arm, seed, settings)
-            splits = [self.lab.evaluate(params, s) for s in ("validation", "test")]
-            return splits[0] | splits[1]
-
-        values = "-".join(f"{value:g}" for value in settings.values())
-        return self.context.memo(
-            f"{arm}-{values}-{seed}",
-            measure,
-            config=self.config.to_dict(),
-            settings=dict(settings),
-        )
-
-    def tuned(self, arm: str) -> dict[str, float]:
-        """The settings of an arm.
-
-        Args:
-            arm: one of `grids`.
-
-        Returns:
-            A value for each setting.
-        """
-        grid = self.grids[arm]
-        choices = [
-            dict(zip(grid, values, strict=True))
-            for values in itertools.product(*grid.values())
-        ]
-        if len(choices) == 1:
-            return choices[0]
-
-        def score(settings):
-            rows = [
-                self.figures(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
-            ]
-            return np.mean([_score(row) for row in rows])
-
-        return max(choices, key=score)
-
-    def test(self, arm: str, figure: str = "accuracy") -> np.ndarray:
-        """A figure of the test split at the tuned settings.
-
-        Args:
-            arm: one of `grids`.
-            figure: accuracy or loss.
-
-        Returns:
-            One number a seed; nan where a run diverged.
-        """
-        settings = self.tuned(arm)
-        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
-        return np.array([row[f"test_{figure}"] for row in rows], float)
-
-    def ngrams(self) -> np.ndarray:
-        """Test accuracy of TF-IDF and logistic regression, one number a seed."""
-        return np.array(
-            [
-                self.context.memo(
-                    f"ngrams-{seed}",
-                    lambda seed=seed: self.lab.ngram_accuracy(seed),
-                    config=self.config.to_dict(),
-                )
-                for seed in self.seeds
-            ]
-        )
-
-
-def _score(figures: Mapping[str, float | None]) -> float:
-    """What tuning maximises; a run that diverged, whose loss is no number, is last."""
-    loss = figures["validation_loss"]
-    if loss is None:
-        return -np.inf
-    accuracy = figures.get("validation_accuracy")
-    return -loss if accuracy is None else accuracy
 
 
 def _is_chinese(texts: Sequence[str]) -> bool:

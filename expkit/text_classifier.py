@@ -72,12 +72,26 @@ def classifier(
 
 
 def inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a batch that the model takes."""
+    """The part of a batch that the model takes.
+
+    Args:
+        batch: has the names in `INPUTS` and others.
+
+    Returns:
+        The arrays in `INPUTS` that are there.
+    """
     return {name: batch[name] for name in INPUTS if name in batch}
 
 
 def classification_loss(net: nets.Net) -> loop.LossFn:
-    """Mean cross-entropy and accuracy; a batch with a row `mask` leaves rows out."""
+    """Mean cross-entropy and accuracy; a batch with a row `mask` leaves rows out.
+
+    Args:
+        net: of `classifier`.
+
+    Returns:
+        `(params, batch, key) -> (loss, figures)`.
+    """
 
     def loss_fn(params, batch, key):
         logits = net.apply(params, inputs(batch), key)
@@ -90,7 +104,14 @@ def classification_loss(net: nets.Net) -> loop.LossFn:
 
 
 def regression_loss(net: nets.Net) -> loop.LossFn:
-    """Mean squared error; a batch with a row `mask` leaves rows out."""
+    """Mean squared error; a batch with a row `mask` leaves rows out.
+
+    Args:
+        net: of `classifier`.
+
+    Returns:
+        `(params, batch, key) -> (loss, figures)`.
+    """
 
     def loss_fn(params, batch, key):
         errors = net.apply(params, inputs(batch), key)[:, 0] - batch["label"]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from expkit import config as config_lib
 from expkit import finetuning_runs
+from expkit import study as study_lib
 from expkit.claims import Context
 from rdrop import train
 
@@ -60,7 +61,7 @@ RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
 
 
 @functools.cache
-def study(context: Context, setting: str) -> finetuning_runs.Study:
+def study(context: Context, setting: str) -> study_lib.Study:
     """The comparison on one data set; `context` decides how much is spent."""
     full, quick = SETTINGS[setting]
     config = config_lib.load(full if context.full or quick is None else quick)
@@ -71,7 +72,7 @@ def study(context: Context, setting: str) -> finetuning_runs.Study:
         strengths = {"strength": STRENGTHS[arm][middle]} if arm in STRENGTHS else {}
         grids[arm] = {"learning_rate": rates} | strengths
     seeds = context.seeds(quick=2, full=5)
-    return finetuning_runs.Study(context, config, compile_arm, grids, seeds)
+    return study_lib.Study(context, config, compile_arm, grids, seeds)
 
 
 def compile_arm(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import claims, dot_plots, finetuning_runs, loop, plots, text_classifier
+from expkit import study as study_lib
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
@@ -208,7 +209,7 @@ def _settings(settings: dict[str, float]) -> str:
     return rate if strength is None else f"{rate}, strength {strength:g}"
 
 
-def _draw(context: Context, runs: finetuning_runs.Study, setting: str) -> None:
+def _draw(context: Context, runs: study_lib.Study, setting: str) -> None:
     """Every arm that has been run."""
     arms = checks_runs.ARMS[setting]
     values = {checks_runs.NAMES[arm]: runs.test(arm) for arm in arms}

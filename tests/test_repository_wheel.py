@@ -28,6 +28,7 @@ HEAVY = (
     "tqdm",
 )
 SUFFIXES = {".py", ".typed", ".jinja", ".css"}
+DATA = {"expkit/text/zh_char": {".json", ".safetensors", ".md"}}
 OUTSIDE = ("benchmarks", "configs", "docs", "examples", "scripts", "tests")
 
 BUILD = """
@@ -83,7 +84,8 @@ def content_problems(root: Path, names: list[str]) -> Iterator[str]:
         folder, _, file = name.rpartition("/")
         if ".dist-info" in name.partition("/")[0]:
             continue
-        if folder not in folders or Path(file).suffix not in SUFFIXES:
+        suffixes = DATA.get(folder, SUFFIXES if folder in folders else set())
+        if Path(file).suffix not in suffixes:
             yield f"{name} does not belong in the wheel"
     wanted = [f"{package}/py.typed" for package in top]
     for file in checkout.files(root):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from childtuning import checks_texts
-from expkit import claims, finetuning_runs
+from expkit import claims
+from expkit import study as study_lib
 
 WIGGLE = np.array([0.0, 1.0, -1.0, 2.0, -2.0, 1.5, -1.5, 0.5, -0.5, 0.0]) / 100
 SWAPPED = WIGGLE[[1, 0, 3, 2, 5, 4, 7, 6, 9, 8]]
@@ -32,11 +33,9 @@ def plant(monkeypatch):
                 "test_loss": 1.0,
             }
 
-        monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(study_lib.Study, "figures", figures)
         monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
-        monkeypatch.setattr(
-            finetuning_runs.Study, "ngrams", lambda self: np.full(10, ngrams)
-        )
+        monkeypatch.setattr(study_lib.Study, "ngrams", lambda self: np.full(10, ngrams))
         return asked
 
     return call

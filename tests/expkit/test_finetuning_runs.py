@@ -11,6 +11,7 @@ import pytest
 import tiny_texts
 
 from expkit import claims, data, finetuning_runs, loop
+from expkit import study as study_lib
 
 pytest.importorskip("tokenizers")
 
@@ -172,7 +173,7 @@ class Planted:
 def make_study(folder, figures, seeds=range(3), rates=(0.1, 0.2, 0.3)):
     config = ml_collections.ConfigDict({"num_labels": 20})
     grids = {"a": {"learning_rate": rates}, "b": {"learning_rate": (0.5,)}}
-    study = finetuning_runs.Study(
+    study = study_lib.Study(
         claims.Context(folder), config, lambda lab, arm: None, grids, seeds
     )
     return study, Planted(study, figures)

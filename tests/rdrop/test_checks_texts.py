@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from expkit import claims, finetuning_runs, nets
+from expkit import claims, nets
+from expkit import study as study_lib
 from rdrop import checks_runs, checks_texts
 from rdrop import claims as rdrop_claims
 
@@ -38,11 +39,9 @@ def plant(monkeypatch):
                 "test_loss": (losses or {}).get(arm, 1.0) + spread,
             }
 
-        monkeypatch.setattr(finetuning_runs.Study, "figures", figures)
+        monkeypatch.setattr(study_lib.Study, "figures", figures)
         monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
-        monkeypatch.setattr(
-            finetuning_runs.Study, "ngrams", lambda self: np.full(5, ngrams)
-        )
+        monkeypatch.setattr(study_lib.Study, "ngrams", lambda self: np.full(5, ngrams))
 
     return call
 
@@ -85,7 +84,7 @@ def test_the_figure_says_what_it_shows(context, plant, monkeypatch):
 def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monkeypatch):
     plant({})
     monkeypatch.setattr(
-        checks_texts.finetuning_runs.Study,
+        study_lib.Study,
         "test",
         lambda self, arm, figure="accuracy": (
             0.7 + (arm == "rdrop") * np.array([0.03, -0.03, 0.02, -0.02, 0.01])

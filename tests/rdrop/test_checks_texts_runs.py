@@ -6,6 +6,7 @@ import pytest
 import tiny_texts
 
 from expkit import claims, finetuning_runs
+from expkit import study as study_lib
 from rdrop import checks_runs, checks_texts
 
 pytest.importorskip("tokenizers")
@@ -46,7 +47,7 @@ def test_strength_0_of_an_unlabelled_arm_is_no_regulariser(lab):
 @pytest.mark.slow
 def test_gap_and_cost_of_a_tiny_model_are_numbers(lab, tmp_path, monkeypatch):
     context = claims.Context(tmp_path)
-    study = finetuning_runs.Study(
+    study = study_lib.Study(
         context,
         lab.config,
         checks_runs.compile_arm,

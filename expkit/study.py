@@ -1,0 +1,157 @@
+"""Arms compared on the same seeds, with the same budget for tuning, kept on disk.
+
+study = Study(context, config, compile_arm, {"R-Drop": {"learning_rate": rates}}, seeds)
+study.test("R-Drop")  # accuracies, one a seed
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from expkit import nets
+from expkit.context import Context
+from expkit.finetuning_runs import Lab, Run
+
+Grid = Mapping[str, Sequence[float]]
+TUNING_SEEDS = 2
+
+
+class Study:
+    """Arms that are compared on the same seeds, each with the same budget of settings.
+
+    An arm's settings are those of its grid with the highest validation accuracy, or
+    lowest loss of a regression, over the first `TUNING_SEEDS` seeds. Every figure is
+    kept on disk, so a study that is stopped goes on where it was.
+
+    Attributes:
+        context: of the check.
+        config: of the runs.
+        lab: makes the runs; built when the first of them is not on disk.
+        seeds: of the comparison.
+        grids: values of each setting of each arm.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        config: ml_collections.ConfigDict,
+        compile_arm: Callable[[Lab, str], Run],
+        grids: Mapping[str, Grid],
+        seeds: Sequence[int],
+    ):
+        self.context, self.config = context, config
+        self.seeds, self.grids = seeds, grids
+        self._compile = functools.cache(lambda arm: compile_arm(self.lab, arm))
+
+    @functools.cached_property
+    def lab(self) -> Lab:
+        """Data and pretrained model."""
+        return Lab(self.config)
+
+    def run(self, arm: str, seed: int, settings: Mapping[str, float]) -> nets.Params:
+        """Parameters after a run.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            The parameters.
+        """
+        return self._compile(arm)(dict(settings), seed=seed)
+
+    def figures(
+        self, arm: str, seed: int, settings: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Figures of a run on the validation and test splits.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            `validation_accuracy`, `test_loss` and so on.
+        """
+
+        def measure():
+            params = self.run(arm, seed, settings)
+            splits = [self.lab.evaluate(params, s) for s in ("validation", "test")]
+            return splits[0] | splits[1]
+
+        values = "-".join(f"{value:g}" for value in settings.values())
+        return self.context.memo(
+            f"{arm}-{values}-{seed}",
+            measure,
+            config=self.config.to_dict(),
+            settings=dict(settings),
+        )
+
+    def tuned(self, arm: str) -> dict[str, float]:
+        """The settings of an arm.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            A value for each setting.
+        """
+        grid = self.grids[arm]
+        choices = [
+            dict(zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+        ]
+        if len(choices) == 1:
+            return choices[0]
+
+        def score(settings):
+            rows = [
+                self.figures(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
+            ]
+            return np.mean([_score(row) for row in rows])
+
+        return max(choices, key=score)
+
+    def test(self, arm: str, figure: str = "accuracy") -> np.ndarray:
+        """A figure of the test split at the tuned settings.
+
+        Args:
+            arm: one of `grids`.
+            figure: accuracy or loss.
+
+        Returns:
+            One number a seed; nan where a run diverged.
+        """
+        settings = self.tuned(arm)
+        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
+        return np.array([row[f"test_{figure}"] for row in rows], float)
+
+    def ngrams(self) -> np.ndarray:
+        """Test accuracy of TF-IDF and logistic regression.
+
+        Returns:
+            One number a seed.
+        """
+        return np.array(
+            [
+                self.context.memo(
+                    f"ngrams-{seed}",
+                    lambda seed=seed: self.lab.ngram_accuracy(seed),
+                    config=self.config.to_dict(),
+                )
+                for seed in self.seeds
+            ]
+        )
+
+
+def _score(figures: Mapping[str, float | None]) -> float:
+    """What tuning maximises; a run that diverged, whose loss is no number, is last."""
+    loss = figures["validation_loss"]
+    if loss is None:
+        return -np.inf
+    accuracy = figures.get("validation_accuracy")
+    return -loss if accuracy is None else accuracy

@@ -1,0 +1,37 @@
+"""Counts over bit patterns, against numpy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from childtuning import blocks
+
+
+@pytest.fixture
+def numbers():
+    drawn = np.abs(np.random.default_rng(0).normal(size=70_001)).astype(np.float32)
+    drawn[::7] = drawn[0]
+    drawn[1::9] = 0.0
+    return drawn
+
+
+def test_patterns_are_ordered_as_the_numbers(numbers):
+    patterns = np.asarray(blocks.patterns(jnp.asarray(numbers)))
+    np.testing.assert_array_equal(
+        np.argsort(patterns, kind="stable"), np.argsort(numbers, kind="stable")
+    )
+    assert blocks.patterns(jnp.float32(-0.0)) == 0
+    for bad in (-1.0, np.inf, np.nan):
+        assert blocks.patterns(jnp.float32(bad)) >= blocks.NOT_FINITE
+
+
+@pytest.mark.parametrize("index", [0, 1, 5])
+def test_counts_are_those_of_numpy(numbers, index):
+    pattern = blocks.patterns(jnp.asarray(numbers))[index]
+    value = numbers[index]
+    assert (
+        blocks.count_at_least(jnp.asarray(numbers), pattern) == (numbers >= value).sum()
+    )
+    above = numbers[numbers > value].min()
+    got = blocks.smallest_above(jnp.asarray(numbers), pattern)
+    assert got == blocks.patterns(jnp.float32(above))

@@ -1,0 +1,33 @@
+"""Order statistics of concrete arrays, against numpy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from childtuning import blocks, order
+
+
+@pytest.fixture
+def parts():
+    drawn = np.abs(np.random.default_rng(0).normal(size=9_000)).astype(np.float32)
+    drawn[::5] = drawn[0]
+    return [drawn[:4_000].reshape(40, 100), drawn[4_000:]]
+
+
+@pytest.mark.parametrize("k", [1, 500, 3_000, 9_000])
+def test_the_kth_largest_is_that_of_a_sort(parts, k):
+    numbers = np.concatenate([part.ravel() for part in parts])
+    value = np.sort(numbers)[-k]
+    found = order.select(order.local_shards([jnp.asarray(p) for p in parts]), k)
+    assert found.pattern == blocks.patterns(jnp.float32(value))
+    assert found.num_at_least == (numbers >= value).sum()
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.77])
+def test_the_percentile_selects_what_numpys_does(parts, fraction):
+    numbers = np.concatenate([part.ravel() for part in parts])
+    shards = order.local_shards([jnp.asarray(part) for part in parts])
+    pattern = order.percentile(shards, fraction)
+    kept = np.asarray(blocks.patterns(jnp.asarray(numbers))) >= np.uint32(pattern)
+    threshold = np.percentile(numbers, 100 * fraction)
+    np.testing.assert_array_equal(kept, numbers >= threshold)
