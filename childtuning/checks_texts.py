@@ -117,7 +117,10 @@ def make_mask(lab: finetuning_runs.Lab, config, seed: int, params=None):
 def check_better(
     context: Context, setting: str, arm: str, rival: str = "vanilla"
 ) -> Finding:
-    """Difference of the test accuracies of two arms, paired by seed."""
+    """Difference of the test accuracies of two arms, paired by seed.
+
+    Where n-grams beat both of them, nothing is decided.
+    """
     if _is_skipped(context, setting):
         return _skipped()
     runs = study(context, setting)
@@ -133,7 +136,7 @@ def check_better(
     is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.0),
+        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=0.0),
         interval,
         runs.seeds,
         f"Difference of test accuracies: {details}. {runs.config.num_labels} "

@@ -18,7 +18,10 @@ NUM_MASKS = 16
 def check_better(
     context: Context, setting: str, arm: str, rival: str, at_least: float = 0.0
 ) -> Finding:
-    """Difference of the test accuracies of two arms, paired by seed."""
+    """Difference of the test accuracies of two arms, paired by seed.
+
+    Where n-grams beat both of them, nothing is decided.
+    """
     if checks_runs.SETTINGS[setting].quick is None and not context.full:
         return Finding(
             None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
@@ -36,7 +39,7 @@ def check_better(
     is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams.mean())
     return Finding(
         mean,
-        claims.decide(interval, at_least=at_least),
+        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=at_least),
         interval,
         runs.seeds,
         f"Difference of test accuracies: {details}. {config.num_labels or 'All'} "
