@@ -11,7 +11,7 @@ import numpy as np
 
 from childtuning import train
 from childtuning.selection import trainable_fraction
-from expkit import claims, dot_plots, finetuning_runs
+from expkit import claims, finetuning_runs
 from expkit import config as config_lib
 from expkit import study as study_lib
 from expkit.claims import Context, Finding
@@ -126,7 +126,7 @@ def check_better(
     runs = study(context, setting)
     accuracies = {name: runs.test(name) for name in (arm, rival)}
     mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
-    _draw(context, runs, setting)
+    runs.draw(setting, {arm: name for arm, (name, _) in ARMS.items()})
     ngrams = runs.ngrams().mean()
     details = ", ".join(
         f"{ARMS[name][0]} {values.mean():.3f} (learning rate "
@@ -250,22 +250,4 @@ def _is_skipped(context: Context, setting: str) -> bool:
 def _skipped() -> Finding:
     return Finding(
         None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
-    )
-
-
-def _draw(context: Context, runs: Study, setting: str) -> None:
-    """Every arm of the study."""
-    values = {name: runs.test(arm) for arm, (name, _) in ARMS.items()}
-    ngrams = float(runs.ngrams().mean())
-    figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
-    context.figure(
-        setting,
-        lambda fig: dot_plots.arms(
-            fig.subplots(),
-            values,
-            xlabel="test accuracy",
-            reference=("TF-IDF + logistic regression", ngrams),
-        ),
-        f"Test accuracy on {setting}: a dot for every seed, the mean and its interval.",
-        f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from expkit import nets
+from expkit import dot_plots, nets
 from expkit.context import Context
 from expkit.finetuning_runs import Lab, Run
 
@@ -145,6 +145,28 @@ class Study:
                 )
                 for seed in self.seeds
             ]
+        )
+
+    def draw(self, data: str, names: Mapping[str, str]) -> None:
+        """Draws the test accuracies of arms, with those of TF-IDF as a line.
+
+        Args:
+            data: name of the data set, and of the figure.
+            names: label of each arm.
+        """
+        values = {name: self.test(arm) for arm, name in names.items()}
+        ngrams = float(self.ngrams().mean())
+        figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
+        self.context.figure(
+            data,
+            lambda fig: dot_plots.arms(
+                fig.subplots(),
+                values,
+                xlabel="test accuracy",
+                reference=("TF-IDF + logistic regression", ngrams),
+            ),
+            f"Test accuracy on {data}: a dot for each seed, the mean and its interval.",
+            f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
         )
 
 

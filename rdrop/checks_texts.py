@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, dot_plots, finetuning_runs, loop, plots, text_classifier
-from expkit import study as study_lib
+from expkit import claims, finetuning_runs, loop, plots, text_classifier
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
@@ -35,7 +34,7 @@ def check_better(
         f"{checks_runs.NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
         for name, values in accuracies.items()
     )
-    _draw(context, runs, setting)
+    runs.draw(setting, {a: checks_runs.NAMES[a] for a in checks_runs.ARMS[setting]})
     is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams.mean())
     return Finding(
         mean,
@@ -210,22 +209,3 @@ def _settings(settings: dict[str, float]) -> str:
     rate = f"learning rate {settings['learning_rate']:.0e}"
     strength = settings.get("strength")
     return rate if strength is None else f"{rate}, strength {strength:g}"
-
-
-def _draw(context: Context, runs: study_lib.Study, setting: str) -> None:
-    """Every arm that has been run."""
-    arms = checks_runs.ARMS[setting]
-    values = {checks_runs.NAMES[arm]: runs.test(arm) for arm in arms}
-    ngrams = float(runs.ngrams().mean())
-    figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
-    context.figure(
-        setting,
-        lambda fig: dot_plots.arms(
-            fig.subplots(),
-            values,
-            xlabel="test accuracy",
-            reference=("TF-IDF + logistic regression", ngrams),
-        ),
-        f"Test accuracy on {setting}: a dot for every seed, the mean and its interval.",
-        f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
-    )
