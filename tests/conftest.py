@@ -17,7 +17,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Grain reads absl flags, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
 
-OUR_PACKAGES = ("childtuning", "expkit", "igr", "lion", "rdrop", "vmf_vae")
+OUR_PACKAGES = (
+    "childtuning",
+    "cosent",
+    "expkit",
+    "gp_kl",
+    "igr",
+    "lion",
+    "rdrop",
+    "vmf_vae",
+)
 
 
 def pytest_configure(config):

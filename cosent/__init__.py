@@ -1,0 +1,1 @@
+"""CoSENT: a ranking loss for sentence embeddings (Su 2022), thresholds, matching."""

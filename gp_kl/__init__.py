@@ -1,0 +1,1 @@
+"""GlobalPointer: spans by multi-label scores, and their symmetric divergence."""
