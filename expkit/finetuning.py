@@ -59,7 +59,7 @@ def load_texts(config: ml_collections.ConfigDict) -> Texts:
     splits = data.load_splits(config)
     sizes, encoder = load_encoder(config)
     tokenizer = text.load_tokenizer(config.encoder)
-    _check_sizes(config, sizes, tokenizer)
+    check_sizes(config, sizes, tokenizer, len(config.text_columns))
     arrays = {
         name: labelled_texts.encode_rows(config, tokenizer, rows, name)
         for name, rows in splits.items()
@@ -202,20 +202,23 @@ def check_optimizer(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"clip_norm must be above 0, got {config.clip_norm!r}.")
 
 
-def is_decayed(params: Any) -> Any:
-    """Which leaves have weight decay: matrices, not biases and norms.
+def check_sizes(
+    config: ml_collections.ConfigDict,
+    sizes: text.EncoderConfig,
+    tokenizer: text.Tokenizer,
+    num_texts: int,
+) -> None:
+    """Checks that an encoder can take the rows of a config.
 
     Args:
-        params: pytree of arrays.
+        config: has `encoder` and `max_length`.
+        sizes: of the encoder.
+        tokenizer: of the same encoder.
+        num_texts: texts in a row, 1 or 2.
 
-    Returns:
-        Pytree of bool.
+    Raises:
+        ValueError: if it cannot.
     """
-    return jax.tree.map(lambda x: x.ndim >= 2, params)
-
-
-def _check_sizes(config, sizes: text.EncoderConfig, tokenizer: text.Tokenizer) -> None:
-    """Raises ValueError where the encoder cannot take the rows of a config."""
     if tokenizer.vocab_size > sizes.vocab_size:
         raise ValueError(
             f"the tokenizer of {config.encoder!r} has {tokenizer.vocab_size} ids and "
@@ -226,11 +229,23 @@ def _check_sizes(config, sizes: text.EncoderConfig, tokenizer: text.Tokenizer) -
             f"max_length must be at most {sizes.max_positions}, the positions of the "
             f"encoder, got {config.max_length!r}."
         )
-    if len(config.text_columns) > 1 and sizes.num_token_types < 2:
+    if num_texts > 1 and sizes.num_token_types < 2:
         raise ValueError(
-            f"the encoder {config.encoder!r} cannot tell two texts apart: set "
-            "text_columns to one, or use an encoder with two kinds of tokens."
+            f"the encoder {config.encoder!r} cannot tell two texts apart: put one in a "
+            "sequence, or use an encoder with two kinds of tokens."
         )
+
+
+def is_decayed(params: Any) -> Any:
+    """Which leaves have weight decay: matrices, not biases and norms.
+
+    Args:
+        params: pytree of arrays.
+
+    Returns:
+        Pytree of bool.
+    """
+    return jax.tree.map(lambda x: x.ndim >= 2, params)
 
 
 def _count_classes(config, arrays) -> int:

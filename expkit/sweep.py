@@ -74,11 +74,9 @@ def compile_finetuning(
 
     @jax.jit
     def train(settings, params, key, arrays, rows):
-        def init(key):
-            del key
-            return params
-
-        start, steps = _run(loss_fn, init, make_optimizer, loss_settings, settings)
+        start, steps = _run(
+            loss_fn, lambda key: params, make_optimizer, loss_settings, settings
+        )
         state, losses = steps(start(key), arrays, rows)
         return state.params, losses
 
@@ -111,21 +109,54 @@ def compile_recorded_training(
 
     @jax.jit
     def train(settings, key, arrays, rows, held_out):
-        start, steps = _run(loss_fn, init, make_optimizer, loss_settings, settings)
-
-        def block(state, rows_of_block):
-            state, losses = steps(state, arrays, rows_of_block)
-            return state, (losses, record(state.params, held_out))
-
-        state = start(key)
-        first = record(state.params, held_out)
-        state, (losses, records) = jax.lax.scan(block, state, rows)
-        records = jax.tree.map(
-            lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), first, records
-        )
-        return state.params, losses.ravel(), records
+        run = _run(loss_fn, init, make_optimizer, loss_settings, settings)
+        return _recorded(run, record, key, arrays, rows, held_out)
 
     return train
+
+
+def compile_recorded_finetuning(
+    loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    make_optimizer: Callable[..., optax.GradientTransformation],
+    record: Callable[[Any, Any], Any],
+    *,
+    loss_settings: Collection[str] = (),
+) -> RecordedTrain:
+    """As `compile_recorded_training`, from given parameters.
+
+    Args:
+        loss_fn: as there.
+        make_optimizer: as there.
+        record: as there.
+        loss_settings: as there.
+
+    Returns:
+        `(settings, params, key, arrays, rows, held_out) -> (params, losses, records)`.
+    """
+
+    @jax.jit
+    def train(settings, params, key, arrays, rows, held_out):
+        run = _run(loss_fn, lambda key: params, make_optimizer, loss_settings, settings)
+        return _recorded(run, record, key, arrays, rows, held_out)
+
+    return train
+
+
+def _recorded(run, record, key, arrays, rows, held_out):
+    """Blocks of steps with a record before the first and after each."""
+    start, steps = run
+
+    def block(state, rows_of_block):
+        state, losses = steps(state, arrays, rows_of_block)
+        return state, (losses, record(state.params, held_out))
+
+    state = start(key)
+    first = record(state.params, held_out)
+    state, (losses, records) = jax.lax.scan(block, state, rows)
+    records = jax.tree.map(
+        lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), first, records
+    )
+    return state.params, losses.ravel(), records
 
 
 def _run(loss_fn, init, make_optimizer, loss_settings, settings):

@@ -182,3 +182,24 @@ def test_rows_of_one_array_alone_are_refused():
     rows = {"x": sweep.batch_rows(50, 8, 2, seed=0)}
     with pytest.raises(KeyError, match="y"):
         tuned({"learning_rate": 0.1}, jnp.zeros(3), jax.random.key(0), arrays, rows)
+
+
+def test_recorded_fine_tuning_is_fine_tuning_with_records_of_it():
+    arrays, _, loss_fn = make_problem()
+    start, key = jnp.ones(3), jax.random.key(2)
+    settings = {"learning_rate": 0.05}
+    rows = sweep.batch_rows(50, 8, NUM_STEPS, seed=3)
+    plain = sweep.compile_finetuning(loss_fn, optax.sgd)
+    expected, losses = plain(settings, start, key, arrays, rows)
+    fit = sweep.compile_recorded_finetuning(
+        loss_fn, optax.sgd, lambda params, held_out: params * held_out
+    )
+    blocks = rows.reshape(4, NUM_STEPS // 4, 8)
+    params, recorded, records = fit(settings, start, key, arrays, blocks, 2.0)
+    np.testing.assert_allclose(params, expected, rtol=1e-6)
+    np.testing.assert_allclose(recorded, losses, rtol=1e-5)
+    np.testing.assert_allclose(records[0], 2 * start)
+    np.testing.assert_allclose(records[-1], 2 * expected, rtol=1e-6)
+    assert records.shape == (5, 3)
+    part, _ = plain(settings, start, key, arrays, rows[: NUM_STEPS // 4])
+    np.testing.assert_allclose(records[1], 2 * part, rtol=1e-6)

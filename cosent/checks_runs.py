@@ -1,0 +1,211 @@
+"""The arms of the comparison on pairs of texts, their budgets, and their runs."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+import cosent
+from cosent import train
+from expkit import arms as arms_lib
+from expkit import config as config_lib
+from expkit import data, finetuning, sweep
+from expkit.claims import Context
+from expkit.datasets import word_order
+
+SPLITS = ("validation", "test")
+NUM_BLOCKS = 6  # of a run, with a record of the validation scores after each
+COURSE_ROWS = 128  # validation pairs of a record
+# Model, loss and scale of each arm.
+ARMS: dict[str, dict[str, Any]] = {
+    "cosent": {},
+    "sentence_bert": {"loss": "sentence_bert"},
+    "cosine_mse": {"loss": "cosine_mse"},
+    "contrastive": {"loss": "contrastive"},
+    "scale_1": {"scale": 1.0},
+    "interaction": {"model": "interaction", "loss": "classification"},
+}
+NAMES = {
+    "cosent": "CoSENT",
+    "sentence_bert": "Sentence-BERT",
+    "cosine_mse": "squared error of the cosine",
+    "contrastive": "contrastive, in the batch",
+    "scale_1": "CoSENT, scale 1",
+    "interaction": "interaction-based",
+}
+QUICK = ("cosent", "sentence_bert", "interaction")  # arms of quick mode
+# What full mode tries. Quick mode takes the middle one.
+RATES = (3e-5, 1e-4, 3e-4)
+SMALLER = "num_layers=2,max_length=32,batch_size=16,num_steps=60"
+PAIRS = "configs/cosent/api_docs_pairs.py:"
+
+
+class Setting(NamedTuple):
+    """One data set.
+
+    Attributes:
+        full: config of full mode.
+        quick: config of quick mode, or None where that skips it.
+    """
+
+    full: str
+    quick: str | None
+
+
+SETTINGS = {
+    "pairs": Setting(
+        f"{PAIRS}num_layers=3,max_length=48,num_steps=300",
+        f"{PAIRS}{SMALLER},validation_split=validation[:300],test_split=test[:500]",
+    ),
+    "word_order": Setting(
+        f"{PAIRS}num_layers=3,max_length=48,num_steps=600,label_column=label,"
+        "positive_at=1.0",
+        None,
+    ),
+}
+
+
+class Lab:
+    """Data and pretrained model of an arm, and what is trained from them.
+
+    Attributes:
+        config: of the arm.
+        pairs: model and data.
+        scores: `(params, split) -> scores`.
+        figures: `{split: scores} -> figures`.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.pairs = train.load_pairs(config)
+        self.scores = train.make_scores(config, self.pairs)
+        self.figures = train.make_figures(config, self.pairs)
+        self._fit = sweep.compile_recorded_finetuning(
+            train.make_loss(config, self.pairs),
+            functools.partial(finetuning.make_adamw, config),
+            train.make_score(config, self.pairs),
+        )
+
+    def measure(self, seed: int, settings: Mapping[str, float]) -> dict[str, Any]:
+        """Trains once.
+
+        Args:
+            seed: of the head, the order of the pairs and the dropout.
+            settings: has `learning_rate`.
+
+        Returns:
+            The figures of both splits; `course`, the Spearman correlation of the first
+            validation pairs before and along the run.
+        """
+        arrays = self.pairs.splits["train"]
+        size, num_steps = self.config.batch_size, self.config.num_steps
+        rows = sweep.batch_rows(len(arrays["label"]), size, num_steps, seed)
+        held_out = {
+            k: v[:COURSE_ROWS] for k, v in self.pairs.splits["validation"].items()
+        }
+        params, _, records = self._fit(
+            dict(settings),
+            self.pairs.net.init(jax.random.key(seed)),
+            jax.random.key(seed),
+            arrays,
+            rows.reshape(NUM_BLOCKS, num_steps // NUM_BLOCKS, size),
+            held_out,
+        )
+        course = [float(cosent.spearman(r, held_out["label"])) for r in records]
+        scores = {split: self.scores(params, split) for split in SPLITS}
+        return self.figures(scores) | {"course": course}
+
+    def ngram_figures(self) -> dict[str, float]:
+        """Figures of the cosines of TF-IDF vectors, with the same thresholds.
+
+        Returns:
+            `test_spearman` and so on.
+        """
+        rows = data.load_splits(self.config)
+        first, second = self.config.text_columns
+        vectorizer = TfidfVectorizer(sublinear_tf=True)
+        vectorizer.fit([*rows["train"][first], *rows["train"][second]])
+        scores = {}
+        for split in SPLITS:
+            vectors = [vectorizer.transform(rows[split][c]) for c in (first, second)]
+            products = vectors[0].multiply(vectors[1])
+            scores[split] = np.asarray(products.sum(axis=1), np.float32).ravel()
+        return self.figures(scores)
+
+
+class Study(arms_lib.Arms):
+    """Runs of all arms on one data set, kept on disk.
+
+    Attributes:
+        context: of the check.
+        config: of the runs, but for what `ARMS` changes.
+        lab: `arm -> Lab`, built when the first of its runs is not on disk.
+    """
+
+    def __init__(self, context: Context, setting: str):
+        full, quick = SETTINGS[setting]
+        self.context = context
+        self.config = config_lib.load(full if context.full or quick is None else quick)
+        if setting == "word_order":
+            self.config.dataset = word_order.write(context.out / "word_order")
+        rates = RATES if context.full else RATES[1:2]
+        super().__init__(
+            self._measure,
+            {arm: {"learning_rate": rates} for arm in ARMS},
+            context.seeds(quick=2, full=5),
+            score="accuracy" if setting == "word_order" else "spearman",
+        )
+        self.lab = functools.cache(lambda arm: Lab(self.config_of(arm)))
+
+    def config_of(self, arm: str) -> ml_collections.ConfigDict:
+        """The config of an arm.
+
+        Args:
+            arm: one of `ARMS`.
+
+        Returns:
+            A copy with the arm's model, loss and scale.
+        """
+        config = self.config.copy_and_resolve_references()
+        config.update(ARMS[arm])
+        return config
+
+    def courses(self, arm: str) -> np.ndarray:
+        """Spearman correlations along the runs with the tuned settings.
+
+        Args:
+            arm: one of `ARMS`.
+
+        Returns:
+            [seeds, 1 + `NUM_BLOCKS`].
+        """
+        settings = self.tuned(arm)
+        rows = [self._measure(arm, seed, settings) for seed in self.seeds]
+        return np.array([row["course"] for row in rows], float)
+
+    def ngrams(self) -> dict[str, float]:
+        """Figures of TF-IDF; see `Lab.ngram_figures`.
+
+        Returns:
+            `test_spearman` and so on.
+        """
+        return self.context.memo(
+            "ngrams",
+            lambda: self.lab("cosent").ngram_figures(),
+            config=self.config.to_dict(),
+        )
+
+    def _measure(self, arm, seed, settings):
+        return self.context.memo(
+            f"{arm}-{settings['learning_rate']:g}-{seed}",
+            lambda: self.lab(arm).measure(seed, settings),
+            config=self.config_of(arm).to_dict(),
+            settings=dict(settings),
+        )
+
+
+study = functools.cache(Study)
