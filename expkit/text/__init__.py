@@ -16,6 +16,8 @@ from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
 from expkit.text.tokenizer import (
     LENGTHS,
     Tokenizer,
+    Tokens,
+    static_length,
 )
 from expkit.text.tokenizer_files import load_tokenizer, save_char_tokenizer
 from expkit.text.weights import encoder_tensors, load_encoder, save_encoder
@@ -29,6 +31,7 @@ __all__ = [
     "CharVocabulary",
     "EncoderConfig",
     "Tokenizer",
+    "Tokens",
     "apply_encoder",
     "build_vocabulary",
     "encode",
@@ -41,5 +44,6 @@ __all__ = [
     "save_char_tokenizer",
     "save_encoder",
     "sentence_embeddings",
+    "static_length",
     "unigram_log_probabilities",
 ]

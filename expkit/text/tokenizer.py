@@ -11,12 +11,26 @@ a jitted function of them is compiled a few times and no more.
 """
 
 import dataclasses
+import functools
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 LENGTHS = (32, 64, 128, 256, 512)
+
+
+class Tokens(NamedTuple):
+    """The tokens of a text without special ones in front and behind.
+
+    Attributes:
+        ids: of the tokens.
+        offsets: where each stands in the text, as (start, stop) in characters.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +54,15 @@ class Tokenizer:
     def num_special(self) -> int:
         """How many special tokens a row has whatever its text."""
         return self.backend.num_special_tokens_to_add(False)
+
+    @functools.cached_property
+    def special_ids(self) -> tuple[list[int], list[int]]:
+        """The special ids in front of a text and those behind it."""
+        (encoding,) = self._without_special(["a"])
+        num_tokens = len(encoding.ids)
+        ids = self.backend.post_process(encoding)
+        first = [*ids.special_tokens_mask, 0].index(0)
+        return ids.ids[:first], ids.ids[first + num_tokens :]
 
     def encode(
         self,
@@ -130,6 +153,31 @@ class Tokenizer:
     def _without_special(self, texts):
         return self.backend.encode_batch(_strings(texts), add_special_tokens=False)
 
+    def tokens(self, texts: Sequence[str] | np.ndarray) -> list[Tokens]:
+        """Turns texts into tokens that know their places.
+
+        A token that the rules changed stands where the characters do that it was made
+        of; of one character made into several tokens all have its place. A combining
+        mark that the rules strip or join belongs to the token before it.
+
+        Args:
+            texts: as for `encode`.
+
+        Returns:
+            The tokens of each text, all of them.
+
+        Raises:
+            TypeError: as `encode`.
+        """
+        strings = _strings(texts)
+        before, after = map(len, self.special_ids)
+        rows = []
+        for text, encoding in zip(strings, self._without_special(strings), strict=True):
+            row = self.backend.post_process(encoding)  # it may trim the offsets
+            inner = slice(before, len(row.ids) - after)
+            rows.append(Tokens(row.ids[inner], _with_marks(text, row.offsets[inner])))
+        return rows
+
     def token_ids(
         self, texts: Sequence[str] | np.ndarray, *, max_length: int
     ) -> list[list[int]]:
@@ -157,6 +205,19 @@ class Tokenizer:
             encoding.truncate(max_length - self.num_special)
             rows.append(self.backend.post_process(encoding).ids)
         return rows
+
+
+def _with_marks(text: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Lets tokens end after the combining marks that no token covers."""
+    if not any(map(unicodedata.combining, text)):
+        return offsets
+    starts = [start for start, _ in offsets[1:]] + [len(text)]
+    grown = []
+    for (start, stop), limit in zip(offsets, starts, strict=True):
+        while stop < limit and unicodedata.combining(text[stop]):
+            stop += 1
+        grown.append((start, stop))
+    return grown
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
