@@ -21,13 +21,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cosent.arguments import require_choice
+from cosent.arguments import require_choice, require_count
 
 METRICS = ("accuracy", "macro_f1")
 
 
 def best_class_weights(
-    probabilities: Any, labels: Any, metric: str = "accuracy"
+    probabilities: Any,
+    labels: Any,
+    metric: str = "accuracy",
+    *,
+    num_starts: int = 8,
 ) -> tuple[np.ndarray, float]:
     r"""Weights of the classes, the best in each coordinate.
 
@@ -42,6 +46,8 @@ def best_class_weights(
         labels: integers `[n]` in [0, classes).
         metric: "accuracy", or "macro_f1": the mean over classes of
             `2 TP / max(1, predicted + gold)`.
+        num_starts: from how many weights the sweeps start: equal ones, those that make
+            all classes equally likely in the mean, and fixed random ones.
 
     Returns:
         `(weights [classes], value)` in float64 on the host. Weights are positive, the
@@ -49,8 +55,9 @@ def best_class_weights(
         fewer rows. Not for use under `jit`: the number of sweeps depends on the data.
 
     Raises:
+        TypeError: if `num_starts` is no integer.
         ValueError: if shapes do not fit, the metric is unknown, a probability is
-            negative or not finite, or a label out of range.
+            negative or not finite, a label out of range, or `num_starts` less than 1.
 
     References:
         Su, *CoSENT (2)*, 2022, the automatic threshold of n classes.
@@ -58,12 +65,13 @@ def best_class_weights(
     """
     require_choice("metric", metric, METRICS)
     p, y = _prepare(probabilities, labels)
-    size = p.shape[1]
-    # Also from the weights that make all classes equally likely in the mean.
-    starts = [np.ones(size)]
-    if np.all(p.mean(axis=0) > 0.0):
-        starts.append(1.0 / p.mean(axis=0))
-    found = [_climb(p, y, start, metric) for start in starts]
+    require_count("num_starts", num_starts)
+    mean = p.mean(axis=0)
+    starts = [np.ones(len(mean)), 1.0 / np.where(mean > 0.0, mean, 1.0)]
+    rng = np.random.default_rng(0)
+    while len(starts) < num_starts:
+        starts.append(np.exp(rng.normal(size=len(mean))))
+    found = [_climb(p, y, start, metric) for start in starts[:num_starts]]
     return max(found, key=lambda pair: pair[1])
 
 

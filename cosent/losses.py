@@ -117,9 +117,9 @@ def binary_cosent_loss(
         Su, *Extending Softmax plus Cross-Entropy to Multi-Label Classification*, 2020,
         the factored sum. https://kexue.fm/archives/7359
     """
-    dtype = jnp.result_type(labels)
-    if dtype != bool:
-        raise TypeError(f"labels must be boolean, got {dtype}; pass labels > 0.")
+    labels = comparable("labels", labels)
+    if labels.dtype != bool:
+        raise TypeError(f"labels must be boolean, got {labels.dtype}; pass labels > 0.")
     rows = _prepare(similarities, labels, scale, where, axis_name)
     return _finish(_binary(*rows), rows, axis_name)
 

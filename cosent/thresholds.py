@@ -135,17 +135,17 @@ def bisect_threshold(
             return below[-1] + cut - 2 * below[cut]
         return 2 * (below[-1] - below[cut]) / xp.maximum(size - cut + below[-1], 1)
 
-    low, high = xp.asarray(low, s.dtype), xp.asarray(high, s.dtype)
-    best, value = low, evaluate(low)
+    a, b = xp.asarray(low, s.dtype), xp.asarray(high, s.dtype)
+    best, value = a, evaluate(a)
     for _ in range(num_iterations):
-        middle, step = (low + high) / 2, (high - low) / 100
+        middle, step = (a + b) / 2, (b - a) / 100
         probes = middle - step, middle + step
         values = [evaluate(probe) for probe in probes]
         is_up = values[1] > values[0]
-        probe, found = (xp.where(is_up, b, a) for a, b in (probes, values))
+        probe, found = (xp.where(is_up, x[1], x[0]) for x in (probes, values))
         is_better = found > value
         best, value = xp.where(is_better, probe, best), xp.maximum(value, found)
-        low, high = xp.where(is_up, middle, low), xp.where(is_up, high, middle)
+        a, b = xp.where(is_up, middle, a), xp.where(is_up, b, middle)
     return _result(xp, scores, best, value / _scale(metric, size))
 
 
@@ -187,4 +187,4 @@ def _result(xp, scores, threshold, value):
     if xp is np:
         return threshold[()], value
     is_nan = jnp.any(jnp.isnan(scores))
-    return tuple(jnp.where(is_nan, jnp.nan, x) for x in (threshold, value))
+    return jnp.where(is_nan, jnp.nan, threshold), jnp.where(is_nan, jnp.nan, value)
