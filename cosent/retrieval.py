@@ -1,0 +1,125 @@
+r"""Search with vectors that are computed once.
+
+A feature-based model needs n encodings to compare n sentences with each other, an
+interaction-based one :math:`n^2` passes over pairs (Su 2022, CoSENT (2)): vectors can
+be kept, and the k nearest of them found by
+
+.. math:: \operatorname{top-}k_j \; \cos(q_i, c_j).
+
+What differs from taking the k largest entries of the matrix of cosines: the corpus is
+read in blocks, so that memory is O(queries * block), and never copied.
+
+Example::
+
+    corpus = encode_once(encode_fn, {"ids": ids, "mask": mask})
+    cosines, indices = top_k(encode_once(encode_fn, queries), corpus, k=10)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cosent.arguments import require_count, require_vectors
+from cosent.similarity import cosine_matrix, unit_vectors
+
+
+def encode_once(
+    encode_fn: Callable[[Any], jax.Array], inputs: Any, *, batch_size: int = 256
+) -> jax.Array:
+    """Unit vectors of all inputs, computed in batches of one shape.
+
+    Args:
+        encode_fn: maps a batch of inputs to vectors `[batch, dim]`; compiled once. Each
+            vector must depend on its own row only.
+        inputs: pytree of arrays `[n, ...]`, n >= 1, with rows that belong together.
+        batch_size: rows of a batch, at least 1; the last one is filled with copies.
+
+    Returns:
+        `[n, dim]`, float32 or wider. Not for use under `jit`: it iterates over batches.
+
+    Raises:
+        TypeError: if `batch_size` is no integer.
+        ValueError: if it is less than 1, or the leaves of `inputs` have no rows or
+            different numbers of them.
+
+    References:
+        Su, *CoSENT (2)*, 2022, features against interaction.
+        https://kexue.fm/archives/8860
+    """
+    require_count("batch_size", batch_size)
+    shapes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(shapes) != 1 or shapes <= {(), (0,)}:
+        raise ValueError(
+            f"inputs must hold arrays with one number of rows, got {sorted(shapes)}."
+        )
+    ((size,),) = shapes
+    batch_size = min(batch_size, size)
+    encode = jax.jit(lambda batch: unit_vectors(encode_fn(batch)))
+    parts = []
+    for start in range(0, size, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), size - 1)
+        parts.append(encode(jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)))
+    return jnp.concatenate(parts)[:size]
+
+
+def top_k(
+    queries: jax.typing.ArrayLike,
+    corpus: jax.typing.ArrayLike,
+    k: int,
+    *,
+    block_size: int = 4096,
+) -> tuple[jax.Array, jax.Array]:
+    r"""The k vectors of a corpus with the largest cosines, for each query.
+
+    .. math:: \operatorname{top-}k_j \; \cos(q_i, c_j).
+
+    Args:
+        queries: `[q, dim]`, real floating-point, of any length.
+        corpus: `[n, dim]`, of any length.
+        k: in [1, n].
+        block_size: rows of the corpus compared at a time, at least 1: memory is
+            `q * (block_size + k)` numbers, and one block of unit vectors.
+
+    Returns:
+        `(cosines [q, k], indices [q, k])`, the largest first; of equal ones the row
+        with the lower index. A zero vector has the cosine 0 with everything.
+
+    Raises:
+        TypeError: if k or `block_size` is no integer, or an array not floating-point.
+        ValueError: if k or `block_size` is out of range, or shapes do not fit.
+
+    References:
+        Su, *CoSENT (2)*, 2022, features against interaction.
+        https://kexue.fm/archives/8860
+    """
+    queries, corpus = jnp.asarray(queries), jnp.asarray(corpus)
+    require_vectors(queries, corpus, is_paired=False)
+    size = len(corpus)
+    require_count("k", k, largest=size)
+    require_count("block_size", block_size)
+    block_size = min(block_size, size)
+
+    def merge(best, number):
+        begin = number * block_size
+        start = jnp.minimum(begin, size - block_size)
+        block = jax.lax.dynamic_slice_in_dim(corpus, start, block_size)
+        index = start + jnp.arange(block_size)
+        cosines = cosine_matrix(queries, block)
+        # The last block starts early, so that it is full; its first rows were seen.
+        is_new = jnp.broadcast_to(index[None, :] >= begin, cosines.shape)
+        cosines = jnp.where(is_new, cosines, -jnp.inf)
+        index = jnp.broadcast_to(index[None, :], cosines.shape)
+        cosines = jnp.concatenate([best[0], cosines], axis=1)
+        index = jnp.concatenate([best[1], index], axis=1)
+        cosines, places = jax.lax.top_k(cosines, k)
+        return (cosines, jnp.take_along_axis(index, places, axis=1)), None
+
+    dtype = jnp.promote_types(jnp.result_type(queries, corpus), jnp.float32)
+    shape = (len(queries), k)
+    start = jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32)
+    blocks = jnp.arange(-(-size // block_size), dtype=jnp.int32)
+    best, _ = jax.lax.scan(merge, start, blocks)
+    return best
