@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets, text
-from expkit.text.rotary import rotary
+from expkit.rotary import rotary
 
 # Small enough that the output starts as its bias: the layer norm before it has rows of
 # length sqrt(width), so the logits start with a standard deviation of 0.02 sqrt(width).

@@ -24,8 +24,8 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets
+from expkit.rotary import rotary
 from expkit.text.dropout import dropout, dropout_seeds
-from expkit.text.rotary import rotary
 
 
 def _gelu(x: jax.Array) -> jax.Array:

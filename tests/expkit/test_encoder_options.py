@@ -11,7 +11,7 @@ import pytest
 from random_encoder import random_params
 
 from expkit import text
-from expkit.text.rotary import rotary
+from expkit.rotary import rotary
 
 PLAIN = text.EncoderConfig(20, 8, 2, 2, 12, 10, layer_norm_eps=1e-6)
 ROTARY = dataclasses.replace(PLAIN, is_rotary=True)

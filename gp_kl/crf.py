@@ -1,0 +1,223 @@
+r"""The baseline of the essays: a linear-chain conditional random field over BIO tags.
+
+Lafferty, McCallum and Pereira (2001). A sequence of tags y has the score
+
+.. math::
+    S(y) = a_{y_1} + \sum_i e_{i, y_i} + \sum_i T_{y_i, y_{i+1}} + z_{y_n}, \qquad
+    \log p(y) = S(y) - \log \sum_{y'} S(y').
+
+The sum over all sequences is taken by the forward algorithm, one step of `lax.scan` a
+token; the best sequence by Viterbi's. As in the essay https://kexue.fm/archives/8373
+the transitions usually want a learning rate of their own, 100 to 1000 times that of the
+encoder, since they start at 0 and are few.
+
+What differs from implementations: tokens that are masked are skipped wherever they are,
+so special tokens in front need no care, and a row without tokens has the likelihood 1.
+Example::
+
+    >>> crf = LinearChainCRF(hidden_size=8, num_types=3)
+    >>> params = crf.init(jax.random.key(0))
+    >>> hidden, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+    >>> crf.log_likelihood(params, hidden, jnp.zeros((2, 5), int), mask).shape
+    (2,)
+    >>> crf.decode(params, hidden, mask).shape
+    (2, 5)
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expkit import trees
+from gp_kl.arguments import require_mask, require_shape, require_size
+
+Params = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearChainCRF:
+    r"""A linear layer that scores the tags of tokens, and transitions between tags.
+
+    .. math:: \log p(y \mid h) = S(y) - \log \sum_{y'} e^{S(y')}.
+
+    Attributes:
+        hidden_size: D, the width of the states.
+        num_types: m; there are 2m + 1 tags, see `spans_to_bio`.
+
+    Raises:
+        TypeError: if a size is no integer.
+        ValueError: if a size is below 1.
+
+    References:
+        Lafferty, McCallum, Pereira, *Conditional Random Fields*, 2001.
+        https://repository.upenn.edu/cis_papers/159
+        Su, *GlobalPointer: a unified treatment of nested and flat NER*, 2021, the
+        baseline. https://kexue.fm/archives/8373
+    """
+
+    hidden_size: int
+    num_types: int
+
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError for a size that is none."""
+        require_size("hidden_size", self.hidden_size)
+        require_size("num_types", self.num_types)
+
+    @property
+    def num_tags(self) -> int:
+        """K = 2m + 1: outside, and first and further tokens of every type."""
+        return 2 * self.num_types + 1
+
+    def init(self, key: jax.Array) -> Params:
+        r"""Draws the parameters: DK + K of the layer and K^2 + 2K of the chain.
+
+        .. math:: W \sim \mathcal{N}(0, 1/D), \qquad a = z = T = 0.
+
+        Args:
+            key: typed key.
+
+        Returns:
+            `kernel [D, K]`, `bias [K]`, `transitions [K, K]` from row to column,
+            `start [K]` and `end [K]`.
+        """
+        count = self.num_tags
+        kernel = jax.random.normal(key, (self.hidden_size, count))
+        zeros = {"bias": (count,), "start": (count,), "end": (count,)}
+        return {
+            "kernel": kernel / np.sqrt(self.hidden_size),
+            "transitions": jnp.zeros((count, count)),
+        } | {name: jnp.zeros(shape) for name, shape in zeros.items()}
+
+    def log_likelihood(
+        self,
+        params: Params,
+        hidden: jax.typing.ArrayLike,
+        tags: jax.typing.ArrayLike,
+        mask: jax.typing.ArrayLike,
+    ) -> jax.Array:
+        """Log-probabilities of sequences of tags.
+
+        Args:
+            params: as `init` draws them.
+            hidden: states `[batch, n, D]`.
+            tags: integers `[batch, n]`; those of masked tokens may be anything.
+            mask: boolean `[batch, n]`, True at tokens.
+
+        Returns:
+            `[batch]`, at most 0, float32 or wider; 0 for a row without tokens.
+
+        Raises:
+            TypeError: if `mask` is not boolean or `tags` no integers.
+            ValueError: if the shapes do not fit.
+        """
+        hidden, mask = self._check(hidden, mask)
+        tags = jnp.asarray(tags)
+        require_shape("tags", tags, mask.shape)
+        if not jnp.issubdtype(tags.dtype, jnp.integer):
+            raise TypeError(f"tags must be integers, got {tags.dtype}.")
+        chain = self._chain(params, hidden)
+        score = jax.vmap(_score, (None, 0, 0, 0))
+        partition = jax.vmap(_log_partition, (None, 0, 0))
+        parameters, emissions = chain
+        tags = jnp.where(mask, tags, 0)
+        return score(parameters, emissions, tags, mask) - partition(
+            parameters, emissions, mask
+        )
+
+    def decode(
+        self, params: Params, hidden: jax.typing.ArrayLike, mask: jax.typing.ArrayLike
+    ) -> jax.Array:
+        """The likeliest sequences of tags, by Viterbi's algorithm.
+
+        Args:
+            params: as `init` draws them.
+            hidden: states `[batch, n, D]`.
+            mask: boolean `[batch, n]`, True at tokens.
+
+        Returns:
+            int32 `[batch, n]`; 0 at masked tokens.
+
+        Raises:
+            TypeError: if `mask` is not boolean.
+            ValueError: if the shapes do not fit.
+        """
+        hidden, mask = self._check(hidden, mask)
+        return jax.vmap(_viterbi, (None, 0, 0))(*self._chain(params, hidden), mask)
+
+    def _check(self, hidden, mask):
+        """States with 0 on the padding, and the mask."""
+        hidden, mask = jnp.asarray(hidden), require_mask("mask", mask)
+        if hidden.ndim != 3 or hidden.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"hidden must be [batch, n, {self.hidden_size}], got {hidden.shape}."
+            )
+        require_shape("mask", mask, hidden.shape[:2])
+        return jnp.where(mask[:, :, None], hidden, 0), mask
+
+    def _chain(self, params, hidden):
+        """Parameters of the chain, and scores of tags [batch, n, K], not narrow."""
+        wide = trees.wide_dtype(hidden)
+        kernel = params["kernel"].astype(hidden.dtype)
+        emissions = (hidden @ kernel).astype(wide)
+        emissions += params["bias"].astype(wide)[None, None]
+        names = ("start", "transitions", "end")
+        return tuple(params[name].astype(wide) for name in names), emissions
+
+
+def _score(parameters, emissions, tags, mask):
+    """S of one sequence [n], of which masked tokens are no part."""
+    start, transitions, end = parameters
+
+    def step(carry, inputs):
+        last, is_started, total = carry
+        emission, tag, is_token = inputs
+        moved = jnp.where(is_started, transitions[last, tag], start[tag])
+        total += jnp.where(is_token, moved + emission[tag], 0.0)
+        return (jnp.where(is_token, tag, last), is_started | is_token, total), None
+
+    carry = tags[0], jnp.zeros((), bool), jnp.zeros((), emissions.dtype)
+    (last, is_started, total), _ = jax.lax.scan(step, carry, (emissions, tags, mask))
+    return total + jnp.where(is_started, end[last], 0.0)
+
+
+def _log_partition(parameters, emissions, mask):
+    """The logarithm of the sum over all sequences."""
+    start, transitions, end = parameters
+
+    def step(carry, inputs):
+        alpha, is_started = carry
+        emission, is_token = inputs
+        moved = jax.nn.logsumexp(alpha[:, None] + transitions, axis=0)
+        new = jnp.where(is_started, moved, start) + emission
+        return (jnp.where(is_token, new, alpha), is_started | is_token), None
+
+    carry = jnp.zeros_like(start), jnp.zeros((), bool)
+    (alpha, is_started), _ = jax.lax.scan(step, carry, (emissions, mask))
+    return jnp.where(is_started, jax.nn.logsumexp(alpha + end), 0.0)
+
+
+def _viterbi(parameters, emissions, mask):
+    """The best sequence of tags [n]."""
+    start, transitions, end = parameters
+    same = jnp.arange(len(start))
+
+    def forward(carry, inputs):
+        best, is_started = carry
+        emission, is_token = inputs
+        paths = best[:, None] + transitions
+        is_move = is_token & is_started
+        new = jnp.where(is_started, jnp.max(paths, axis=0), start) + emission
+        came_from = jnp.where(is_move, jnp.argmax(paths, axis=0), same)
+        return (jnp.where(is_token, new, best), is_started | is_token), came_from
+
+    def backward(tag, inputs):
+        came_from, is_token = inputs
+        return came_from[tag], jnp.where(is_token, tag, 0)
+
+    carry = jnp.zeros_like(start), jnp.zeros((), bool)
+    (best, _), came_from = jax.lax.scan(forward, carry, (emissions, mask))
+    last = jnp.argmax(best + end)
+    _, tags = jax.lax.scan(backward, last, (came_from, mask), reverse=True)
+    return tags.astype(jnp.int32)

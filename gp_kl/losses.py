@@ -1,0 +1,220 @@
+r"""Multi-label cross-entropy: any number of true classes, and no threshold to tune.
+
+Su et al. (2022), *Global Pointer*, eq. (5), after the essay
+https://kexue.fm/archives/7359. With P the classes that apply and Q those that do not,
+
+.. math:: L = \log\Big(1 + \sum_{i \in Q} e^{s_i}\Big)
+            + \log\Big(1 + \sum_{i \in P} e^{-s_i}\Big).
+
+It wants every score of P above 0 and every score of Q below 0, and it compares them as
+a softmax does: a few positives among very many negatives, as with the spans of a
+sentence, need no weights, since the gradients of each of the two terms add up to at
+most 1 however many classes there are.
+
+What differs from implementations: they add -1e12 to what does not count and put a 0
+next to the scores. In JAX float16 that number is inf, and inf times 0 is nan. Here
+masks select, low precision is added up in float32, and a term far below 1 keeps its
+digits (`log1p`). The usual loss from indices, :math:`\log(e^{a} - e^{b})` with a over
+all classes and b over the positives, has no digits left once the positives dominate;
+here the positives are taken out before adding. Example::
+
+    >>> scores = jnp.array([3.0, -2.0, -4.0])
+    >>> multilabel_cross_entropy(scores, jnp.array([True, False, False]))
+    Array(0.19151..., dtype=float32)
+    >>> sparse_multilabel_cross_entropy(scores, jnp.array([0, -1]))  # -1: padding
+    Array(0.19151..., dtype=float32)
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expkit import trees
+from gp_kl.arguments import broadcast_mask, is_concrete, require_shape
+
+Axis = int | Sequence[int]
+
+
+def multilabel_cross_entropy(
+    logits: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Cross-entropy of any number of labels among many classes.
+
+    .. math:: \log\Big(1 + \sum_i t_i e^{-s_i}\Big)
+              + \log\Big(1 + \sum_i (1 - t_i) e^{s_i}\Big).
+
+    Labels of 0 and 1 give the loss of Global Pointer. Others are soft labels; one class
+    alone is then at its optimum where :math:`t = \sigma(2 s)`. For the spans of a
+    sentence, scores `[batch, types, n, n]`, take `axis=(-2, -1)` and the mean of the
+    result over batch and types.
+
+    Args:
+        logits: s, real floating-point, any shape. -inf excludes a class that does not
+            apply.
+        labels: t, the same shape; booleans, integers 0 and 1, or probabilities in
+            [0, 1]. They have a derivative where they are between 0 and 1.
+        axis: the axis of the classes, or several.
+        where: boolean, broadcasts to the shape of the logits; the classes that count.
+            Logits and labels of others may be anything and get no gradient.
+
+    Returns:
+        Losses, at least 0, in the shape of the logits without `axis`, float32 or wider;
+        gradients have the dtypes of the logits. 0 with a zero gradient where nothing
+        counts. A class that applies at -inf, or does not at +inf, makes the loss inf,
+        with a zero gradient.
+
+    Raises:
+        TypeError: if `where` is not boolean.
+        ValueError: if the shapes do not fit, an axis does not exist, or a concrete
+            label that counts is not in [0, 1].
+
+    References:
+        Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
+        Recognition*, 2022, eq. (5). https://arxiv.org/abs/2208.03054
+        Su, *An extension of softmax cross-entropy to multi-label classification*, 2020.
+        https://kexue.fm/archives/7359
+        Su, *Multi-label cross-entropy with soft labels*, 2022.
+        https://kexue.fm/archives/9064
+    """
+    s, t = jnp.asarray(logits), jnp.asarray(labels)
+    require_shape("labels", t, s.shape)
+    axes = _axes(axis, s.ndim)
+    keep = broadcast_mask(where, s.shape)
+    s = jnp.where(keep, s.astype(trees.wide_dtype(s)), 0.0)
+    _check_labels(t, keep)
+    if jnp.issubdtype(t.dtype, jnp.floating):
+        t = jnp.where(keep, t.astype(s.dtype), 0.0)
+        positive = _soft(-s, t, keep & (t > 0.0))
+        negative = _soft(s, 1.0 - t, keep & (t < 1.0))
+    else:
+        is_true = t != 0
+        positive = jnp.where(keep & is_true, -s, -jnp.inf)
+        negative = jnp.where(keep & ~is_true, s, -jnp.inf)
+    return _log_one_plus_sum(positive, axes) + _log_one_plus_sum(negative, axes)
+
+
+def sparse_multilabel_cross_entropy(
+    logits: jax.typing.ArrayLike,
+    positive_indices: jax.typing.ArrayLike,
+    *,
+    where: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""Multi-label cross-entropy from the indices of the classes that apply.
+
+    .. math:: \log\Big(1 + \sum_{i \in P} e^{-s_i}\Big)
+              + \log\Big(1 + \sum_{i \notin P} e^{s_i}\Big).
+
+    The same number as from dense labels, without an array of labels: the positive
+    scores are gathered, then overwritten with -inf in the array of the logits, which
+    XLA does in place where nothing else reads them. For spans, put the cells in a row,
+    `scores.reshape(batch, types, n * n)`, where (i, j) has the index `i * n + j`.
+
+    Args:
+        logits: s, `[..., classes]`, real floating-point. -inf excludes a class that
+            does not apply.
+        positive_indices: integers `[..., k]` below the number of classes, in any order.
+            A negative one is padding; one that repeats counts once.
+        where: boolean, broadcasts to the shape of the logits; the classes that count.
+
+    Returns:
+        Losses `[...]`, at least 0, float32 or wider. nan where a traced index is too
+        large.
+
+    Raises:
+        TypeError: if `where` is not boolean or the indices are no integers.
+        ValueError: if the shapes do not fit, or a concrete index is too large.
+
+    References:
+        Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
+        Recognition*, 2022, eq. (5). https://arxiv.org/abs/2208.03054
+        Su, *An extension of softmax cross-entropy to multi-label classification*, 2020.
+        https://kexue.fm/archives/7359
+    """
+    s, indices = jnp.asarray(logits), jnp.asarray(positive_indices)
+    _check_indices(indices, s.shape)
+    num_classes = s.shape[-1]
+    wide = s.astype(trees.wide_dtype(s))
+    if where is not None:
+        # Also nan must not reach the sums, nor the gradient of the gathered scores.
+        keep = broadcast_mask(where, s.shape)
+        wide = jnp.where(keep, wide, -jnp.inf)
+    ordered = jnp.sort(indices, axis=-1)
+    is_new = jnp.diff(ordered, axis=-1, prepend=-1) > 0
+    place = jnp.where(ordered < 0, num_classes, ordered)
+    taken = jnp.take_along_axis(wide, place, axis=-1, mode="fill", fill_value=0.0)
+    counts = is_new & (ordered >= 0)
+    if where is not None:
+        counts &= jnp.take_along_axis(keep, place, axis=-1, mode="fill", fill_value=0)
+    positive = jnp.where(counts, -jnp.where(counts, taken, 0.0), -jnp.inf)
+    negative = _overwrite(wide, place)
+    loss = _log_one_plus_sum(positive, (-1,)) + _log_one_plus_sum(negative, (-1,))
+    is_valid = jnp.all(indices < num_classes, axis=-1)
+    return jnp.where(is_valid, loss, jnp.nan)
+
+
+def _overwrite(s, place):
+    """Scores with -inf at the places; those outside of the array are dropped."""
+    if s.ndim == 1:
+        return s.at[place].set(-jnp.inf, mode="drop")
+    return jax.vmap(_overwrite)(s, place)
+
+
+def _soft(z, weight, is_used):
+    """Logarithms of `weight * exp(z)`."""
+    log_weight = jnp.log(jnp.where(is_used, weight, 1.0))
+    return jnp.where(is_used, z + log_weight, -jnp.inf)
+
+
+def _log_one_plus_sum(z, axes):
+    r"""`log(1 + sum exp(z))` over the axes, in which -inf has no part."""
+    is_infinite = jnp.any(jnp.isposinf(z), axes, keepdims=True)
+    z = jnp.where(is_infinite, -jnp.inf, z)
+    # The result does not depend on the shift, so its derivative in it is 0.
+    shift = jax.lax.stop_gradient(jnp.max(z, axes, keepdims=True, initial=0.0))
+    total = jnp.sum(jnp.exp(z - shift), axes, keepdims=True)
+    value = shift + jnp.log1p(total + jnp.expm1(-shift))
+    return jnp.squeeze(jnp.where(is_infinite, jnp.inf, value), axes)
+
+
+def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes counted from 0."""
+    given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    axes = tuple(a + ndim if a < 0 else a for a in given)
+    if any(not 0 <= a < ndim for a in axes) or len(set(axes)) < len(axes) or not axes:
+        raise ValueError(
+            f"axis must name different axes of logits with {ndim} axes, got {axis!r}."
+        )
+    return axes
+
+
+def _check_labels(labels, keep):
+    if not (is_concrete(labels) and is_concrete(keep)):
+        return
+    values = np.asarray(labels)[np.asarray(keep)]
+    is_wrong = ~((values >= 0) & (values <= 1))
+    if is_wrong.any():
+        raise ValueError(
+            f"labels must be in [0, 1], got {values[is_wrong][0]}; leave cells without "
+            "a label out by where."
+        )
+
+
+def _check_indices(indices, shape):
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(f"positive_indices must be integers, got {indices.dtype}.")
+    if len(shape) < 1 or indices.ndim != len(shape) or indices.shape[:-1] != shape[:-1]:
+        raise ValueError(
+            f"positive_indices must be [..., k] next to logits of shape {shape}, got "
+            f"shape {indices.shape}."
+        )
+    if is_concrete(indices) and (np.asarray(indices) >= shape[-1]).any():
+        raise ValueError(
+            f"positive_indices must be below the number of classes {shape[-1]}, got "
+            f"{np.asarray(indices).max()}; padding is negative."
+        )
