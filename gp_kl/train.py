@@ -1,5 +1,6 @@
 """Trains an encoder to find spans: GlobalPointer, its rivals, its regularisers."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 
 import gp_kl
+import igr
 import rdrop
 from expkit import config as config_lib
 from expkit import data, finetuning, labelled_spans, loop, nets, text_spans, training
@@ -87,8 +89,8 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
     arrays = {split: spans.arrays(split) for split in spans.splits}
     if config.head == "crf":
         for rows in arrays.values():
-            rows["tags"] = gp_kl.spans_to_tags(rows["spans"], rows["ids"].shape[1])
-    net = text_spans.tagger(spans, *make_head(config, spans))
+            rows["tags"] = _tags(rows)
+    net = text_spans.tagger(spans, *_functions(make_head(config, spans)))
     return Task(net, net.init(jax.random.key(config.seed)), spans, arrays)
 
 
@@ -141,10 +143,11 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
             "head='crf' has none."
         )
 
+    if config.head == "crf":
+        objective = _crf
+
     def loss_fn(params, batch, key, *, strength=config.strength):
-        if config.head == "crf":
-            return _crf_loss(task, params, batch, key), {}
-        return objective(config, task, params, batch, key, strength)
+        return objective(config, task, params, batch, key, strength), {}
 
     return loss_fn
 
@@ -162,23 +165,22 @@ def make_prediction(
         `(params, split) -> spans` in characters, a set for each text.
     """
     is_crf = config.head == "crf"
+    decode = gp_kl.bio_to_spans if is_crf else gp_kl.decode_spans
 
     @jax.jit
     def score(params, batch):
         out = task.net.apply(params, text_spans.inputs(batch))
-        if is_crf:
-            return gp_kl.viterbi(params["head"]["crf"], out, batch["is_token"])
-        return out
+        if not is_crf:
+            return out
+        return _make_crf(config, task.data).decode(
+            params["head"], out, batch["is_token"]
+        )
 
     def predict(params, split):
-        arrays, rows = task.arrays[split], task.data.splits[split].rows
+        rows = task.data.splits[split].rows
         size = min(EVALUATION_ROWS, len(rows.ids))
-        found: list[list[tuple[int, int, int]]] = []
-        for batch in data.Batches(arrays, size, seed=None, remainder="pad"):
-            out = np.asarray(score(params, batch))
-            found += (
-                gp_kl.tags_to_spans(out) if is_crf else map(gp_kl.decode_spans, out)
-            )
+        batches = data.Batches(task.arrays[split], size, seed=None, remainder="pad")
+        found = [spans for b in batches for spans in map(decode, score(params, b))]
         return labelled_spans.to_characters(rows, found[: len(rows.ids)])
 
     return predict
@@ -206,117 +208,100 @@ def figures(task: Task, split: str, found: Found) -> dict[str, float]:
 
 
 def _plain(config, task: Task, params, batch: Batch, key, strength):
-    """The multi-label cross-entropy."""
+    """The multi-label cross-entropy, mean over texts and types."""
     del config, strength
-    return _cross_entropy(
-        task.net.apply(params, text_spans.inputs(batch), key), batch
-    ), {}
+    scores = task.net.apply(params, text_spans.inputs(batch), key)
+    return _cross_entropy(scores, _labels(scores, batch))
 
 
-def _rdrop(config, task: Task, params, batch: Batch, key, strength, divergence=None):
+def _rdrop(config, task: Task, params, batch: Batch, key, strength):
     """Two passes whose scores have to agree; strength is alpha."""
     scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
-    apart = (divergence or _span_divergence)(config, *scores)
-    both = _cross_entropy(scores[0], batch) + _cross_entropy(scores[1], batch)
-    return both + 0.5 * strength * apart, {"divergence": apart}
+    labels = _labels(scores[0], batch)
+    return gp_kl.span_rdrop_loss(*scores, labels, strength, reduction=config.reduction)
 
 
 def _rdrop_softmax(config, task: Task, params, batch: Batch, key, strength):
     """As R-Drop, with the divergence of a softmax over all cells of a type."""
-    return _rdrop(config, task, params, batch, key, strength, _softmax_divergence)
+    del config
+    scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
+    labels = _labels(scores[0], batch)
+    first, second = (x.reshape(*x.shape[:2], -1) for x in scores)
+    apart = rdrop.symmetric_kl(first, second, where=jnp.isfinite(first))
+    losses = _cross_entropy(scores[0], labels) + _cross_entropy(scores[1], labels)
+    return losses + 0.5 * strength * jnp.mean(jnp.sum(apart, axis=-1))
 
 
 def _vat(config, task: Task, params, batch: Batch, key, strength):
     """The loss, and how far a small change of the embeddings moves the scores."""
     loss_key, drop_key, key = jax.random.split(key, 3)
-    loss = _cross_entropy(
-        task.net.apply(params, text_spans.inputs(batch), loss_key), batch
-    )
+    loss = _plain(config, task, params, batch, loss_key, strength)
 
     def scores_fn(offset):
         x = {**text_spans.inputs(batch), "offset": offset}
         return task.net.apply(params, x, drop_key)
 
     width = params["encoder"]["embeddings"]["word"].shape[1]
-    moved = gp_kl.virtual_adversarial_divergence(
+    apart = igr.virtual_adversarial_loss(
         scores_fn,
         jnp.zeros((*batch["ids"].shape, width)),
         key,
         epsilon=config.radius,
-        reduction=config.reduction,
+        divergence=functools.partial(gp_kl.span_divergence, reduction=config.reduction),
     )
-    return loss + strength * jnp.mean(moved), {"divergence": jnp.mean(moved)}
+    return loss + strength * jnp.mean(apart)
 
 
-def _crf_loss(task: Task, params, batch: Batch, key):
-    emissions = task.net.apply(params, text_spans.inputs(batch), key)
-    likelihoods = gp_kl.crf_log_likelihood(
-        params["head"]["crf"], emissions, batch["tags"], batch["is_token"]
+def _crf(config, task: Task, params, batch: Batch, key, strength):
+    """The negative log-likelihood of the tags, mean over texts."""
+    del strength
+    hidden = task.net.apply(params, text_spans.inputs(batch), key)
+    likelihoods = _make_crf(config, task.data).log_likelihood(
+        params["head"], hidden, batch["tags"], batch["is_token"]
     )
     return -jnp.mean(likelihoods)
 
 
-def _cross_entropy(scores, batch: Batch):
-    """Mean over texts and types; a cell outside i <= j or on padding is masked."""
-    num_types, length = scores.shape[1], scores.shape[-1]
-    labels = text_spans.dense_labels(batch["spans"], num_types, length)
-    losses = gp_kl.multilabel_cross_entropy(
-        scores, labels, axis=(-2, -1), where=jnp.isfinite(scores)
+def _cross_entropy(scores, labels):
+    return jnp.mean(gp_kl.multilabel_cross_entropy(scores, labels, axis=(-2, -1)))
+
+
+def _labels(scores, batch: Batch):
+    return text_spans.dense_labels(batch["spans"], scores.shape[1], scores.shape[-1])
+
+
+def _tags(rows: Batch) -> np.ndarray:
+    """BIO tags [w, n] of the spans of windows."""
+    length = rows["ids"].shape[1]
+    return np.stack(
+        [
+            gp_kl.spans_to_bio([tuple(span) for span in spans if span[0] >= 0], length)
+            for spans in rows["spans"].tolist()
+        ]
     )
-    return jnp.mean(losses)
 
 
-def _span_divergence(config, first, second):
-    where = jnp.isfinite(first)
-    return jnp.mean(
-        gp_kl.span_divergence(first, second, where=where, reduction=config.reduction)
-    )
-
-
-def _softmax_divergence(config, first, second):
+def _make_crf(config, spans: text_spans.SpanTexts) -> gp_kl.LinearChainCRF:
     del config
-    cells = [scores.reshape(*scores.shape[:2], -1) for scores in (first, second)]
-    where = jnp.isfinite(cells[0])
-    return jnp.mean(jnp.sum(rdrop.symmetric_kl(*cells, where=where), axis=-1))
+    return gp_kl.LinearChainCRF(spans.sizes.hidden_size, len(spans.types))
 
 
-def _pointer(make):
-    def head(config, spans: text_spans.SpanTexts):
-        pointer = make(
-            spans.sizes.hidden_size,
-            len(spans.types),
-            head_size=config.head_size,
-            rotary=config.rotary,
-        )
-        return pointer.init, pointer.apply
-
-    return head
+def _pointer(make, config, spans: text_spans.SpanTexts):
+    width, num_types = spans.sizes.hidden_size, len(spans.types)
+    return make(width, num_types, head_size=config.head_size, rotary=config.rotary)
 
 
-def _crf_head(config, spans: text_spans.SpanTexts):
-    """A dense layer to the tags, and their transitions."""
-    del config
-    num_tags = 1 + 2 * len(spans.types)
-
-    def init(key):
-        shape = (spans.sizes.hidden_size, num_tags)
-        return {
-            "kernel": 0.02 * jax.random.normal(key, shape),
-            "bias": jnp.zeros(num_tags),
-            "crf": gp_kl.init_crf(num_tags),
-        }
-
-    def apply(head, hidden, is_token):
-        del is_token
-        return hidden @ head["kernel"] + head["bias"][None, None]
-
-    return init, apply
+def _functions(head):
+    """`init` and `apply` of a head; the CRF reads the hidden states as they are."""
+    if isinstance(head, gp_kl.LinearChainCRF):
+        return head.init, lambda params, hidden, mask: hidden
+    return head.init, head.apply
 
 
 HEADS = {
-    "global_pointer": _pointer(gp_kl.GlobalPointer),
-    "efficient": _pointer(gp_kl.EfficientGlobalPointer),
-    "crf": _crf_head,
+    "global_pointer": functools.partial(_pointer, gp_kl.GlobalPointer),
+    "efficient": functools.partial(_pointer, gp_kl.EfficientGlobalPointer),
+    "crf": _make_crf,
 }
 OBJECTIVES = {
     "none": _plain,
