@@ -122,33 +122,17 @@ def check_better(
     Where n-grams beat both of them, nothing is decided.
     """
     if _is_skipped(context, setting):
-        return _skipped()
+        return study_lib.LEFT_TO_FULL_MODE
     runs = study(context, setting)
-    accuracies = {name: runs.test(name) for name in (arm, rival)}
-    mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
-    runs.draw(setting, {arm: name for arm, (name, _) in ARMS.items()})
-    ngrams = runs.ngrams().mean()
-    details = ", ".join(
-        f"{ARMS[name][0]} {values.mean():.3f} (learning rate "
-        f"{runs.tuned(name)['learning_rate']:.1e})"
-        for name, values in accuracies.items()
-    )
-    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
-    return Finding(
-        mean,
-        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=0.0),
-        interval,
-        runs.seeds,
-        f"Difference of test accuracies: {details}. {runs.config.num_labels} "
-        f"labels, {runs.config.num_steps} steps; TF-IDF and logistic regression "
-        f"{ngrams:.3f}{', more than either' * is_below}.",
-    )
+    names = {arm: name for arm, (name, _) in ARMS.items()}
+    runs.draw(setting, names)
+    return runs.compare(arm, rival, names)
 
 
 def check_spread(context: Context, setting: str, arm: str) -> Finding:
     """Logarithm of the ratio of the standard deviations over seeds."""
     if _is_skipped(context, setting):
-        return _skipped()
+        return study_lib.LEFT_TO_FULL_MODE
     runs = study(context, setting)
     ours, plain = runs.test(arm), runs.test("vanilla")
     _, interval = _jackknife(ours, plain)
@@ -245,9 +229,3 @@ def check_true_share(context: Context) -> Finding:
 
 def _is_skipped(context: Context, setting: str) -> bool:
     return SETTINGS[setting][1] is None and not context.full
-
-
-def _skipped() -> Finding:
-    return Finding(
-        None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
-    )

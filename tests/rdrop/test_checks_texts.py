@@ -58,7 +58,7 @@ def test_arms_are_compared_in_the_right_direction(context, plant, levels, verdic
     finding = checks_texts.check_better(context, "reviews", "rdrop", "none")
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(levels["rdrop"] - levels["none"])
-    assert "learning rate 5e-04, strength 4" in finding.details
+    assert "learning rate 0.0005, strength 4" in finding.details
     assert "R-Drop {rdrop:.3f}".format(**levels) in finding.details
     assert list(finding.seeds) == [0, 1, 2, 3, 4]
 
