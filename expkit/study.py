@@ -207,7 +207,8 @@ class Study:
                 xlabel="test accuracy",
                 reference=("TF-IDF + logistic regression", ngrams),
             ),
-            f"Test accuracy on {data}: a dot for each seed, the mean and its interval.",
+            f"Test accuracy on {data}: a dot for each seed, the mean and its interval, "
+            "with an arrow where that goes on.",
             f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
         )
 
