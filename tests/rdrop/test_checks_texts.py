@@ -134,7 +134,8 @@ def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
         finding = checks_texts.check_better(quick, setting, "rdrop", "none")
         assert finding.verdict == claims.NOT_DECIDED
         assert "--full" in finding.details
-    assert checks_texts.check_regression(quick).verdict == claims.NOT_DECIDED
+    for check in (checks_texts.check_regression, checks_texts.check_epochs):
+        assert check(quick).verdict == claims.NOT_DECIDED
     assert not list(tmp_path.iterdir())
 
 
