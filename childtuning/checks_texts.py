@@ -7,8 +7,11 @@ with its learning rate times that, at the rate that was best for plain fine-tuni
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+import childtuning
 from childtuning import train
 from childtuning.selection import trainable_fraction
 from expkit import claims, finetuning_runs
@@ -77,18 +80,58 @@ def study(context: Context, setting: str) -> Study:
 def compile_arm(lab: finetuning_runs.Lab, arm: str) -> finetuning_runs.Run:
     """Makes the runs of one arm: `({"learning_rate"}, seed=) -> params`."""
     config = arm_config(lab, arm)
-    compiled = lab.compile(
-        train.make_loss(config, lab.texts.task),
-        functools.partial(train.make_optimizer, config),
-    )
+    compiled = _compile(lab, config.regularizer, config.optimizer)
+    everything = jax.tree.map(lambda x: jnp.ones(x.shape, bool), lab.initial(0))
 
     def run(settings, *, seed):
-        traced = {"key": jax.random.fold_in(jax.random.key(seed), 1)}
+        masks = {
+            "key": jax.random.fold_in(jax.random.key(seed), 1),
+            "gradient_p": config.reserve_p if config.method == "f" else 1.0,
+            "update_p": config.reserve_p if config.method == "update_dropout" else 1.0,
+            "mask": everything,
+        }
         if config.method == "d":
-            traced["mask"] = make_mask(lab, config, seed)
-        return compiled(settings | traced, seed=seed)
+            masks["mask"] = make_mask(lab, config, seed)
+        return compiled(settings | masks, seed=seed)
 
     return run
+
+
+@functools.cache
+def _compile(
+    lab: finetuning_runs.Lab, regularizer: str, optimizer: str
+) -> finetuning_runs.Run:
+    """One program for all arms of a loss and an optimizer, which differ in masks."""
+    config = lab.config.copy_and_resolve_references()
+    config.regularizer, config.optimizer = regularizer, optimizer
+    return lab.compile(
+        train.make_loss(config, lab.texts.task),
+        functools.partial(any_method, config),
+    )
+
+
+def any_method(config, learning_rate, *, key, mask, gradient_p, update_p):
+    """`train.make_optimizer` with the masks of all methods, traced.
+
+    A fraction of 1 and a mask that is True everywhere leave the method out.
+    """
+    before = [
+        _below_one(gradient_p, childtuning.child_tuning_f(gradient_p, key)),
+        childtuning.child_tuning_d(mask),
+    ]
+    after = [_below_one(update_p, childtuning.update_dropout(update_p, key))]
+    return train.assemble(config, learning_rate, before, after)
+
+
+def _below_one(p, masking: optax.GradientTransformation):
+    """Skips a transformation, with the cost of its draws, where `p` is 1."""
+
+    def update(updates, state, params=None):
+        return jax.lax.cond(
+            p < 1, masking.update, lambda u, s, _: (u, s), updates, state, params
+        )
+
+    return optax.GradientTransformation(masking.init, update)
 
 
 def arm_config(lab: finetuning_runs.Lab, arm: str):
@@ -122,33 +165,17 @@ def check_better(
     Where n-grams beat both of them, nothing is decided.
     """
     if _is_skipped(context, setting):
-        return _skipped()
+        return study_lib.LEFT_TO_FULL_MODE
     runs = study(context, setting)
-    accuracies = {name: runs.test(name) for name in (arm, rival)}
-    mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
-    runs.draw(setting, {arm: name for arm, (name, _) in ARMS.items()})
-    ngrams = runs.ngrams().mean()
-    details = ", ".join(
-        f"{ARMS[name][0]} {values.mean():.3f} (learning rate "
-        f"{runs.tuned(name)['learning_rate']:.1e})"
-        for name, values in accuracies.items()
-    )
-    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
-    return Finding(
-        mean,
-        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=0.0),
-        interval,
-        runs.seeds,
-        f"Difference of test accuracies: {details}. {runs.config.num_labels} "
-        f"labels, {runs.config.num_steps} steps; TF-IDF and logistic regression "
-        f"{ngrams:.3f}{', more than either' * is_below}.",
-    )
+    names = {arm: name for arm, (name, _) in ARMS.items()}
+    runs.draw(setting, names)
+    return runs.compare(arm, rival, names)
 
 
 def check_spread(context: Context, setting: str, arm: str) -> Finding:
     """Logarithm of the ratio of the standard deviations over seeds."""
     if _is_skipped(context, setting):
-        return _skipped()
+        return study_lib.LEFT_TO_FULL_MODE
     runs = study(context, setting)
     ours, plain = runs.test(arm), runs.test("vanilla")
     _, interval = _jackknife(ours, plain)
@@ -245,9 +272,3 @@ def check_true_share(context: Context) -> Finding:
 
 def _is_skipped(context: Context, setting: str) -> bool:
     return SETTINGS[setting][1] is None and not context.full
-
-
-def _skipped() -> Finding:
-    return Finding(
-        None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
-    )

@@ -184,18 +184,42 @@ def make_optimizer(
     check(config)
     if key is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    before, after = [], []
+    if config.method == "f":
+        before.append(childtuning.child_tuning_f(config.reserve_p, key))
+    if config.method == "d" and config.optimizer != "child_adamw":
+        before.append(childtuning.child_tuning_d(mask))
+    if config.method == "update_dropout":
+        after.append(childtuning.update_dropout(config.reserve_p, key))
+    return assemble(config, learning_rate, before, after, mask)
+
+
+def assemble(
+    config: ml_collections.ConfigDict,
+    learning_rate: jax.Array | float | None,
+    before: Iterable[optax.GradientTransformation],
+    after: Iterable[optax.GradientTransformation],
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Puts masks around the optimizer of a config.
+
+    Args:
+        config: see `configs/childtuning/reviews.py`.
+        learning_rate: peak to use instead of the config's; may be traced.
+        before: of the gradient, after clipping.
+        after: of the update.
+        mask: for `child_adamw`.
+
+    Returns:
+        Clipping, `before`, the optimizer with warm-up and linear decay, `after`.
+    """
     peak = config.learning_rate if learning_rate is None else learning_rate
     shape = finetuning.linear_schedule(config)
-    parts = [optax.clip_by_global_norm(config.clip_norm)]
-    if config.method == "f":
-        parts.append(childtuning.child_tuning_f(config.reserve_p, key))
-    if config.method == "d" and config.optimizer != "child_adamw":
-        parts.append(childtuning.child_tuning_d(mask))
-    make = OPTIMIZERS[config.optimizer]
-    parts.append(make(config, lambda step: peak * shape(step), mask))
-    if config.method == "update_dropout":
-        parts.append(childtuning.update_dropout(config.reserve_p, key))
-    return optax.chain(*parts)
+    optimizer = OPTIMIZERS[config.optimizer](
+        config, lambda step: peak * shape(step), mask
+    )
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    return optax.chain(clip, *before, optimizer, *after)
 
 
 def _batches(config, arrays: dict[str, np.ndarray]) -> Iterable[dict[str, Any]]:

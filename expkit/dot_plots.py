@@ -3,7 +3,7 @@
 draw = lambda fig: arms(fig.subplots(), {"R-Drop": accuracies}, xlabel="accuracy")
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ def arms(
 ) -> None:
     """One row for each arm: a dot for every seed, and the mean with its interval.
 
+    The interval of two or three seeds can be many times as wide as they are apart: it
+    is cut where it would squeeze the dots into a point, and ends in an arrow there.
+
     Args:
         ax: matplotlib axes.
         values: one number a seed for each label; nan (a run that diverged) leaves its
@@ -33,23 +36,47 @@ def arms(
     """
     if not values:
         raise ValueError("arms needs at least one arm.")
-    for row, numbers in enumerate(values.values()):
-        numbers = np.asarray(numbers, dtype=float)
-        dots = {"color": "C0", "linestyle": "", "marker": "o", "markersize": 4}
-        ax.plot(numbers, np.full(len(numbers), row), zorder=3, **dots)
-        mean, (low, high) = statistics.mean_interval(numbers)
-        bar = [[mean - low], [high - mean]] if np.isfinite([low, high]).all() else None
-        ax.errorbar([mean], [row], xerr=bar, marker="o", capsize=3, color="C1")
+    rows = [np.asarray(numbers, dtype=float) for numbers in values.values()]
+    summaries = [statistics.mean_interval(numbers) for numbers in rows]
+    places = [*np.concatenate(rows), *([] if reference is None else [reference[1]])]
+    limits = _limits(places, [interval for _, interval in summaries])
+    for row, (numbers, summary) in enumerate(zip(rows, summaries, strict=True)):
+        ax.plot(numbers, np.full(len(numbers), row), zorder=3, **_DOTS)
+        _draw_mean(ax, row, *summary, limits)
     if reference is not None:
         label, place = reference
         ax.axvline(place, linestyle="--", color="C2", label=label)
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    # The interval of few seeds would squeeze the dots into a point.
-    everything = np.concatenate([np.asarray(v, dtype=float) for v in values.values()])
-    places = [*everything, *([] if reference is None else [reference[1]])]
-    places = [place for place in places if np.isfinite(place)] or [0.0]
-    margin = 0.15 * (max(places) - min(places)) or 0.01
-    ax.set_xlim(min(places) - margin, max(places) + margin)
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+    ax.set_xlim(*limits)
     ax.set_yticks(range(len(values)), list(values))
-    ax.invert_yaxis()
+    ax.set_ylim(len(values) - 0.5, -0.5)  # the first arm on top
     ax.set(xlabel=xlabel)
+
+
+_DOTS = {"color": "C0", "linestyle": "", "marker": "o", "markersize": 4}
+
+
+def _limits(
+    places: Sequence[float], intervals: Sequence[statistics.Interval]
+) -> statistics.Interval:
+    """Ends of the axis: all places, and intervals as far as there is room."""
+    places = [place for place in places if np.isfinite(place)] or [0.0]
+    low, high = min(places), max(places)
+    span = high - low or 0.02
+    ends = np.ravel(intervals)
+    ends = np.clip(ends[np.isfinite(ends)], low - span / 2, high + span / 2)
+    margin = 0.1 * span
+    return float(min([low, *ends])) - margin, float(max([high, *ends])) + margin
+
+
+def _draw_mean(ax, row: int, mean: float, interval, limits) -> None:
+    """The mean as a tick and its interval as a bar, with an arrow where it is cut."""
+    ax.plot([mean], [row], marker="|", markersize=12, mew=2.5, color="C1", zorder=4)
+    if not np.isfinite(interval).all():
+        return
+    inset = 0.02 * (limits[1] - limits[0])
+    seen = np.clip(interval, limits[0] + inset, limits[1] - inset)
+    ax.plot(seen, [row, row], color="C1", linestyle="-")
+    for end, whole, arrow in zip(seen, interval, "<>", strict=True):
+        marker = "|" if end == whole else arrow
+        ax.plot([end], [row], marker=marker, markersize=7, color="C1")

@@ -11,12 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from expkit import dot_plots, nets
+from expkit import claims, dot_plots, nets
+from expkit.claims import Finding
 from expkit.context import Context
 from expkit.finetuning_runs import Lab, Run
 
 Grid = Mapping[str, Sequence[float]]
 TUNING_SEEDS = 2
+LEFT_TO_FULL_MODE = Finding(
+    None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
+)
+"""What a check finds in quick mode that would take too long there."""
 
 
 class Study:
@@ -147,6 +152,43 @@ class Study:
             ]
         )
 
+    def compare(
+        self, arm: str, rival: str, names: Mapping[str, str], *, at_least: float = 0.0
+    ) -> Finding:
+        """Difference of the test accuracies of two arms, paired by seed.
+
+        Where n-grams beat both of them, nothing is decided.
+
+        Args:
+            arm: one of `grids`.
+            rival: one of `grids`.
+            names: label of each of the two.
+            at_least: what the difference is claimed to be.
+
+        Returns:
+            The finding; its details name both accuracies and settings.
+        """
+        accuracies = {name: self.test(name) for name in (arm, rival)}
+        mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
+        ngrams = float(self.ngrams().mean())
+        is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams)
+        details = ", ".join(
+            f"{names[name]} {values.mean():.3f} ({_listed(self.tuned(name))})"
+            for name, values in accuracies.items()
+        )
+        return Finding(
+            mean,
+            claims.NOT_DECIDED
+            if is_below
+            else claims.decide(interval, at_least=at_least),
+            interval,
+            self.seeds,
+            f"Difference of test accuracies: {details}. "
+            f"{self.config.num_labels or 'All'} labels, {self.config.num_steps} steps; "
+            f"TF-IDF and logistic regression {ngrams:.3f}"
+            f"{', more than either' * is_below}.",
+        )
+
     def draw(self, data: str, names: Mapping[str, str]) -> None:
         """Draws the test accuracies of arms, with those of TF-IDF as a line.
 
@@ -165,7 +207,8 @@ class Study:
                 xlabel="test accuracy",
                 reference=("TF-IDF + logistic regression", ngrams),
             ),
-            f"Test accuracy on {data}: a dot for each seed, the mean and its interval.",
+            f"Test accuracy on {data}: a dot for each seed, the mean and its interval, "
+            "with an arrow where that goes on.",
             f"{figures}; TF-IDF with logistic regression {ngrams:.3f}.",
         )
 
@@ -177,3 +220,8 @@ def _score(figures: Mapping[str, float | None]) -> float:
         return -np.inf
     accuracy = figures.get("validation_accuracy")
     return -loss if accuracy is None else accuracy
+
+
+def _listed(settings: Mapping[str, float]) -> str:
+    """Settings in words, such as `learning rate 0.0005, strength 4`."""
+    return ", ".join(f"{k.replace('_', ' ')} {v:.2g}" for k, v in settings.items())

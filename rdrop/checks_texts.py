@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, finetuning_runs, loop, plots, text_classifier
+from expkit import claims, finetuning_runs, loop, plots, study, text_classifier
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
@@ -22,38 +22,16 @@ def check_better(
     Where n-grams beat both of them, nothing is decided.
     """
     if checks_runs.SETTINGS[setting].quick is None and not context.full:
-        return Finding(
-            None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
-        )
+        return study.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
-    accuracies = {name: runs.test(name) for name in (arm, rival)}
-    mean, interval = claims.paired_difference(accuracies[arm], accuracies[rival])
-    ngrams = runs.ngrams()
-    config = runs.config
-    details = ", ".join(
-        f"{checks_runs.NAMES[name]} {values.mean():.3f} ({_settings(runs.tuned(name))})"
-        for name, values in accuracies.items()
-    )
     runs.draw(setting, {a: checks_runs.NAMES[a] for a in checks_runs.ARMS[setting]})
-    is_below = bool(max(v.mean() for v in accuracies.values()) < ngrams.mean())
-    return Finding(
-        mean,
-        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=at_least),
-        interval,
-        runs.seeds,
-        f"Difference of test accuracies: {details}. {config.num_labels or 'All'} "
-        f"labels, {config.num_steps} steps; TF-IDF and logistic regression "
-        f"{ngrams.mean():.3f}"
-        f"{', more than either' * is_below}.",
-    )
+    return runs.compare(arm, rival, checks_runs.NAMES, at_least=at_least)
 
 
 def check_regression(context: Context) -> Finding:
     """Ratio of the test errors of R-Drop and of the plain regression, by seed."""
     if not context.full:
-        return Finding(
-            None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
-        )
+        return study.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "pairs")
     losses = {arm: runs.test(arm, "loss") for arm in ("rdrop", "none")}
     mean, interval = claims.paired_difference(losses["none"], losses["rdrop"])
@@ -151,6 +129,8 @@ def _passes(apply):
 
 def check_epochs(context: Context) -> Finding:
     """What training three times as long gives R-Drop, and what the plain loss."""
+    if not context.full:
+        return study.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "reviews")
     longer = 3 * runs.config.num_steps
     compiled = functools.cache(
@@ -203,9 +183,3 @@ def check_cost(context: Context) -> Finding:
         f"A plain step of {lab.config.batch_size} texts takes "
         f"{1e3 * seconds['none']:.0f} ms here; least of all rounds.",
     )
-
-
-def _settings(settings: dict[str, float]) -> str:
-    rate = f"learning rate {settings['learning_rate']:.0e}"
-    strength = settings.get("strength")
-    return rate if strength is None else f"{rate}, strength {strength:g}"

@@ -7,52 +7,33 @@ the configuration is named after a hash of it: results with different names diff
 All four are under BSD 3-clause or Apache 2.0 licences.
 """
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import tensorflow_datasets as tfds
 
-from expkit.datasets import docstrings
+from expkit.datasets import docstring_builder, docstrings
 from expkit.datasets.texts import mixing_key
 
 FOLDER = "expkit_api_docs"
 
 
-class ApiDocs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ApiDocs(docstring_builder.DocstringBuilder, skip_registration=True):
     """Keys `text` and `label`: 0 numpy, 1 scipy, 2 sklearn, 3 jax."""
 
     name = FOLDER
-    VERSION = tfds.core.Version("1.0.0")
-    # Else TFDS imports importlib_resources, which it does not declare, to look for it.
-    code_path = None
+    FEATURES: ClassVar = {
+        "text": tfds.features.Text(),
+        "label": tfds.features.ClassLabel(names=docstrings.LIBRARIES),
+    }
 
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.builder_config.description,
-            features=tfds.features.FeaturesDict(
-                {
-                    "text": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=docstrings.LIBRARIES),
-                }
-            ),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        objects = docstrings.installed_objects(self.builder_config.name)
-        homes = docstrings.split_modules(objects)
-        return {
-            split: self._generate_examples(
-                [o for o in objects if homes[o.library, o.path] == split]
-            )
-            for split in docstrings.SHARES
-        }
-
-    def _generate_examples(self, objects):
-        yield from enumerate(labelled_paragraphs(objects))
+    def rows(self, objects):
+        """As `labelled_paragraphs` lists them."""
+        return labelled_paragraphs(objects)
 
 
 def labelled_paragraphs(
-    objects: list[docstrings.DocumentedObject],
+    objects: Sequence[docstrings.DocumentedObject],
 ) -> list[dict[str, str]]:
     """Lists the paragraphs of objects, mixed, so that a slice is a sample.
 
@@ -80,6 +61,4 @@ def make_builder(root: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         DataError: if a library is not installed.
     """
     del data_dir
-    name, description = docstrings.describe(docstrings.read_files())
-    config = tfds.core.BuilderConfig(name=name, description=description)
-    return ApiDocs(data_dir=root, config=config, file_format="array_record")
+    return docstring_builder.make(ApiDocs, root)

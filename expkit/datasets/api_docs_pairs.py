@@ -8,52 +8,33 @@ and no pair crosses them. An object that is alone in its submodule has no pair o
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from expkit.datasets import docstrings
+from expkit.datasets import docstring_builder, docstrings
 from expkit.datasets.texts import mixing_key
 
 FOLDER = "expkit_api_docs_pairs"
 
 
-class ApiDocsPairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ApiDocsPairs(docstring_builder.DocstringBuilder, skip_registration=True):
     """Keys `text_1`, `text_2` and `score`: 2 same object, 1 same submodule, 0 none."""
 
     name = FOLDER
-    VERSION = tfds.core.Version("1.0.0")
-    # Else TFDS imports importlib_resources, which it does not declare, to look for it.
-    code_path = None
+    FEATURES: ClassVar = {
+        "text_1": tfds.features.Text(),
+        "text_2": tfds.features.Text(),
+        "score": np.float32,
+    }
 
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.builder_config.description,
-            features=tfds.features.FeaturesDict(
-                {
-                    "text_1": tfds.features.Text(),
-                    "text_2": tfds.features.Text(),
-                    "score": np.float32,
-                }
-            ),
-            disable_shuffling=True,
+    def rows(self, objects):
+        """As `graded_pairs` lists them."""
+        return (
+            dict(zip(self.FEATURES, pair, strict=True))
+            for pair in graded_pairs(objects)
         )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager
-        objects = docstrings.installed_objects(self.builder_config.name)
-        homes = docstrings.split_modules(objects)
-        return {
-            split: self._generate_examples(
-                [o for o in objects if homes[o.library, o.path] == split]
-            )
-            for split in docstrings.SHARES
-        }
-
-    def _generate_examples(self, objects):
-        for key, (first, second, score) in enumerate(graded_pairs(objects)):
-            yield key, {"text_1": first, "text_2": second, "score": score}
 
 
 def graded_pairs(
@@ -94,6 +75,4 @@ def make_builder(root: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         DataError: if a library is not installed.
     """
     del data_dir
-    name, description = docstrings.describe(docstrings.read_files())
-    config = tfds.core.BuilderConfig(name=name, description=description)
-    return ApiDocsPairs(data_dir=root, config=config, file_format="array_record")
+    return docstring_builder.make(ApiDocsPairs, root)

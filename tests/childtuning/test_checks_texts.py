@@ -1,9 +1,12 @@
 """Verdicts of the comparisons on texts, from figures that are planted."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from childtuning import checks_texts
+from childtuning import checks_texts, train
 from expkit import claims
 from expkit import study as study_lib
 
@@ -50,7 +53,7 @@ def test_arms_are_compared_in_the_right_direction(context, plant, gain, verdict)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain - 0.5 * WIGGLE.mean())
     assert f"ChildTuning-F {0.7 + gain + 0.5 * WIGGLE.mean():.3f}" in finding.details
-    assert "(learning rate 1.0e-03)" in finding.details
+    assert "(learning rate 0.001)" in finding.details
     assert list(finding.seeds) == list(range(10))
 
 
@@ -140,6 +143,43 @@ def test_arms_differ_by_their_method_alone(context):
         "rdrop": {"regularizer": "rdrop"},
         "lion": {"optimizer": "lion"},
     }
+
+
+def three_steps(optimizer):
+    """Parameters after three steps from -1..1."""
+    params = jnp.linspace(-1.0, 1.0, 60).reshape(6, 10)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jnp.sin(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), length=3)[0][0]
+
+
+@pytest.mark.slow
+def test_the_one_program_of_all_arms_steps_as_the_optimizer_of_each(context):
+    config = checks_texts.study(context, "reviews").config
+    key, whole = jax.random.key(7), jnp.ones((6, 10), bool)
+    chosen = whole.at[:2].set(False)
+    of_all = jax.jit(
+        lambda masks: three_steps(checks_texts.any_method(config, 0.1, **masks))
+    )
+    none = {"key": key, "gradient_p": 1.0, "update_p": 1.0, "mask": whole}
+    results = []
+    for method, masks in {
+        "none": {},
+        "f": {"gradient_p": 0.3},
+        "update_dropout": {"update_p": 0.3},
+        "d": {"mask": chosen},
+    }.items():
+        config.method = method
+        alone = train.make_optimizer(config, 0.1, mask=chosen, key=key)
+        results.append(of_all(none | masks))
+        np.testing.assert_allclose(results[-1], three_steps(alone), atol=1e-6)
+    for i in range(4):  # the control: methods differ
+        for other in results[:i]:
+            assert np.abs(results[i] - other).max() > 1e-2
 
 
 def masks(context, monkeypatch, layers, others=None):

@@ -211,17 +211,14 @@ def test_arms_have_a_dot_for_every_seed_and_the_interval_of_their_mean():
     ax = axes()
     values = {"plain": [0.5, 0.6, 0.7], "R-Drop": [0.8, 0.8, 0.8]}
     dot_plots.arms(ax, values, xlabel="accuracy", reference=("n-grams", 0.9))
-    dots, means = ax.lines[:-1], ax.containers
     for row, numbers in enumerate(values.values()):
-        places = {tuple(p) for line in dots for p in line.get_xydata().tolist()}
-        assert {(x, row) for x in numbers} <= places
-        (bar,) = means[row].lines[2][0].get_segments()
+        drawn = [line.get_xydata() for line in ax.lines[:-1]]
+        drawn = [points for points in drawn if (points[:, 1] == row).all()]
         half = stats.t.ppf(0.975, 2) * np.std(numbers, ddof=1) / np.sqrt(3)
-        expected = np.mean(numbers) + np.array([-half, half])
-        np.testing.assert_allclose(bar[:, 0], expected, rtol=1e-6)
-        assert means[row].lines[0].get_xydata().tolist() == [
-            [pytest.approx(np.mean(numbers)), row]
-        ]
+        bar = np.mean(numbers) + np.array([-half, half])
+        expected = [numbers, [np.mean(numbers)], bar, bar[:1], bar[1:]]
+        for points, places in zip(drawn, expected, strict=True):
+            np.testing.assert_allclose(points[:, 0], places, rtol=1e-6)
     assert [text.get_text() for text in ax.get_yticklabels()] == list(values)
     first, last = (ax.transData.transform((0, row))[1] for row in (0, 1))
     assert first > last  # the first arm is on top
@@ -231,6 +228,28 @@ def test_arms_have_a_dot_for_every_seed_and_the_interval_of_their_mean():
     assert label.get_text() == "n-grams"
     low, high = ax.get_xlim()
     assert low < 0.5 < 0.9 < high < 1.0
+
+
+@pytest.mark.parametrize("num_seeds", [2, 10])
+def test_intervals_that_leave_the_axes_end_in_arrows(num_seeds):
+    """Of two seeds the interval is 12.7 times as wide as they are apart, or more."""
+    rng = np.random.default_rng(0)
+    values = {f"arm {i}": rng.normal(0.7, 0.02, num_seeds) for i in range(6)}
+    ax = axes()
+    dot_plots.arms(ax, values)
+    low, high = ax.get_xlim()
+    every = np.concatenate([line.get_xdata() for line in ax.lines])
+    assert low < every.min()
+    assert every.max() < high
+    numbers = np.concatenate(list(values.values()))
+    assert high - low < 3 * np.ptp(numbers)  # the dots are apart
+    arrows = [line for line in ax.lines if line.get_marker() in ("<", ">")]
+    assert bool(arrows) == (num_seeds == 2)
+    for arrow in arrows:
+        end, row = arrow.get_xydata()[0]
+        own = values[f"arm {int(row)}"]
+        half = stats.t.ppf(0.975, 1) * np.std(own, ddof=1) / np.sqrt(2)
+        assert abs(end - own.mean()) < half  # the interval goes on
 
 
 @pytest.mark.parametrize("numbers", [[0.5], [0.5, 0.5], [0.5, None, 0.6], [None, None]])
