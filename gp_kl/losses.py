@@ -140,22 +140,25 @@ def sparse_multilabel_cross_entropy(
     _check_indices(indices, s.shape)
     num_classes = s.shape[-1]
     wide = s.astype(trees.wide_dtype(s))
-    if where is not None:
-        # Also nan must not reach the sums, nor the gradient of the gathered scores.
-        keep = broadcast_mask(where, s.shape)
-        wide = jnp.where(keep, wide, -jnp.inf)
     ordered = jnp.sort(indices, axis=-1)
-    is_new = jnp.diff(ordered, axis=-1, prepend=-1) > 0
+    counts = (ordered >= 0) & (jnp.diff(ordered, axis=-1, prepend=-1) > 0)
     place = jnp.where(ordered < 0, num_classes, ordered)
-    taken = jnp.take_along_axis(wide, place, axis=-1, mode="fill", fill_value=0.0)
-    counts = is_new & (ordered >= 0)
     if where is not None:
-        counts &= jnp.take_along_axis(keep, place, axis=-1, mode="fill", fill_value=0)
-    positive = jnp.where(counts, -jnp.where(counts, taken, 0.0), -jnp.inf)
+        keep = broadcast_mask(where, s.shape)
+        # nan must not reach the sums, nor the gradient of the gathered scores.
+        wide = jnp.where(keep, wide, -jnp.inf)
+        counts &= _gather(keep, place, fill=False)
+    taken = jnp.where(counts, _gather(wide, place, fill=0.0), 0.0)
+    positive = jnp.where(counts, -taken, -jnp.inf)
     negative = _overwrite(wide, place)
     loss = _log_one_plus_sum(positive, (-1,)) + _log_one_plus_sum(negative, (-1,))
     is_valid = jnp.all(indices < num_classes, axis=-1)
     return jnp.where(is_valid, loss, jnp.nan)
+
+
+def _gather(x, place, fill):
+    """Entries of the last axis; `fill` where there is none."""
+    return jnp.take_along_axis(x, place, axis=-1, mode="fill", fill_value=fill)
 
 
 def _overwrite(s, place):

@@ -22,6 +22,7 @@ Example, with `scores_fn(params, x, key)` a network with dropout and a head::
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gp_kl.arguments import is_concrete, require_scalar, require_shape
 from gp_kl.divergence import span_divergence
@@ -78,7 +79,7 @@ def span_rdrop_loss(
         for scores in (first, second)
     ]
     loss = jnp.mean(entropies[0] + entropies[1])
-    if is_concrete(alpha) and float(alpha) == 0.0:
+    if is_concrete(alpha) and float(np.asarray(alpha)) == 0.0:
         return loss  # also where the divergence is infinite
     divergence = span_divergence(first, second, where=where, reduction=reduction)
     return loss + 0.5 * jnp.asarray(alpha, loss.dtype) * jnp.mean(divergence)

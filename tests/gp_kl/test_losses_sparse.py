@@ -1,0 +1,164 @@
+"""The loss from indices is the loss from labels, also where subtraction fails."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from expkit import testing
+from gp_kl import (
+    multilabel_cross_entropy,
+    span_indices,
+    span_labels,
+    sparse_multilabel_cross_entropy,
+)
+
+RNG = np.random.default_rng(0)
+LOGITS = 3.0 * RNG.normal(size=(5, 8)).astype(np.float32)
+INDICES = np.array([[0, 3, -1], [-1, -1, -1], [7, 2, 5], [-5, 1, -1], [6, -1, 6]])
+WHERE = RNG.random((5, 8)) < 0.7
+LABELS = (np.arange(8)[:, None] == INDICES[:, None]).any(-1)
+
+CHECKS = testing.loss_checks(
+    sparse_multilabel_cross_entropy,
+    (LOGITS, INDICES),
+    kwargs={"where": WHERE},
+    mask_name="where",
+    masked_argnums=(0,),
+    second_order=True,
+    gradient_rtol=1e-5,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_the_loss_conforms(check):
+    check()
+
+
+def evaluate(loss, logits, targets, where=None):
+    def total(logits):
+        values = loss(logits, targets, where=where)
+        return values.sum(), values
+
+    gradient, values = jax.jit(jax.grad(total, has_aux=True))(logits)
+    return values, gradient
+
+
+def both(logits, indices, labels, where=None):
+    sparse = evaluate(sparse_multilabel_cross_entropy, logits, indices, where)
+    dense = evaluate(multilabel_cross_entropy, logits, labels, where)
+    return sparse, dense
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 3000.0])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_it_is_the_loss_of_dense_labels(scale, dtype):
+    logits = jnp.asarray(scale * LOGITS / 3.0, dtype)
+    sparse, dense = both(logits, INDICES, LABELS)
+    np.testing.assert_array_equal(*(x[0] for x in (sparse, dense)))
+    for gradient in (sparse[1], dense[1]):
+        assert gradient.dtype == dtype
+    gradients = [x[1].astype(jnp.float32) for x in (sparse, dense)]
+    np.testing.assert_array_equal(*gradients)
+
+
+def test_a_mask_does_the_same_as_in_the_dense_form():
+    for garbage in (np.nan, np.inf, -np.inf, 1e4):
+        logits = np.where(WHERE, LOGITS, np.float32(garbage))
+        sparse, dense = both(logits, INDICES, LABELS, WHERE)
+        np.testing.assert_array_equal(sparse[0], dense[0])
+        np.testing.assert_array_equal(sparse[1], dense[1])
+        testing.assert_tree_finite(sparse, "sparse")
+
+
+def subtracted(logits, indices):
+    """The form in use: all classes minus the positives, in logarithms."""
+    taken = jnp.take_along_axis(logits, jnp.maximum(indices, 0), axis=1)
+    taken = jnp.where(indices < 0, -jnp.inf, taken)
+    zeros = jnp.zeros_like(logits[:, :1])
+    all_loss = jax.nn.logsumexp(jnp.append(logits, zeros, axis=1), axis=1)
+    share = jnp.exp(jax.nn.logsumexp(taken, axis=1) - all_loss)
+    negative = all_loss + jnp.log1p(-share)
+    minus = jnp.where(indices < 0, -jnp.inf, -taken)
+    return jax.nn.logsumexp(jnp.append(minus, zeros, axis=1), axis=1) + negative
+
+
+def test_digits_survive_where_the_positives_dominate():
+    logits = np.full((3, 8), -2.0, np.float32)
+    logits[:, 0] = [1.0, 10.0, 20.0]
+    indices = np.zeros((3, 1), int)
+    values, gradient = evaluate(sparse_multilabel_cross_entropy, logits, indices)
+    s = logits.astype(float)
+    negative = np.exp(s[:, 1:]).sum(1)
+    expected = np.log1p(np.exp(-s[:, 0])) + np.log1p(negative)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    slope = np.exp(s[:, 1]) / (1 + negative)
+    np.testing.assert_allclose(gradient[:, 1], slope, rtol=1e-5)
+    wrong = np.asarray(subtracted(jnp.asarray(logits), indices))
+    np.testing.assert_allclose(wrong[0], expected[0], rtol=1e-5)
+    assert abs(wrong[1] / expected[1] - 1) > 1e-4
+    assert not np.isfinite(wrong[2])
+
+
+def test_cells_of_spans_are_indexed_row_by_row():
+    scores = RNG.normal(size=(2, 6, 6)).astype(np.float32)
+    spans = [(0, 1, 4), (0, 1, 2), (1, 5, 5), (1, 0, 5), (0, 3, 3)]
+    labels, indices = span_labels(spans, 2, 6), span_indices(spans, 2, 6, 4)
+    sparse = sparse_multilabel_cross_entropy(scores.reshape(2, 36), indices)
+    dense = multilabel_cross_entropy(scores, labels, axis=(1, 2))
+    np.testing.assert_allclose(sparse, dense, rtol=1e-6)
+
+
+def test_no_indices_are_no_positives():
+    empty = np.zeros((5, 0), int)
+    sparse, dense = both(LOGITS, empty, np.zeros((5, 8), bool))
+    np.testing.assert_array_equal(sparse[0], dense[0])
+
+
+def test_a_single_row_and_leading_axes_work():
+    value = sparse_multilabel_cross_entropy(LOGITS[0], INDICES[0])
+    stacked = sparse_multilabel_cross_entropy(
+        LOGITS.reshape(5, 1, 8), INDICES.reshape(5, 1, 3)
+    )
+    assert value.shape == ()
+    assert stacked.shape == (5, 1)
+    np.testing.assert_allclose(stacked[0, 0], value, rtol=1e-6)
+
+
+def test_a_traced_index_out_of_range_shows():
+    indices = INDICES.copy()
+    indices[2, 0] = 8
+    values = jax.jit(sparse_multilabel_cross_entropy)(LOGITS, indices)
+    assert np.isnan(values).tolist() == [False, False, True, False, False]
+
+
+def temporary_bytes(loss, targets):
+    """Of a gradient step of which the scores are an intermediate result."""
+
+    def total(kernel, x):
+        return loss(x @ kernel, targets).sum()
+
+    shapes = [jnp.ones((16, 1 << 14)), jnp.ones((8, 16))]
+    compiled = jax.jit(jax.value_and_grad(total)).lower(*shapes).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_it_needs_no_array_of_labels_nor_a_copy_of_the_scores():
+    indices = np.full((8, 4), -1)
+    scores = 8 * (1 << 14) * 4
+    sparse = temporary_bytes(sparse_multilabel_cross_entropy, indices)
+    assert sparse < 2.1 * scores, sparse / scores  # scores and their gradient
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "message"),
+    [
+        (INDICES[0], ValueError, r"must be \[..., k\] next to logits of shape"),
+        (INDICES[:4], ValueError, r"got shape \(4, 3\)"),
+        (INDICES.astype(np.float32), TypeError, "positive_indices must be integers"),
+        (INDICES + 1, ValueError, "below the number of classes 8, got 8"),
+    ],
+)
+def test_bad_input_is_named(indices, error, message):
+    with pytest.raises(error, match=message):
+        sparse_multilabel_cross_entropy(LOGITS, indices)
