@@ -14,7 +14,7 @@ import optax
 import childtuning
 from childtuning import train
 from childtuning.selection import trainable_fraction
-from expkit import claims, finetuning_runs
+from expkit import arms, claims, finetuning_runs
 from expkit import config as config_lib
 from expkit import study as study_lib
 from expkit.claims import Context, Finding
@@ -165,7 +165,7 @@ def check_better(
     Where n-grams beat both of them, nothing is decided.
     """
     if _is_skipped(context, setting):
-        return study_lib.LEFT_TO_FULL_MODE
+        return arms.LEFT_TO_FULL_MODE
     runs = study(context, setting)
     names = {arm: name for arm, (name, _) in ARMS.items()}
     runs.draw(setting, names)
@@ -175,7 +175,7 @@ def check_better(
 def check_spread(context: Context, setting: str, arm: str) -> Finding:
     """Logarithm of the ratio of the standard deviations over seeds."""
     if _is_skipped(context, setting):
-        return study_lib.LEFT_TO_FULL_MODE
+        return arms.LEFT_TO_FULL_MODE
     runs = study(context, setting)
     ours, plain = runs.test(arm), runs.test("vanilla")
     _, interval = _jackknife(ours, plain)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
+import scipy.sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import cosent
 from cosent import train
-from expkit import arms as arms_lib
+from expkit import arms, data, finetuning, sweep
 from expkit import config as config_lib
-from expkit import data, finetuning, sweep
 from expkit.claims import Context
 from expkit.datasets import word_order
 
@@ -125,36 +125,34 @@ class Lab:
         Returns:
             `test_spearman` and so on.
         """
-        rows = data.load_splits(self.config)
-        first, second = self.config.text_columns
+        tables = data.load_splits(self.config)
+        columns = self.config.text_columns
         vectorizer = TfidfVectorizer(sublinear_tf=True)
-        vectorizer.fit([*rows["train"][first], *rows["train"][second]])
+        vectorizer.fit(np.concatenate([tables["train"][c] for c in columns]))
         scores = {}
         for split in SPLITS:
-            vectors = [vectorizer.transform(rows[split][c]) for c in (first, second)]
-            products = vectors[0].multiply(vectors[1])
-            scores[split] = np.asarray(products.sum(axis=1), np.float32).ravel()
+            first, second = (vectorizer.transform(tables[split][c]) for c in columns)
+            cosines = scipy.sparse.csr_array(first) * scipy.sparse.csr_array(second)
+            scores[split] = np.asarray(cosines.sum(axis=1), np.float32)
         return self.figures(scores)
 
 
-class Study(arms_lib.Arms):
-    """Runs of all arms on one data set, kept on disk.
+class Study(arms.Arms):
+    """Runs of all arms on one data set.
 
     Attributes:
-        context: of the check.
-        config: of the runs, but for what `ARMS` changes.
         lab: `arm -> Lab`, built when the first of its runs is not on disk.
     """
 
     def __init__(self, context: Context, setting: str):
         full, quick = SETTINGS[setting]
-        self.context = context
-        self.config = config_lib.load(full if context.full or quick is None else quick)
+        config = config_lib.load(full if context.full or quick is None else quick)
         if setting == "word_order":
-            self.config.dataset = word_order.write(context.out / "word_order")
+            config.dataset = word_order.write(context.out / "word_order")
         rates = RATES if context.full else RATES[1:2]
         super().__init__(
-            self._measure,
+            context,
+            config,
             {arm: {"learning_rate": rates} for arm in ARMS},
             context.seeds(quick=2, full=5),
             score="accuracy" if setting == "word_order" else "spearman",
@@ -162,17 +160,14 @@ class Study(arms_lib.Arms):
         self.lab = functools.cache(lambda arm: Lab(self.config_of(arm)))
 
     def config_of(self, arm: str) -> ml_collections.ConfigDict:
-        """The config of an arm.
-
-        Args:
-            arm: one of `ARMS`.
-
-        Returns:
-            A copy with the arm's model, loss and scale.
-        """
+        """A copy of the config with the model, loss and scale of an arm."""
         config = self.config.copy_and_resolve_references()
         config.update(ARMS[arm])
         return config
+
+    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
+        """Figures of a run; see `Lab.measure`."""
+        return self.lab(arm).measure(seed, settings)
 
     def courses(self, arm: str) -> np.ndarray:
         """Spearman correlations along the runs with the tuned settings.
@@ -184,28 +179,17 @@ class Study(arms_lib.Arms):
             [seeds, 1 + `NUM_BLOCKS`].
         """
         settings = self.tuned(arm)
-        rows = [self._measure(arm, seed, settings) for seed in self.seeds]
+        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
         return np.array([row["course"] for row in rows], float)
 
-    def ngrams(self) -> dict[str, float]:
-        """Figures of TF-IDF; see `Lab.ngram_figures`.
-
-        Returns:
-            `test_spearman` and so on.
-        """
-        return self.context.memo(
+    def baseline(self, figure: str) -> tuple[str, float]:
+        """The figure of the cosines of TF-IDF vectors; see `Lab.ngram_figures`."""
+        figures = self.context.memo(
             "ngrams",
             lambda: self.lab("cosent").ngram_figures(),
             config=self.config.to_dict(),
         )
-
-    def _measure(self, arm, seed, settings):
-        return self.context.memo(
-            f"{arm}-{settings['learning_rate']:g}-{seed}",
-            lambda: self.lab(arm).measure(seed, settings),
-            config=self.config_of(arm).to_dict(),
-            settings=dict(settings),
-        )
+        return "cosine of TF-IDF", figures[f"test_{figure}"]
 
 
 study = functools.cache(Study)

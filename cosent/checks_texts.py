@@ -1,6 +1,8 @@
 """CoSENT against its rivals on pairs of texts, with one budget for each arm."""
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,72 +10,31 @@ import numpy as np
 
 import cosent
 from cosent import checks_runs, train
-from expkit import claims, dot_plots, finetuning_runs, plots
+from expkit import arms, claims, finetuning_runs, plots
 from expkit.claims import Context, Finding
-
-SKIPPED = "Minutes a run: measured with --full."
 
 
 def check_better(
-    context: Context,
-    setting: str,
-    arm: str,
-    rival: str,
-    figure: str,
-    at_least: float | None = None,
-    at_most: float | None = None,
+    context: Context, setting: str, arm: str, rival: str, figure: str, **bounds: float
 ) -> Finding:
-    """Difference of a test figure of two arms, paired by seed.
-
-    Where TF-IDF beats both of them, nothing is decided.
-    """
-    if not context.full and (
-        checks_runs.SETTINGS[setting].quick is None or arm == "scale_1"
-    ):
-        return Finding(None, claims.NOT_DECIDED, details=SKIPPED)
+    """Difference of a test figure of two arms, paired by seed."""
+    is_quick = checks_runs.SETTINGS[setting].quick is not None
+    if not (context.full or (is_quick and {arm, rival} <= set(checks_runs.QUICK))):
+        return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
-    values = {name: runs.test(name, figure) for name in (arm, rival)}
-    mean, interval = claims.paired_difference(values[arm], values[rival])
-    ngrams = runs.ngrams()[f"test_{figure}"]
-    is_below = bool(max(v.mean() for v in values.values()) < ngrams)
-    verdict = claims.decide(interval, at_least=at_least, at_most=at_most)
+    names = {
+        name: label
+        for name, label in checks_runs.NAMES.items()
+        if context.full or name in checks_runs.QUICK
+    }
+    if figure == runs.score:
+        runs.draw(setting, names, figure=figure)
     config = runs.config
-    figures = ", ".join(
-        f"{checks_runs.NAMES[name]} {v.mean():.3f}" for name, v in values.items()
+    budget = (
+        f"{config.num_steps} steps of {config.batch_size} pairs, {config.num_layers} "
+        "layers of MiniLM"
     )
-    return Finding(
-        mean,
-        claims.NOT_DECIDED if is_below else verdict,
-        interval,
-        runs.seeds,
-        f"Difference of the test {figure}: {figures}. {config.num_steps} steps of "
-        f"{config.batch_size} pairs, {config.num_layers} layers of MiniLM; cosine of "
-        f"TF-IDF {ngrams:.3f}{', more than either' * is_below}.",
-    )
-
-
-def check_ranking(context: Context) -> Finding:
-    """Spearman correlation of CoSENT minus that of Sentence-BERT, and a figure."""
-    finding = check_better(
-        context, "pairs", "cosent", "sentence_bert", "spearman", at_least=0.0
-    )
-    runs = checks_runs.study(context, "pairs")
-    arms = [a for a in checks_runs.ARMS if context.full or a in checks_runs.QUICK]
-    values = {checks_runs.NAMES[arm]: runs.test(arm, "spearman") for arm in arms}
-    ngrams = runs.ngrams()["test_spearman"]
-    figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
-    context.figure(
-        "spearman",
-        lambda fig: dot_plots.arms(
-            fig.subplots(),
-            values,
-            xlabel="Spearman correlation, test",
-            reference=("cosine of TF-IDF", ngrams),
-        ),
-        "Rank correlation on test pairs: a dot for each seed, the mean, its interval.",
-        f"{figures}; cosine of TF-IDF {ngrams:.3f}.",
-    )
-    return finding
+    return runs.compare(arm, rival, names, figure=figure, budget=budget, **bounds)
 
 
 def check_early(context: Context) -> Finding:
@@ -150,9 +111,9 @@ def check_retrieval_cost(context: Context) -> Finding:
     )
 
 
-def _unit_seconds(labs, size: int) -> dict[str, float]:
+def _unit_seconds(labs: Mapping[str, checks_runs.Lab], size: int) -> dict[str, float]:
     """Seconds of a text, of a pair in one sequence, and of a cosine with its top 10."""
-    calls = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for arm, lab in labs.items():
         rows = lab.pairs.splits["test"]
         batch = {k: jnp.asarray(v[:size]) for k, v in rows.items()}

@@ -207,46 +207,37 @@ def _cosent(config, values, params, vectors, labels):
 
 def _sentence_bert(config, values, params, vectors, labels):
     del config
-    head = params["head"]
-    features = cosent.sentence_bert_features(vectors[0], vectors[1])
-    logits = features @ head["kernel"] + head["bias"][None]
-    return _cross_entropy(logits, values, labels)
+    classes = jnp.searchsorted(jnp.asarray(values), labels)
+    return cosent.sentence_bert_loss(params["head"], vectors[0], vectors[1], classes)
 
 
 def _cosine_mse(config, values, params, vectors, labels):
     del config, params
-    similarities = cosent.pairwise_cosine(vectors[0], vectors[1])
-    return jnp.mean(jnp.square(similarities - _unit(values, labels)))
+    targets = (labels - values[0]) / (values[-1] - values[0])
+    return cosent.cosine_mse_loss(vectors[0], vectors[1], targets)
 
 
 def _contrastive(config, values, params, vectors, labels):
     """Each first text of a positive pair finds its second one in the batch."""
     del values, params
-    is_positive = labels >= config.positive_at
-    return cosent.contrastive_loss(
-        vectors[0], vectors[1], scale=config.scale, where=is_positive
+    return cosent.in_batch_contrastive_loss(
+        vectors[0],
+        vectors[1],
+        scale=config.scale,
+        where=labels >= config.positive_at,
     )
 
 
 def _classification(config, values, params, logits, labels):
     del config, params
-    return _cross_entropy(logits, values, labels)
-
-
-def _regression(config, values, params, outputs, labels):
-    del config, values, params
-    return jnp.mean(jnp.square(outputs[:, 0] - labels))
-
-
-def _cross_entropy(logits, values, labels):
     classes = jnp.searchsorted(jnp.asarray(values), labels)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
     return jnp.mean(losses)
 
 
-def _unit(values, labels):
-    """Labels from 0 to 1."""
-    return (labels - values[0]) / (values[-1] - values[0])
+def _regression(config, values, params, outputs, labels):
+    del config, values, params
+    return jnp.mean(jnp.square(outputs[:, 0] - labels))
 
 
 def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:

@@ -1,44 +1,121 @@
-"""Arms compared on the same seeds, each with the same budget for tuning.
+"""Arms compared on the same seeds, with the same budget for tuning, kept on disk.
 
-arms = Arms(measure, {"CoSENT": {"learning_rate": rates}}, seeds, score="spearman")
-arms.test("CoSENT", "spearman")  # one number a seed
+A subclass says how an arm is measured and what the baseline is::
+
+    class Study(Arms):
+        def measure(self, arm, seed, settings):
+            return {"validation_f1": ..., "test_f1": ...}
+
+        def baseline(self, figure):
+            return "gazetteer", 0.8
+
+
+    study = Study(context, config, {"CRF": {"learning_rate": rates}}, seeds, score="f1")
+    study.test("CRF", "f1")  # one number a seed
 """
 
+import abc
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+import ml_collections
 import numpy as np
 
+from expkit import claims, dot_plots
+from expkit.claims import Finding
+from expkit.context import Context
+
 Grid = Mapping[str, Sequence[float]]
-Figures = Mapping[str, float | None]
+Settings = Mapping[str, float]
 TUNING_SEEDS = 2
+LEFT_TO_FULL_MODE = Finding(
+    None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
+)
+"""What a check finds in quick mode that would take too long there."""
 
 
-class Arms:
+class Arms(abc.ABC):
     """Arms that are compared on the same seeds, each with the same budget of settings.
 
     An arm's settings are those of its grid with the highest score on the validation
-    split, over the first `TUNING_SEEDS` seeds.
+    split over the first `TUNING_SEEDS` seeds. Every figure is kept on disk, so a study
+    that is stopped goes on where it was.
 
     Attributes:
-        measure: `(arm, seed, settings) -> figures` of a run, such as `test_loss`; it
-            should keep them on disk.
+        context: of the check.
+        config: of the runs.
         grids: values of each setting of each arm.
         seeds: of the comparison.
-        score: what tuning maximises: a figure of the validation split. A figure called
-            loss is minimised.
+        score: the figure that tuning maximises; where the runs have none of that name,
+            the loss is minimised.
     """
 
     def __init__(
         self,
-        measure: Callable[[str, int, Mapping[str, float]], Figures],
+        context: Context,
+        config: ml_collections.ConfigDict,
         grids: Mapping[str, Grid],
         seeds: Sequence[int],
         *,
         score: str = "accuracy",
     ):
-        self.measure, self.grids, self.seeds = measure, grids, seeds
-        self.score = score
+        self.context, self.config = context, config
+        self.grids, self.seeds, self.score = grids, seeds, score
+
+    @abc.abstractmethod
+    def measure(self, arm: str, seed: int, settings: Settings) -> Mapping[str, float]:
+        """Makes a run.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            `validation_accuracy`, `test_loss` and so on.
+        """
+
+    @abc.abstractmethod
+    def baseline(self, figure: str) -> tuple[str, float]:
+        """What an arm has to beat to be evidence for anything.
+
+        Args:
+            figure: of the test split, such as accuracy.
+
+        Returns:
+            Its name, and its figure.
+        """
+
+    def config_of(self, arm: str) -> ml_collections.ConfigDict:
+        """The config of an arm, which a figure on disk depends on.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            That of all arms, unless a subclass knows better.
+        """
+        del arm
+        return self.config
+
+    def figures(self, arm: str, seed: int, settings: Settings) -> dict[str, float]:
+        """Figures of a run, from disk if they are there.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            As `measure`; None in place of a number that is not finite.
+        """
+        values = "-".join(f"{value:g}" for value in settings.values())
+        return self.context.memo(
+            f"{arm}-{values}-{seed}",
+            lambda: self.measure(arm, seed, settings),
+            config=self.config_of(arm).to_dict(),
+            settings=dict(settings),
+        )
 
     def tuned(self, arm: str) -> dict[str, float]:
         """The settings of an arm.
@@ -59,7 +136,7 @@ class Arms:
 
         def score(settings):
             rows = [
-                self.measure(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
+                self.figures(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
             ]
             return np.mean([self._score(row) for row in rows])
 
@@ -76,12 +153,95 @@ class Arms:
             One number a seed; nan where a run diverged.
         """
         settings = self.tuned(arm)
-        rows = [self.measure(arm, seed, settings) for seed in self.seeds]
+        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
         return np.array([row[f"test_{figure}"] for row in rows], float)
 
-    def _score(self, figures: Figures) -> float:
-        """A run that diverged, whose figure is no number, is last."""
-        value = figures.get(f"validation_{self.score}")
-        if value is None or not np.isfinite(value):
+    def compare(
+        self,
+        arm: str,
+        rival: str,
+        names: Mapping[str, str],
+        *,
+        figure: str = "accuracy",
+        at_least: float | None = None,
+        at_most: float | None = None,
+        budget: str = "",
+    ) -> Finding:
+        """Difference of a test figure of two arms, paired by seed.
+
+        Where the baseline beats both of them, nothing is decided.
+
+        Args:
+            arm: one of `grids`.
+            rival: one of `grids`.
+            names: label of each of the two.
+            figure: such as accuracy.
+            at_least: what the difference is claimed to be.
+            at_most: likewise; one of the two is needed.
+            budget: what the details say of data and steps.
+
+        Returns:
+            The finding; its details name both figures and settings.
+        """
+        values = {name: self.test(name, figure) for name in (arm, rival)}
+        mean, interval = claims.paired_difference(values[arm], values[rival])
+        label, baseline = self.baseline(figure)
+        is_below = bool(max(v.mean() for v in values.values()) < baseline)
+        details = ", ".join(
+            f"{names[name]} {numbers.mean():.3f} ({_listed(self.tuned(name))})"
+            for name, numbers in values.items()
+        )
+        verdict = claims.decide(interval, at_least=at_least, at_most=at_most)
+        return Finding(
+            mean,
+            claims.NOT_DECIDED if is_below else verdict,
+            interval,
+            self.seeds,
+            f"Difference of the test {figure}: {details}. "
+            f"{budget or f'{self.config.num_steps} steps'}; {label} {baseline:.3f}"
+            f"{', more than either' * is_below}.",
+        )
+
+    def draw(
+        self,
+        data: str,
+        names: Mapping[str, str],
+        *,
+        figure: str = "accuracy",
+    ) -> None:
+        """Draws a test figure of arms, with the baseline as a line.
+
+        Args:
+            data: name of the data set, and of the drawing.
+            names: label of each arm.
+            figure: such as accuracy.
+        """
+        values = {name: self.test(arm, figure) for arm, name in names.items()}
+        label, baseline = self.baseline(figure)
+        figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
+        self.context.figure(
+            data,
+            lambda fig: dot_plots.arms(
+                fig.subplots(),
+                values,
+                xlabel=f"test {figure}",
+                reference=(label, baseline),
+            ),
+            f"Test {figure} on {data}: a dot for each seed, the mean and its interval, "
+            "with an arrow where that goes on.",
+            f"{figures}; {label} {baseline:.3f}.",
+        )
+
+    def _score(self, figures: Mapping[str, float | None]) -> float:
+        """What tuning maximises; a run that diverged, with no number, is last."""
+        name = f"validation_{self.score}"
+        is_there = name in figures
+        value = figures[name if is_there else "validation_loss"]
+        if value is None or figures.get("validation_loss", 0.0) is None:
             return -np.inf
-        return -value if self.score == "loss" else value
+        return value if is_there else -value
+
+
+def _listed(settings: Settings) -> str:
+    """Settings in words, such as `learning rate 0.0005, strength 4`."""
+    return ", ".join(f"{k.replace('_', ' ')} {v:.2g}" for k, v in settings.items())

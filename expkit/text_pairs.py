@@ -104,13 +104,14 @@ def encode_apart(
     Raises:
         ValueError: as `labelled_texts.encode_rows`.
     """
-    arrays = {}
-    for number, column in enumerate(config.text_columns, 1):
-        one = config.copy_and_resolve_references()
+    one = config.copy_and_resolve_references()
+
+    def encode(column):
         one.text_columns = (column,)
-        encoded = labelled_texts.encode_rows(one, tokenizer, rows, split)
-        arrays[f"ids_{number}"] = encoded["ids"]
-    return arrays | {"label": encoded["label"]}
+        return labelled_texts.encode_rows(one, tokenizer, rows, split)
+
+    first, second = map(encode, config.text_columns)
+    return {"ids_1": first["ids"], "ids_2": second["ids"], "label": first["label"]}
 
 
 def bi_encoder(
@@ -139,10 +140,8 @@ def bi_encoder(
 
     def init(key):
         shape = (3 * sizes.hidden_size, num_outputs)
-        head = {
-            "kernel": 0.02 * jax.random.normal(key, shape),
-            "bias": jnp.zeros(num_outputs),
-        }
+        weights = 0.02 * jax.random.normal(key, shape)
+        head = {"w": weights, "b": jnp.zeros(num_outputs)}
         copied = jax.tree.map(lambda x: jnp.array(x, copy=True), encoder)
         return {"encoder": copied, "head": head}
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, finetuning_runs, loop, plots, study, text_classifier
+from expkit import arms, claims, finetuning_runs, loop, plots, text_classifier
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
@@ -22,7 +22,7 @@ def check_better(
     Where n-grams beat both of them, nothing is decided.
     """
     if checks_runs.SETTINGS[setting].quick is None and not context.full:
-        return study.LEFT_TO_FULL_MODE
+        return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
     runs.draw(setting, {a: checks_runs.NAMES[a] for a in checks_runs.ARMS[setting]})
     return runs.compare(arm, rival, checks_runs.NAMES, at_least=at_least)
@@ -31,7 +31,7 @@ def check_better(
 def check_regression(context: Context) -> Finding:
     """Ratio of the test errors of R-Drop and of the plain regression, by seed."""
     if not context.full:
-        return study.LEFT_TO_FULL_MODE
+        return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "pairs")
     losses = {arm: runs.test(arm, "loss") for arm in ("rdrop", "none")}
     mean, interval = claims.paired_difference(losses["none"], losses["rdrop"])
@@ -130,7 +130,7 @@ def _passes(apply):
 def check_epochs(context: Context) -> Finding:
     """What training three times as long gives R-Drop, and what the plain loss."""
     if not context.full:
-        return study.LEFT_TO_FULL_MODE
+        return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "reviews")
     longer = 3 * runs.config.num_steps
     compiled = functools.cache(

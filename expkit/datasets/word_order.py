@@ -7,7 +7,7 @@ not alike two other words have changed places. What is in a text does not tell.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def write(folder: Path, source: str = "api_docs") -> str:
     return f"file:{folder}/{{split}}.jsonl"
 
 
-def swapped_pairs(texts: Sequence[str]) -> list[tuple[str, str, int]]:
+def swapped_pairs(texts: Iterable[str]) -> list[tuple[str, str, int]]:
     """Pairs of the first words of each text: one in order, one not.
 
     Args:
