@@ -15,6 +15,7 @@ that resuming a run needs no state of the data, only its seed.
 | `mnist` | `image` [28, 28, 1] uint8, `label` | train, test |
 | `reviews` | `text`, `label` (0 negative, 1 positive) | train, validation, test |
 | `news_entities` | `text`, `spans` (type, start, end) | train, validation, test |
+| `code_spans` | `text`, `spans`, nested | train, validation, test |
 | `api_docs` | `text`, `label` (numpy, scipy, sklearn, jax) | train, validation, test |
 | `api_docs_pairs` | `text_1`, `text_2`, `score` 0..2 | train, validation, test |
 | `file:PATH` with `{split}` in it | columns of the file | one file each |

@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 
+from expkit.datasets import span_features
+from expkit.datasets.conll import Span
 from expkit.datasets.installed import content_name, package_files
 from expkit.datasets.texts import mixing_key, same_key
 
@@ -44,8 +45,6 @@ _LONG_FAMILY_NAMES = {
     "诸葛",
 }
 
-Span = tuple[str, int, int]
-
 
 class Paragraph(NamedTuple):
     """Attributes: text; spans: (type, start, end), end inclusive, in its characters."""
@@ -63,16 +62,9 @@ class NewsEntities(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     code_path = None
 
     def _info(self):
-        span = {
-            "type": tfds.features.ClassLabel(names=list(TYPES)),
-            "start": np.int32,
-            "end": np.int32,
-        }
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(
-                {"text": tfds.features.Text(), "spans": tfds.features.Sequence(span)}
-            ),
+            features=span_features.features(TYPES),
             disable_shuffling=True,
         )
 
@@ -84,10 +76,7 @@ class NewsEntities(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, rows):
         for key, (text, spans) in enumerate(rows):
-            fields = [
-                dict(zip(("type", "start", "end"), s, strict=True)) for s in spans
-            ]
-            yield key, {"text": text, "spans": fields}
+            yield key, span_features.to_row(text, spans)
 
 
 def raw_file() -> Path:

@@ -22,7 +22,15 @@ from expkit.datasets.foreign import (
 )
 from expkit.datasets.splits import resolve_split
 
-OWN = ("api_docs", "api_docs_pairs", "digits", "mnist", "news_entities", "reviews")
+OWN = (
+    "api_docs",
+    "api_docs_pairs",
+    "code_spans",
+    "digits",
+    "mnist",
+    "news_entities",
+    "reviews",
+)
 WITH_DATA_DIR = ("mnist",)
 
 
