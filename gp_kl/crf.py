@@ -117,14 +117,8 @@ class LinearChainCRF:
         require_shape("tags", tags, mask.shape)
         if not jnp.issubdtype(tags.dtype, jnp.integer):
             raise TypeError(f"tags must be integers, got {tags.dtype}.")
-        chain = self._chain(params, hidden)
-        score = jax.vmap(_score, (None, 0, 0, 0))
-        partition = jax.vmap(_log_partition, (None, 0, 0))
-        parameters, emissions = chain
         tags = jnp.where(mask, tags, 0)
-        return score(parameters, emissions, tags, mask) - partition(
-            parameters, emissions, mask
-        )
+        return _log_likelihoods(*self._chain(params, hidden), tags, mask)
 
     def decode(
         self, params: Params, hidden: jax.typing.ArrayLike, mask: jax.typing.ArrayLike
@@ -144,7 +138,7 @@ class LinearChainCRF:
             ValueError: if the shapes do not fit.
         """
         hidden, mask = self._check(hidden, mask)
-        return jax.vmap(_viterbi, (None, 0, 0))(*self._chain(params, hidden), mask)
+        return _best_tags(*self._chain(params, hidden), mask)
 
     def _check(self, hidden, mask):
         """States with 0 on the padding, and the mask."""
@@ -159,11 +153,24 @@ class LinearChainCRF:
     def _chain(self, params, hidden):
         """Parameters of the chain, and scores of tags [batch, n, K], not narrow."""
         wide = trees.wide_dtype(hidden)
-        kernel = params["kernel"].astype(hidden.dtype)
-        emissions = (hidden @ kernel).astype(wide)
-        emissions += params["bias"].astype(wide)[None, None]
+        emissions = (hidden @ jnp.asarray(params["kernel"], hidden.dtype)).astype(wide)
+        emissions += jnp.asarray(params["bias"], wide)[None, None]
         names = ("start", "transitions", "end")
-        return tuple(params[name].astype(wide) for name in names), emissions
+        return tuple(jnp.asarray(params[name], wide) for name in names), emissions
+
+
+# Jitted, since a scan outside of `jit` is compiled anew in every call.
+@jax.jit
+def _log_likelihoods(parameters, emissions, tags, mask):
+    """Of a batch [batch, n]."""
+    score = jax.vmap(_score, (None, 0, 0, 0))(parameters, emissions, tags, mask)
+    return score - jax.vmap(_log_partition, (None, 0, 0))(parameters, emissions, mask)
+
+
+@jax.jit
+def _best_tags(parameters, emissions, mask):
+    """Of a batch [batch, n]."""
+    return jax.vmap(_viterbi, (None, 0, 0))(parameters, emissions, mask)
 
 
 def _score(parameters, emissions, tags, mask):

@@ -143,9 +143,9 @@ class GlobalPointer(_SpanHead):
             ValueError: if the shapes do not fit.
         """
         hidden, is_span = self._check(hidden, mask)
-        kernel, bias = (params[k].astype(hidden.dtype) for k in ("kernel", "bias"))
-        rows = jnp.einsum("bnh,hmsd->sbmnd", hidden, kernel)
-        queries, keys = rows + jnp.swapaxes(bias, 0, 1)[:, None, :, None, :]
+        p = {name: jnp.asarray(leaf, hidden.dtype) for name, leaf in params.items()}
+        rows = jnp.einsum("bnh,hmsd->sbmnd", hidden, p["kernel"])
+        queries, keys = rows + jnp.swapaxes(p["bias"], 0, 1)[:, None, :, None, :]
         return jnp.where(is_span, self._products(queries, keys), -jnp.inf)
 
 
@@ -217,7 +217,7 @@ class EfficientGlobalPointer(_SpanHead):
             ValueError: if the shapes do not fit.
         """
         hidden, is_span = self._check(hidden, mask)
-        p = {name: leaf.astype(hidden.dtype) for name, leaf in params.items()}
+        p = {name: jnp.asarray(leaf, hidden.dtype) for name, leaf in params.items()}
         rows = jnp.einsum("bnh,hsd->bnsd", hidden, p["kernel"])
         rows += p["bias"][None, None]
         products = self._products(rows[:, :, 0], rows[:, :, 1])
