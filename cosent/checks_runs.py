@@ -18,8 +18,8 @@ from expkit.claims import Context
 from expkit.datasets import word_order
 
 SPLITS = ("validation", "test")
-NUM_BLOCKS = 6  # of a run, with a record of the validation scores after each
-COURSE_ROWS = 128  # validation pairs of a record
+NUM_BLOCKS = 5  # of a run, with a record of the validation scores after each
+COURSE_ROWS = 64  # validation pairs of a record
 # Model, loss and scale of each arm.
 ARMS: dict[str, dict[str, Any]] = {
     "cosent": {},
@@ -40,7 +40,6 @@ NAMES = {
 QUICK = ("cosent", "sentence_bert", "interaction")  # arms of quick mode
 # What full mode tries. Quick mode takes the middle one.
 RATES = (3e-5, 1e-4, 3e-4)
-SMALLER = "num_layers=2,max_length=32,batch_size=16,num_steps=60"
 PAIRS = "configs/cosent/api_docs_pairs.py:"
 
 
@@ -58,12 +57,11 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "pairs": Setting(
-        f"{PAIRS}num_layers=3,max_length=48,num_steps=300",
-        f"{PAIRS}{SMALLER},validation_split=validation[:300],test_split=test[:500]",
+        f"{PAIRS}max_length=64,num_steps=200",
+        f"{PAIRS}num_steps=30,validation_split=validation[:200],test_split=test[:300]",
     ),
     "word_order": Setting(
-        f"{PAIRS}num_layers=3,max_length=48,num_steps=600,label_column=label,"
-        "positive_at=1.0",
+        f"{PAIRS}num_steps=400,label_column=label,positive_at=1.0",
         None,
     ),
 }
@@ -163,6 +161,8 @@ class Study(arms.Arms):
         """A copy of the config with the model, loss and scale of an arm."""
         config = self.config.copy_and_resolve_references()
         config.update(ARMS[arm])
+        if config.model == "interaction":
+            config.max_length *= 2  # which holds both texts
         return config
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from expkit.claims import Context, Finding
 
 
 def check_better(
-    context: Context, setting: str, arm: str, rival: str, figure: str, **bounds: float
+    context: Context,
+    setting: str,
+    arm: str,
+    rival: str,
+    figure: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> Finding:
     """Difference of a test figure of two arms, paired by seed."""
     is_quick = checks_runs.SETTINGS[setting].quick is not None
@@ -34,7 +41,15 @@ def check_better(
         f"{config.num_steps} steps of {config.batch_size} pairs, {config.num_layers} "
         "layers of MiniLM"
     )
-    return runs.compare(arm, rival, names, figure=figure, budget=budget, **bounds)
+    return runs.compare(
+        arm,
+        rival,
+        names,
+        figure=figure,
+        at_least=at_least,
+        at_most=at_most,
+        budget=budget,
+    )
 
 
 def check_early(context: Context) -> Finding:

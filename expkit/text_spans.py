@@ -1,7 +1,7 @@
 """Texts with spans, as a config names them: windows, true spans, and the encoder."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,8 @@ import numpy as np
 
 from expkit import data, finetuning, labelled_spans, nets, text
 from expkit.labelled_spans import Span, SpanRows
+
+EVALUATION_ROWS = 32
 
 
 class Split(NamedTuple):
@@ -150,22 +152,64 @@ def inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: batch[name] for name in ("ids", "is_token")}
 
 
-def dense_labels(spans: jax.typing.ArrayLike, num_types: int, length: int) -> jax.Array:
+def dense_labels(
+    spans: jax.typing.ArrayLike, scores: jax.typing.ArrayLike
+) -> jax.Array:
     """Spans as a table of cells.
 
     Args:
         spans: int [batch, k, 3], as `SpanTexts.arrays`.
-        num_types: number of types.
-        length: number of tokens n.
+        scores: of the cells [batch, types, n, n]; only its shape counts.
 
     Returns:
-        Bool [batch, types, n, n], True at (type, first, last).
+        Bool of the shape of `scores`, True at (type, first, last).
     """
+    shape = jnp.shape(scores)
     kind, first, last = jnp.moveaxis(jnp.asarray(spans), -1, 0)
-    kind = jnp.where(kind < 0, num_types, kind)  # padding, out of bounds: dropped
-    rows = jnp.arange(len(kind))[:, None]
-    empty = jnp.zeros((len(kind), num_types, length, length), bool)
+    kind = jnp.where(kind < 0, shape[1], kind)  # padding, out of bounds: dropped
+    rows = jnp.arange(shape[0])[:, None]
+    empty = jnp.zeros(shape, bool)
     return empty.at[rows, kind, first, last].set(True, mode="drop")
+
+
+def listed(spans: np.ndarray) -> list[list[tuple[int, int, int]]]:
+    """The spans of each window, without their padding.
+
+    Args:
+        spans: int [w, k, 3], as `SpanTexts.arrays`.
+
+    Returns:
+        (index of the type, first token, last token) of each.
+    """
+    return [
+        [(kind, first, last) for kind, first, last in rows if kind >= 0]
+        for rows in spans.tolist()
+    ]
+
+
+def find_spans(
+    score: Callable[[Mapping[str, np.ndarray]], jax.Array],
+    decode: Callable[[np.ndarray], Iterable[tuple[int, int, int]]],
+    arrays: Mapping[str, np.ndarray],
+    rows: SpanRows,
+) -> list[set[Span]]:
+    """Finds spans in windows, in batches of one shape.
+
+    Args:
+        score: outputs of a batch.
+        decode: (index of the type, first token, last token) from the outputs of a row.
+        arrays: the windows.
+        rows: the same windows.
+
+    Returns:
+        Spans in characters, a set for each text.
+    """
+    size = min(EVALUATION_ROWS, len(rows.ids))
+    batches = data.Batches(arrays, size, seed=None, remainder="pad")
+    found = [
+        spans for batch in batches for spans in map(decode, np.asarray(score(batch)))
+    ]
+    return labelled_spans.to_characters(rows, found[: len(rows.ids)])
 
 
 def _choose(table, num_rows: int, seed: int):

@@ -15,11 +15,10 @@ import gp_kl
 import igr
 import rdrop
 from expkit import config as config_lib
-from expkit import data, finetuning, labelled_spans, loop, nets, text_spans, training
+from expkit import finetuning, labelled_spans, loop, nets, text_spans, training
 
 Batch = Mapping[str, Any]
 Found = list[set[labelled_spans.Span]]
-EVALUATION_ROWS = 32
 
 
 class Task(NamedTuple):
@@ -68,8 +67,10 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         loop.make_step(loss_fn, optimizer),
         loop.init_state(task.params, optimizer, run_key),
     )
-    ends = [figures(task, s, predict(state.params, s)) for s in ("validation", "test")]
-    return ends[0] | ends[1]
+    out = {}
+    for split in ("validation", "test"):
+        out |= figures(task, split, predict(state.params, split))
+    return out
 
 
 def load_task(config: ml_collections.ConfigDict) -> Task:
@@ -89,8 +90,14 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
     arrays = {split: spans.arrays(split) for split in spans.splits}
     if config.head == "crf":
         for rows in arrays.values():
-            rows["tags"] = _tags(rows)
-    net = text_spans.tagger(spans, *_functions(make_head(config, spans)))
+            spans_of = text_spans.listed(rows["spans"])
+            length = rows["ids"].shape[1]
+            tags = [gp_kl.spans_to_bio(found, length) for found in spans_of]
+            rows["tags"] = np.stack(tags)
+    head = make_head(config, spans)
+    # The CRF reads the hidden states as they are.
+    apply = getattr(head, "apply", lambda params, hidden, mask: hidden)
+    net = text_spans.tagger(spans, head.init, apply)
     return Task(net, net.init(jax.random.key(config.seed)), spans, arrays)
 
 
@@ -152,6 +159,29 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
     return loss_fn
 
 
+def make_scores(
+    config: ml_collections.ConfigDict, task: Task
+) -> Callable[[nets.Params, Batch], jax.Array]:
+    """Makes the function from which spans are read.
+
+    Args:
+        config: see `configs/gp_kl/news_entities.py`.
+        task: model and data.
+
+    Returns:
+        `(params, batch) -> scores` [batch, types, n, n], or tags [batch, n] of a CRF.
+    """
+
+    def scores(params, batch):
+        out = task.net.apply(params, text_spans.inputs(batch))
+        if config.head != "crf":
+            return out
+        crf = _make_crf(config, task.data)
+        return crf.decode(params["head"], out, batch["is_token"])
+
+    return scores
+
+
 def make_prediction(
     config: ml_collections.ConfigDict, task: Task
 ) -> Callable[[nets.Params, str], Found]:
@@ -164,26 +194,14 @@ def make_prediction(
     Returns:
         `(params, split) -> spans` in characters, a set for each text.
     """
-    is_crf = config.head == "crf"
-    decode = gp_kl.bio_to_spans if is_crf else gp_kl.decode_spans
-
-    @jax.jit
-    def score(params, batch):
-        out = task.net.apply(params, text_spans.inputs(batch))
-        if not is_crf:
-            return out
-        return _make_crf(config, task.data).decode(
-            params["head"], out, batch["is_token"]
-        )
-
-    def predict(params, split):
-        rows = task.data.splits[split].rows
-        size = min(EVALUATION_ROWS, len(rows.ids))
-        batches = data.Batches(task.arrays[split], size, seed=None, remainder="pad")
-        found = [spans for b in batches for spans in map(decode, score(params, b))]
-        return labelled_spans.to_characters(rows, found[: len(rows.ids)])
-
-    return predict
+    decode = gp_kl.bio_to_spans if config.head == "crf" else gp_kl.decode_spans
+    scores = jax.jit(make_scores(config, task))
+    return lambda params, split: text_spans.find_spans(
+        lambda batch: scores(params, batch),
+        decode,
+        task.arrays[split],
+        task.data.splits[split].rows,
+    )
 
 
 def figures(task: Task, split: str, found: Found) -> dict[str, float]:
@@ -211,21 +229,19 @@ def _plain(config, task: Task, params, batch: Batch, key, strength):
     """The multi-label cross-entropy, mean over texts and types."""
     del config, strength
     scores = task.net.apply(params, text_spans.inputs(batch), key)
-    return _cross_entropy(scores, _labels(scores, batch))
+    return _cross_entropy(scores, text_spans.dense_labels(batch["spans"], scores))
 
 
 def _rdrop(config, task: Task, params, batch: Batch, key, strength):
     """Two passes whose scores have to agree; strength is alpha."""
-    scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
-    labels = _labels(scores[0], batch)
+    scores, labels = _two_passes(task, params, batch, key)
     return gp_kl.span_rdrop_loss(*scores, labels, strength, reduction=config.reduction)
 
 
 def _rdrop_softmax(config, task: Task, params, batch: Batch, key, strength):
     """As R-Drop, with the divergence of a softmax over all cells of a type."""
     del config
-    scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
-    labels = _labels(scores[0], batch)
+    scores, labels = _two_passes(task, params, batch, key)
     first, second = (x.reshape(*x.shape[:2], -1) for x in scores)
     apart = rdrop.symmetric_kl(first, second, where=jnp.isfinite(first))
     losses = _cross_entropy(scores[0], labels) + _cross_entropy(scores[1], labels)
@@ -266,19 +282,9 @@ def _cross_entropy(scores, labels):
     return jnp.mean(gp_kl.multilabel_cross_entropy(scores, labels, axis=(-2, -1)))
 
 
-def _labels(scores, batch: Batch):
-    return text_spans.dense_labels(batch["spans"], scores.shape[1], scores.shape[-1])
-
-
-def _tags(rows: Batch) -> np.ndarray:
-    """BIO tags [w, n] of the spans of windows."""
-    length = rows["ids"].shape[1]
-    return np.stack(
-        [
-            gp_kl.spans_to_bio([tuple(span) for span in spans if span[0] >= 0], length)
-            for spans in rows["spans"].tolist()
-        ]
-    )
+def _two_passes(task: Task, params, batch: Batch, key):
+    scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
+    return scores, text_spans.dense_labels(batch["spans"], scores[0])
 
 
 def _make_crf(config, spans: text_spans.SpanTexts) -> gp_kl.LinearChainCRF:
@@ -289,13 +295,6 @@ def _make_crf(config, spans: text_spans.SpanTexts) -> gp_kl.LinearChainCRF:
 def _pointer(make, config, spans: text_spans.SpanTexts):
     width, num_types = spans.sizes.hidden_size, len(spans.types)
     return make(width, num_types, head_size=config.head_size, rotary=config.rotary)
-
-
-def _functions(head):
-    """`init` and `apply` of a head; the CRF reads the hidden states as they are."""
-    if isinstance(head, gp_kl.LinearChainCRF):
-        return head.init, lambda params, hidden, mask: hidden
-    return head.init, head.apply
 
 
 HEADS = {

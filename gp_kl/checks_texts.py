@@ -1,0 +1,153 @@
+"""Global Pointer against a CRF, and its regularisers, on texts with spans."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expkit import arms, claims, finetuning_runs, labelled_spans, loop
+from expkit.claims import Context, Finding
+from gp_kl import checks_runs, train
+
+
+def check_better(
+    context: Context,
+    setting: str,
+    arm: str,
+    rival: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Finding:
+    """Difference of the test F1 of two arms, paired by seed."""
+    chosen = checks_runs.SETTINGS[setting]
+    is_there = context.full or {arm, rival} <= set(chosen.quick_arms)
+    if not is_there:
+        return arms.LEFT_TO_FULL_MODE
+    runs = checks_runs.study(context, setting)
+    runs.draw(setting, runs.names, figure="f1")
+    return runs.compare(
+        arm, rival, runs.names, figure="f1", at_least=at_least, at_most=at_most
+    )
+
+
+def check_unseen(context: Context) -> Finding:
+    """F1 by type, and on mentions that the training texts do not have."""
+    runs = checks_runs.study(context, "news_entities")
+    types = runs.lab("pointer").task.data.types if context.full else ("person", "place")
+    f1 = {kind: runs.test("pointer", f"f1_{kind}") for kind in types}
+    unseen, whole = runs.test("pointer", "f1_unseen"), runs.test("pointer", "f1")
+    mean, interval = claims.paired_difference(whole, unseen)
+    parts = ", ".join(f"{kind} {values.mean():.3f}" for kind, values in f1.items())
+    label, baseline = runs.baseline("f1")
+    is_below = bool(whole.mean() < baseline)
+    return Finding(
+        mean,
+        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        f"F1 of all minus F1 of unseen mentions, {unseen.mean():.3f}; by type: "
+        f"{parts}. F1 of {label} {baseline:.3f}; it finds no unseen mention.",
+    )
+
+
+def check_nested(context: Context) -> Finding:
+    """F1 on nested spans minus the most that spans without overlap can reach."""
+    if not context.full:
+        return arms.LEFT_TO_FULL_MODE
+    runs = checks_runs.study(context, "code_spans")
+    gold = runs.lab("pointer").task.data.splits["test"].spans
+    kept = sum(map(most_apart, gold))
+    bound = 2 * kept / (kept + sum(map(len, gold)))
+    mean, interval = claims.mean_interval(runs.test("pointer", "f1") - bound)
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        f"F1 minus {bound:.3f}, which finding all spans of a largest set without "
+        "overlap, and nothing else, would have.",
+    )
+
+
+def most_apart(spans: set[labelled_spans.Span]) -> int:
+    """How many spans a set without overlap has at most: the earliest ends first."""
+    count, last = 0, -1
+    for _, start, end in sorted(spans, key=lambda span: span[2]):
+        if start > last:
+            count, last = count + 1, end
+    return count
+
+
+def check_speed(context: Context, part: str) -> Finding:
+    """Time of the CRF divided by that of Global Pointer, taken in turn."""
+    runs = checks_runs.study(context, "news_entities")
+    calls = {}
+    for arm in ("pointer", "crf"):
+        lab = runs.lab(arm)
+        arrays = lab.task.arrays["train"]
+        batch = {k: jnp.asarray(v[: lab.config.batch_size]) for k, v in arrays.items()}
+        make = _training_step if part == "train" else _prediction
+        calls[arm] = functools.partial(make(lab), batch)
+    seconds = context.memo(
+        f"speed-{part}",
+        lambda: finetuning_runs.least_seconds(calls, rounds=20 if context.full else 6),
+        config=runs.config.to_dict(),
+    )
+    ratio = seconds["crf"] / seconds["pointer"]
+    return claims.exact(
+        ratio >= 1.0,
+        ratio,
+        f"{part}: {1e3 * seconds['crf']:.0f} ms for the CRF and "
+        f"{1e3 * seconds['pointer']:.0f} ms for Global Pointer, of "
+        f"{runs.config.batch_size} texts with {runs.config.max_length} tokens; the "
+        "encoder is included.",
+    )
+
+
+def _training_step(lab: checks_runs.Lab):
+    optimizer = train.make_optimizer(lab.config)
+    step = jax.jit(loop.make_step(train.make_loss(lab.config, lab.task), optimizer))
+    state = loop.init_state(lab.task.params, optimizer, jax.random.key(0))
+    return functools.partial(step, state)
+
+
+def _prediction(lab: checks_runs.Lab):
+    score = jax.jit(train.make_scores(lab.config, lab.task))
+    return functools.partial(score, lab.task.params)
+
+
+def check_alpha(context: Context) -> Finding:
+    """The best strength of R-Drop is inside the values tried."""
+    if not context.full:
+        return arms.LEFT_TO_FULL_MODE
+    runs = checks_runs.study(context, "news_entities")
+    rate = runs.tuned("rdrop")["learning_rate"]
+    strengths = (0.0, *checks_runs.STRENGTHS["rdrop"])
+    f1 = np.array(
+        [
+            [
+                runs.figures("rdrop", seed, {"learning_rate": rate, "strength": s})[
+                    "test_f1"
+                ]
+                for s in strengths
+            ]
+            for seed in runs.seeds
+        ],
+        float,
+    )
+    gains = f1[:, 1:] - f1[:, :1]
+    best = int(gains.mean(axis=0).argmax())
+    mean, interval = claims.mean_interval(gains[:, best])
+    listed = ", ".join(
+        f"{value:.4f} at {s:g}" for s, value in zip(strengths, f1.mean(0), strict=True)
+    )
+    return Finding(
+        mean,
+        claims.decide(interval, at_least=0.0),
+        interval,
+        runs.seeds,
+        "Gain in test F1 at the best alpha over alpha 0, both with two passes: "
+        f"{listed}. The best of several is a little too good.",
+    )
