@@ -126,7 +126,7 @@ def require_vectors(u: jax.Array, v: jax.Array, *, is_paired: bool = True) -> No
 
 
 def require_mask(where: Any, shape: tuple[int, ...]) -> jax.Array:
-    """The mask as an array; all rows for None.
+    """The mask as an array.
 
     Args:
         where: what the caller gave.
@@ -139,8 +139,6 @@ def require_mask(where: Any, shape: tuple[int, ...]) -> jax.Array:
         TypeError: if it is not boolean.
         ValueError: if it has another shape.
     """
-    if where is None:
-        return jnp.ones(shape, bool)
     mask = jnp.asarray(where)
     if mask.dtype != bool:
         raise TypeError(f"where must be boolean, got {mask.dtype}; pass where != 0.")

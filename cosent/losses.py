@@ -9,9 +9,9 @@ What differs: implementations compare all :math:`b^2` pairs of rows, with the un
 differences lowered by 1e12, which is nan in float16. Here the rows are sorted by label
 and the inner sums are the suffixes of one cumulative log-sum-exp: O(b log b) time, O(b)
 memory, the same number (a sort was proposed for sentence-transformers in its pull
-request 4030). Every partial sum is kept relative to the smallest similarity in it, so
-that a large scale costs no digits. Below `CROSSING` rows, where comparing is faster,
-all pairs are compared. Boolean labels need no sort at all.
+request 4030). Every partial sum is kept relative to the smallest similarity in it
+(`cosent.suffix_sums`), so that a large scale costs no digits. Below `CROSSING` rows,
+where it is faster, all pairs are compared. Boolean labels need no sort at all.
 
 Example, with `u` and `v` of shape `[batch, dim]` from one encoder::
 
@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from cosent.arguments import comparable, require_mask, require_rows, require_scale
+from cosent.suffix_sums import suffix_log_sums
 from expkit import trees
 
 CROSSING = 192
@@ -125,7 +126,7 @@ def binary_cosent_loss(
 
 
 def _prepare(similarities, labels, scale, where, axis_name):
-    """The rows of all devices, similarities in a wide dtype and 0 where masked."""
+    """The rows of all devices; similarities in a wide dtype, 0 where masked."""
     require_scale(scale)
     similarities = jnp.asarray(similarities)
     if not jnp.issubdtype(similarities.dtype, jnp.floating):
@@ -134,15 +135,15 @@ def _prepare(similarities, labels, scale, where, axis_name):
         )
     labels = comparable("labels", labels)
     require_rows(("similarities", "labels"), similarities, labels)
-    where = require_mask(where, similarities.shape)
     similarities = similarities.astype(trees.wide_dtype(similarities.dtype))
-    similarities = jnp.where(where, similarities, 0.0)
+    rows = [similarities, labels]
+    if where is not None:
+        where = require_mask(where, similarities.shape)
+        rows = [jnp.where(where, similarities, 0.0), labels, where]
     if axis_name is not None:
-        similarities, labels, where = (
-            jax.lax.all_gather(x, axis_name, tiled=True)
-            for x in (similarities, labels, where)
-        )
-    return similarities, labels, jnp.asarray(scale, similarities.dtype), where
+        rows = [jax.lax.all_gather(x, axis_name, tiled=True) for x in rows]
+    scale = jnp.asarray(scale, similarities.dtype)
+    return rows[0], rows[1], scale, rows[2] if len(rows) > 2 else None
 
 
 def _finish(loss, rows, axis_name):
@@ -152,47 +153,42 @@ def _finish(loss, rows, axis_name):
     if jnp.issubdtype(labels.dtype, jnp.floating):
         is_nan |= jnp.isnan(labels)
     # A factor, so that the gradient is nan as well.
-    loss *= jnp.where(jnp.any(is_nan & where), jnp.nan, 1.0)
+    is_nan = is_nan if where is None else is_nan & where
+    loss *= jnp.where(jnp.any(is_nan), jnp.nan, 1.0)
     return loss if axis_name is None else jax.lax.pmean(loss, axis_name)
 
 
 def _all_pairs(similarities, labels, scale, where):
     """The definition: `[b, b]` differences, row i above row j."""
     is_pair = labels[:, None] > labels[None, :]
-    is_pair &= where[:, None] & where[None, :]
+    if where is not None:
+        is_pair &= where[:, None] & where[None, :]
     return _softplus_of_sum(
         scale * (similarities[None, :] - similarities[:, None]), is_pair
     )
 
 
 def _by_sorting(similarities, labels, scale, where):
-    # Rows that do not count come first: no suffix of a row that counts has them.
-    order = jnp.lexsort((labels, where))
+    if where is None:
+        order = jnp.argsort(labels)
+        where = jnp.ones(labels.shape, bool)
+    else:
+        # Rows that do not count come first: no suffix of a row that counts has them.
+        order = jnp.lexsort((labels, where))
     s, labels, where = (x[order] for x in (similarities, labels, where))
     size = len(s)
     is_first = (labels[1:] != labels[:-1]) | (where[1:] != where[:-1])
     starts = jnp.where(is_first, jnp.arange(1, size), size)
     # The first row of the next higher label; `size` where there is none.
     above = jnp.append(jax.lax.cummin(starts, reverse=True), size)
-    smallest, logs = _suffix_sums(s, scale)
+    smallest, logs = suffix_log_sums(s, scale)
     is_pair = where & (above < size)
     above = jnp.minimum(above, size - 1)
     return _softplus_of_sum(scale * (s - smallest[above]) + logs[above], is_pair)
 
 
-def _suffix_sums(s, scale):
-    """Of every suffix its minimum m, a constant, and log sum exp(scale (m - s))."""
-
-    def combine(a, b):
-        least = jnp.minimum(a[0], b[0])
-        return least, jnp.logaddexp(*(x[1] + scale * (least - x[0]) for x in (a, b)))
-
-    smallest = jax.lax.stop_gradient(s)
-    start = smallest, scale * (smallest - s)
-    return jax.lax.associative_scan(combine, start, reverse=True)
-
-
 def _binary(similarities, labels, scale, where):
+    where = True if where is None else where
     positives, negatives = where & labels, where & ~labels
     highest, log_negative = _log_sum(similarities, scale, negatives)
     lowest, log_positive = _log_sum(-similarities, scale, positives)

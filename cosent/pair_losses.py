@@ -243,7 +243,9 @@ def _select(u, v, where):
     require_vectors(u, v)
     if u.ndim != 2 or not len(u):
         raise ValueError(f"u and v must have the shape [b, dim], got {u.shape}.")
-    where = require_mask(where, u.shape[:1])
+    where = require_mask(
+        jnp.ones(len(u), bool) if where is None else where, u.shape[:1]
+    )
     wide = trees.wide_dtype(jnp.result_type(u, v))
     u, v = (jnp.where(where[:, None], x.astype(wide), 0.0) for x in (u, v))
     return u, v, where

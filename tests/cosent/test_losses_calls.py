@@ -1,0 +1,168 @@
+"""CoSENT's loss however it is called: conformance, devices, and what it is made of."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from cosent import binary_cosent_loss, cosent_loss, losses
+from expkit import testing
+
+RNG = np.random.default_rng(0)
+SMALL = RNG.uniform(-1.0, 1.0, 8).astype(np.float32)
+GRADES = np.array([0, 2, 1, 0, 2, 1, 1, 0])
+WHERE = np.array([True, False, True, True, True, False, True, True])
+
+
+def sorted_loss(similarities, labels, *, scale, where):
+    """The form of large batches, also for a small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "CROSSING", 0)
+        return cosent_loss(similarities, labels, scale=scale, where=where)
+
+
+SUITES = {
+    "pairs": (cosent_loss, GRADES),
+    "sorted": (sorted_loss, GRADES),
+    "binary": (binary_cosent_loss, GRADES > 0),
+}
+CHECKS = {
+    (suite, check.name): check
+    for suite, (loss, labels) in SUITES.items()
+    for check in testing.loss_checks(
+        loss,
+        (SMALL, labels),
+        kwargs={"where": WHERE, "scale": 5.0},
+        mask_name="where",
+        second_order=True,
+        gradient_rtol=1e-5,
+    )
+}
+SLOW = (
+    "second_derivative_matches_finite_differences",
+    "jit_equals_eager",
+    "vmap_equals_loop",
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(
+            key,
+            marks=[pytest.mark.slow] * (key[0] != "pairs" and key[1] in SLOW),
+            id="-".join(key),
+        )
+        for key in CHECKS
+    ],
+)
+def test_the_losses_conform(key):
+    CHECKS[key]()
+
+
+def batch(size, kind):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(size, 3)).astype(np.float32)
+    labels = rng.integers(0, 4, size)
+    labels = labels > 1 if kind == "binary" else labels
+    return x, labels, rng.random(size) < 0.8
+
+
+def model_loss(w, x, labels, where, axis_name=None):
+    """Cosines that depend on parameters which every device has."""
+    return cosent_loss(jnp.tanh(x @ w), labels, where=where, axis_name=axis_name)
+
+
+WEIGHTS = np.array([0.3, -0.2, 0.5], np.float32)
+BATCHES = [(16, "pairs"), (400, "sorted"), (16, "binary")]
+
+
+def single_device(size, kind):
+    return jax.jit(jax.value_and_grad(model_loss))(WEIGHTS, *batch(size, kind))
+
+
+def make_mesh():
+    return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.mark.parametrize(("size", "kind"), BATCHES)
+def test_sharded_inputs_have_the_loss_of_one_device(size, kind):
+    mesh = make_mesh()
+    rows = jax.device_put(batch(size, kind), NamedSharding(mesh, P("data")))
+    w = jax.device_put(WEIGHTS, NamedSharding(mesh, P()))
+    got = jax.jit(jax.value_and_grad(model_loss))(w, *rows)
+    for a, b in zip(got, single_device(size, kind), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "kind"), BATCHES)
+@pytest.mark.parametrize("side", ["inside", "outside"])
+def test_shard_map_has_the_loss_and_gradient_of_the_whole_batch(size, kind, side):
+    loss = functools.partial(model_loss, axis_name="data")
+    inner = jax.value_and_grad(loss) if side == "inside" else loss
+    mapped = jax.shard_map(
+        inner, mesh=make_mesh(), in_specs=(P(), *[P("data")] * 3), out_specs=P()
+    )
+    mapped = mapped if side == "inside" else jax.value_and_grad(mapped)
+    got = jax.jit(mapped)(WEIGHTS, *batch(size, kind))
+    for a, b in zip(got, single_device(size, kind), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
+
+
+def test_unchecked_maps_average_the_gradients():
+    """As in `pmap`: the map does not know that the parameters are the same."""
+
+    def step(w, *rows):
+        value, gradient = jax.value_and_grad(model_loss)(w, *rows, axis_name="data")
+        return value, jax.lax.pmean(gradient, "data")
+
+    mapped = jax.shard_map(
+        step,
+        mesh=make_mesh(),
+        in_specs=(P(), *[P("data")] * 3),
+        out_specs=P(),
+        check_vma=False,
+    )
+    got = jax.jit(mapped)(WEIGHTS, *batch(400, "sorted"))
+    for a, b in zip(got, single_device(400, "sorted"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
+
+
+def test_the_losses_of_the_parts_are_not_that_of_the_whole():
+    """The control: without the axis every device sees its own pairs only."""
+    x, labels, where = batch(16, "pairs")
+    parts = [
+        model_loss(WEIGHTS, x[i : i + 4], labels[i : i + 4], where[i : i + 4])
+        for i in range(0, 16, 4)
+    ]
+    whole, _ = single_device(16, "pairs")
+    assert np.mean(parts) < 0.8 * whole
+
+
+def test_nothing_but_rows_travels():
+    """Bytes gathered: a float, an integer and a mask bit of each row."""
+    mapped = jax.shard_map(
+        functools.partial(model_loss, axis_name="data"),
+        mesh=make_mesh(),
+        in_specs=(P(), *[P("data")] * 3),
+        out_specs=P(),
+    )
+    jaxpr = jax.make_jaxpr(mapped)(WEIGHTS, *batch(400, "sorted"))
+    (inner,) = [e for e in jaxpr.eqns if "shard_map" in e.primitive.name]
+    text = str(inner.params["jaxpr"])
+    gathered = [line for line in text.splitlines() if "all_gather" in line]
+    assert 1 <= len(gathered) <= 3
+    assert all("[400]" in line for line in gathered)
+
+
+def test_the_loss_is_vmapped_over_further_axes():
+    s = RNG.uniform(-1, 1, (3, 300)).astype(np.float32)
+    y = RNG.integers(0, 4, (3, 300))
+    scales = jnp.array([1.0, 20.0, 300.0])
+    got = jax.vmap(lambda s, y, c: cosent_loss(s, y, scale=c))(s, y, scales)
+    each = [cosent_loss(s[i], y[i], scale=scales[i]) for i in range(3)]
+    np.testing.assert_allclose(got, each, rtol=1e-6)
