@@ -27,12 +27,14 @@ class Task(NamedTuple):
     Attributes:
         net: of `expkit.text_spans.tagger`; outputs are scores [batch, types, n, n] of
             spans, or scores [batch, n, tags] of the CRF.
+        head: what `net` has on top of the encoder.
         params: before the first step.
         data: texts, spans and windows.
         arrays: the windows of each split; those of the CRF have `tags`.
     """
 
     net: nets.Net
+    head: Any
     params: nets.Params
     data: text_spans.SpanTexts
     arrays: dict[str, dict[str, np.ndarray]]
@@ -94,11 +96,11 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
             length = rows["ids"].shape[1]
             tags = [gp_kl.spans_to_bio(found, length) for found in spans_of]
             rows["tags"] = np.stack(tags)
-    head = make_head(config, spans)
+    head = make_head(config, spans.sizes.hidden_size, len(spans.types))
     # The CRF reads the hidden states as they are.
     apply = getattr(head, "apply", lambda params, hidden, mask: hidden)
     net = text_spans.tagger(spans, head.init, apply)
-    return Task(net, net.init(jax.random.key(config.seed)), spans, arrays)
+    return Task(net, head, net.init(jax.random.key(config.seed)), spans, arrays)
 
 
 def make_optimizer(
@@ -119,7 +121,6 @@ def make_optimizer(
     multiplier = config.head_multiplier
     if not (multiplier > 0 and np.isfinite(multiplier)):
         raise ValueError(f"head_multiplier must be above 0, got {multiplier!r}.")
-
     adamw = finetuning.make_adamw(config, learning_rate)
     only_head = {"encoder": False, "head": True}
     return optax.chain(adamw, optax.masked(optax.scale(multiplier), only_head))
@@ -144,13 +145,12 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
     for name in ("strength", "radius"):
         if not (config[name] >= 0 and np.isfinite(config[name])):
             raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
-    if config.head == "crf" and config.regularizer != "none":
-        raise ValueError(
-            f"regularizer={config.regularizer!r} is for scores of spans, and "
-            "head='crf' has none."
-        )
-
     if config.head == "crf":
+        if config.regularizer != "none":
+            raise ValueError(
+                f"regularizer={config.regularizer!r} is for scores of spans, and "
+                "head='crf' has none."
+            )
         objective = _crf
 
     def loss_fn(params, batch, key, *, strength=config.strength):
@@ -176,8 +176,7 @@ def make_scores(
         out = task.net.apply(params, text_spans.inputs(batch))
         if config.head != "crf":
             return out
-        crf = _make_crf(config, task.data)
-        return crf.decode(params["head"], out, batch["is_token"])
+        return task.head.decode(params["head"], out, batch["is_token"])
 
     return scores
 
@@ -270,9 +269,9 @@ def _vat(config, task: Task, params, batch: Batch, key, strength):
 
 def _crf(config, task: Task, params, batch: Batch, key, strength):
     """The negative log-likelihood of the tags, mean over texts."""
-    del strength
+    del config, strength
     hidden = task.net.apply(params, text_spans.inputs(batch), key)
-    likelihoods = _make_crf(config, task.data).log_likelihood(
+    likelihoods = task.head.log_likelihood(
         params["head"], hidden, batch["tags"], batch["is_token"]
     )
     return -jnp.mean(likelihoods)
@@ -287,20 +286,14 @@ def _two_passes(task: Task, params, batch: Batch, key):
     return scores, text_spans.dense_labels(batch["spans"], scores[0])
 
 
-def _make_crf(config, spans: text_spans.SpanTexts) -> gp_kl.LinearChainCRF:
-    del config
-    return gp_kl.LinearChainCRF(spans.sizes.hidden_size, len(spans.types))
-
-
-def _pointer(make, config, spans: text_spans.SpanTexts):
-    width, num_types = spans.sizes.hidden_size, len(spans.types)
+def _pointer(make, config, width, num_types):
     return make(width, num_types, head_size=config.head_size, rotary=config.rotary)
 
 
 HEADS = {
     "global_pointer": functools.partial(_pointer, gp_kl.GlobalPointer),
     "efficient": functools.partial(_pointer, gp_kl.EfficientGlobalPointer),
-    "crf": _make_crf,
+    "crf": lambda config, *sizes: gp_kl.LinearChainCRF(*sizes),
 }
 OBJECTIVES = {
     "none": _plain,
