@@ -27,7 +27,7 @@ from cosent.arguments import comparable, require_mask, require_rows, require_sca
 from cosent.suffix_sums import suffix_log_sums
 from expkit import trees
 
-CROSSING = 192
+CROSSING = 160
 """Batches of fewer rows are compared pair by pair: measured on a CPU."""
 
 
@@ -199,8 +199,10 @@ def _binary(similarities, labels, scale, where):
 
 def _softplus_of_sum(exponents, where):
     """log(1 + sum of exp) over what `where` selects; 0 of nothing."""
-    largest, log_sum = _log_sum(exponents, 1.0, where)
-    return jnp.where(jnp.any(where), jnp.logaddexp(largest + log_sum, 0.0), 0.0)
+    exponents = jnp.where(where, exponents, -jnp.inf)
+    largest = jax.lax.stop_gradient(jnp.max(exponents, initial=0.0))
+    total = jnp.sum(jnp.exp(exponents - largest))
+    return largest + jnp.log1p(total + jnp.expm1(-largest))
 
 
 def _log_sum(x, scale, where):

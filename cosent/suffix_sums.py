@@ -56,7 +56,7 @@ def _suffix_sums(m, sums, scale):
     m, sums = _within_groups(m, sums, scale)
     if groups > 1:
         later = _suffix_sums(m[:, 0], sums[:, 0], scale)
-        later_m = jnp.append(later[0][1:], later[0][-1])[:, None]
+        later_m = jnp.append(later[0][1:], m[-1, -1])[:, None]
         later_sums = jnp.append(later[1][1:], 0.0)[:, None]
         least = jnp.minimum(m, later_m)
         sums *= jnp.exp(scale * (least - m))
