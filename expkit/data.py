@@ -21,6 +21,7 @@ that resuming a run needs no state of the data, only its seed.
 | `file:PATH` with `{split}` in it | columns of the file | one file each |
 | `synthetic:28x28x1:10` | `image` uint8, `label` | train, validation, test |
 | any other name, such as `glue/rte` | those of TFDS | those of TFDS |
+| `conll2003` among them | also `text`, `spans` | those of TFDS |
 """
 
 import functools
@@ -69,7 +70,8 @@ def load(
     Returns:
         Arrays with the same leading length: numbers as they are, texts as objects.
         Spans are one list a row of (type, start, end), in characters of its text, end
-        inclusive.
+        inclusive. They come with the sources of spans, with CoNLL files, with JSON
+        lines of mentions, and with sets of TFDS that have tokens and BIO tags `ner`.
 
     Raises:
         ValueError: if the source, the split or an argument cannot be used.

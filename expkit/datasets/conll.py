@@ -5,7 +5,7 @@ first field and the tag the last one unless `columns` gives other positions, cou
 from 0: `{"tokens": "0", "tags": "3"}`. Lines that start with `-DOCSTART-` are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from expkit.datasets.columns import Column
@@ -43,27 +43,41 @@ def read_conll(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
 
 
 def spans_of(tokens: Sequence[str], tags: Sequence[str]) -> list[Span]:
-    """Turns valid BIO tags into spans.
+    """Turns BIO tags into spans.
 
     Args:
         tokens: of one sentence.
-        tags: one BIO tag a token.
+        tags: one tag a token. `I-x` that does not follow `B-x` or `I-x` starts a span.
 
     Returns:
         (type, start, end) in characters of the tokens joined by single spaces, end
         inclusive.
     """
     spans: list[Span] = []
-    start = 0
+    start, previous = 0, "O"
     for token, tag in zip(tokens, tags, strict=True):
         end = start + len(token) - 1
-        if tag.startswith("B-"):
-            spans.append((tag[2:], start, end))
-        elif tag.startswith("I-"):
+        if tag.startswith("I-") and previous[1:] == tag[1:]:
             kind, first, _ = spans.pop()
             spans.append((kind, first, end))
-        start = end + 2
+        elif tag != "O":
+            spans.append((tag[2:], start, end))
+        start, previous = end + 2, tag
     return spans
+
+
+def is_bio(names: Collection[str]) -> bool:
+    """Tells whether names of classes are BIO tags.
+
+    Args:
+        names: of the classes.
+
+    Returns:
+        True if `O` is one of them, and all others are `B-x` or `I-x`.
+    """
+    others = set(names) - {"O"}
+    is_tag = all(name[:2] in ("B-", "I-") and len(name) > 2 for name in others)
+    return "O" in names and bool(others) and is_tag
 
 
 def _positions(wanted: Sequence[Column]) -> tuple[int, int]:

@@ -1,8 +1,9 @@
 """`file:PATH`: tables and texts in plain files, read with the standard library only.
 
 The suffix decides: `.csv` (quoted, with a header), `.tsv` (never quoted, with a
-header), `.jsonl` (an object a line), `.txt` (a text a line, under the key `text`; when
-`columns` names other columns, a `.txt` is read like a `.tsv`) and `.conll` (see
+header), `.jsonl` or `.json` (an object a line; labels of mentions become spans, see
+`expkit.datasets.cluener`), `.txt` (a text a line, under the key `text`; when `columns`
+names other columns, a `.txt` is read like a `.tsv`) and `.conll` (see
 `expkit.datasets.conll`), each also with `.gz` after it. Files are UTF-8. Blank lines
 are skipped, except in a `.txt` of texts. Limits on the size: `expkit.datasets.lines`.
 """
@@ -25,6 +26,7 @@ READERS = {
     ".txt": read_txt,
     ".jsonl": read_jsonl,
     ".conll": read_conll,
+    ".json": read_jsonl,
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from expkit.datasets.conll import Span
+from expkit.datasets.conll import Span, is_bio, spans_of
 from expkit.datasets.errors import DataError
 from expkit.datasets.foreign import (
     data_root,
@@ -96,6 +96,9 @@ def to_arrays(
 ) -> dict[str, np.ndarray]:
     """Stacks rows of TFDS, with texts decoded from UTF-8.
 
+    Rows of `tokens` with BIO tags `ner`, as `conll2003` has them, also get `text`, the
+    tokens joined by spaces, and `spans` of it.
+
     Args:
         rows: dicts of numpy values and bytes.
         features: the TFDS features of the keys.
@@ -106,7 +109,24 @@ def to_arrays(
         of varying length (array), spans (list of (type, start, end), as in CoNLL files)
         and other nested features (dict).
     """
-    return {key: _column(features[key], [row[key] for row in rows]) for key in rows[0]}
+    columns = {k: _column(features[k], [row[k] for row in rows]) for k in rows[0]}
+    if {"tokens", "ner"} <= columns.keys() and "spans" not in columns:
+        names = getattr(features["ner"], "names", None)
+        if names and is_bio(names):
+            columns |= _spans_of_tags(columns["tokens"], columns["ner"], names)
+    return columns
+
+
+def _spans_of_tags(
+    tokens: np.ndarray, tags: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    rows = zip(tokens, tags, strict=True)
+    spans = [spans_of(words, [names[i] for i in row]) for words, row in rows]
+    texts = map(" ".join, tokens)
+    return {
+        "text": np.fromiter(texts, object, len(tokens)),
+        "spans": np.fromiter(spans, object, len(tokens)),
+    }
 
 
 def _column(feature: Any, values: Sequence[Any]) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expkit.datasets import lines
+from expkit.datasets.cluener import has_mentions, with_spans
 from expkit.datasets.columns import Column, choose, convert
 from expkit.datasets.errors import DataError, shorten
 
@@ -122,18 +123,23 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         wanted: the columns to keep; empty for all, and then all rows have the same.
 
     Returns:
-        The values of each key.
+        The values of each key. A `label` of mentions becomes the column `spans`; see
+        `expkit.datasets.cluener`.
 
     Raises:
         DataError: if anything is malformed.
     """
     columns: list[Column] = []
     rows: dict[str, list] = {}
+    has_spans = False
     for number, line in lines.read_lines(path):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
         record = _parse_object(line, place)
+        has_spans = has_spans or has_mentions(record)
+        if has_spans:
+            record = with_spans(record, place)
         if not rows:
             columns = choose(wanted, record, place)
             rows = {column.key: [] for column in columns}
@@ -146,7 +152,10 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
             )
         choose(columns, record, place)
         for column in columns:
-            rows[column.key].append(convert(record[column.name], column, place))
+            value = record[column.name]
+            is_spans = isinstance(value, tuple) and not column.kind
+            value = list(value) if is_spans else convert(value, column, place)
+            rows[column.key].append(value)
     return rows
 
 

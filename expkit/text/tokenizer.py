@@ -170,13 +170,11 @@ class Tokenizer:
             TypeError: as `encode`.
         """
         strings = _strings(texts)
-        before, after = map(len, self.special_ids)
-        rows = []
-        for text, encoding in zip(strings, self._without_special(strings), strict=True):
-            row = self.backend.post_process(encoding)  # it may trim the offsets
-            inner = slice(before, len(row.ids) - after)
-            rows.append(Tokens(row.ids[inner], _with_marks(text, row.offsets[inner])))
-        return rows
+        encodings = self._without_special(strings)
+        return [
+            Tokens(encoding.ids, _with_marks(text, encoding.offsets))
+            for text, encoding in zip(strings, encodings, strict=True)
+        ]
 
     def token_ids(
         self, texts: Sequence[str] | np.ndarray, *, max_length: int
