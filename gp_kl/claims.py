@@ -4,9 +4,11 @@
 of one experiment.
 """
 
+import functools
+
 from expkit import claims
 from expkit.claims import Claim
-from gp_kl import checks_heads, checks_identities
+from gp_kl import checks_heads, checks_identities, checks_texts
 
 PAPER = "Su et al. 2022, {}. https://arxiv.org/abs/2208.03054"
 DIVERGENCE = "Su 2022, {}. https://kexue.fm/archives/9039"
@@ -14,6 +16,14 @@ POINTER = "Su 2021, {}. https://kexue.fm/archives/8373"
 EFFICIENT = "Su 2022, {}. https://kexue.fm/archives/8877"
 LOSS = "Su 2020, {}. https://kexue.fm/archives/7359"
 SOFT = "Su 2022, {}. https://kexue.fm/archives/9064"
+
+
+def better(setting, arm, rival, **bounds):
+    """The check of the difference of the test F1 of two arms."""
+    return functools.partial(
+        checks_texts.check_better, setting=setting, arm=arm, rival=rival, **bounds
+    )
+
 
 EXPERIMENTS = {
     "identities": [
@@ -123,6 +133,89 @@ EXPERIMENTS = {
             "So it never needs an array of n x n x 4d.",
             EFFICIENT.format("parameter efficiency"),
             checks_heads.check_memory,
+        ),
+    ],
+    "news_entities": [
+        (
+            "as-good-as-crf",
+            "Global Pointer finds flat entities as well as a CRF, to a point of F1.",
+            POINTER.format("table of the results"),
+            better("news_entities", "pointer", "crf", at_least=-0.01),
+        ),
+        (
+            "needs-rotary",
+            "Without rotary positions the F1 falls by more than 10 points.",
+            POINTER.format("ablation of the relative positions"),
+            better("news_entities", "pointer", "no_rotary", at_least=0.1),
+        ),
+        (
+            "as-good-with-less",
+            "The efficient head has the F1 of the plain one, to a point.",
+            EFFICIENT.format("table of the results"),
+            better("news_entities", "efficient", "pointer", at_least=-0.01),
+        ),
+        (
+            "rdrop",
+            "R-Drop with the divergence of sigmoids raises the F1.",
+            DIVERGENCE.format("conclusion"),
+            better("news_entities", "rdrop", "pointer", at_least=0.0),
+        ),
+        (
+            "rdrop-softmax",
+            "With the divergence of a softmax over the same scores R-Drop does worse.",
+            DIVERGENCE.format("why not softmax"),
+            better("news_entities", "rdrop_softmax", "rdrop", at_most=0.0),
+        ),
+        (
+            "vat",
+            "Virtual adversarial training with this divergence raises the F1.",
+            DIVERGENCE.format("conclusion"),
+            better("news_entities", "vat", "pointer", at_least=0.0),
+        ),
+        (
+            "alpha",
+            "Some weight of the divergence is better than none.",
+            DIVERGENCE.format("conclusion"),
+            checks_texts.check_alpha,
+        ),
+        (
+            "unseen",
+            "Mentions that no training text has are found less well than all.",
+            "Bernier-Colborne and Langlais 2020. https://aclanthology.org/2020.lrec-1.302",
+            checks_texts.check_unseen,
+        ),
+        (
+            "trains-as-fast",
+            "Global Pointer trains at least as fast as a CRF.",
+            POINTER.format("tables of the speeds"),
+            functools.partial(checks_texts.check_speed, part="train"),
+        ),
+        (
+            "predicts-as-fast",
+            "Global Pointer predicts at least as fast as a CRF.",
+            POINTER.format("tables of the speeds"),
+            functools.partial(checks_texts.check_speed, part="predict"),
+        ),
+    ],
+    "code_spans": [
+        (
+            "nested",
+            "Global Pointer finds nested spans: more than any set without overlap has.",
+            POINTER.format("nested and flat entities"),
+            checks_texts.check_nested,
+        ),
+        (
+            "nested-efficient",
+            "With 15 types the efficient head has the F1 of the plain one, to a point.",
+            EFFICIENT.format("table of CMeEE"),
+            better("code_spans", "efficient", "pointer", at_least=-0.01),
+        ),
+        (
+            "nested-rotary",
+            "On nested spans too the F1 falls by more than 10 points without rotary "
+            "positions.",
+            POINTER.format("ablation of the relative positions"),
+            better("code_spans", "pointer", "no_rotary", at_least=0.1),
         ),
     ],
     "published": [

@@ -121,9 +121,8 @@ def make_optimizer(
     multiplier = config.head_multiplier
     if not (multiplier > 0 and np.isfinite(multiplier)):
         raise ValueError(f"head_multiplier must be above 0, got {multiplier!r}.")
-    adamw = finetuning.make_adamw(config, learning_rate)
-    only_head = {"encoder": False, "head": True}
-    return optax.chain(adamw, optax.masked(optax.scale(multiplier), only_head))
+    scale_head = optax.masked(optax.scale(multiplier), {"encoder": False, "head": True})
+    return optax.chain(finetuning.make_adamw(config, learning_rate), scale_head)
 
 
 def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
@@ -215,13 +214,12 @@ def figures(task: Task, split: str, found: Found) -> dict[str, float]:
         `split_f1`, and `split_f1_type` of each type.
     """
     gold = task.data.splits[split].spans
-    out = {f"{split}_f1": gp_kl.span_f1(found, gold)}
-    for kind in task.data.types:
-        part = [
-            [{s for s in spans if s[0] == kind} for spans in x] for x in (found, gold)
-        ]
-        out[f"{split}_f1_{kind}"] = gp_kl.span_f1(*part)
-    return out
+    counts = gp_kl.span_counts(found, gold)
+    empty = gp_kl.SpanCounts(0, 0, 0)
+    return {f"{split}_f1": gp_kl.span_f1(found, gold)} | {
+        f"{split}_f1_{kind}": float(counts.get(kind, empty).f1)
+        for kind in task.data.types
+    }
 
 
 def _plain(config, task: Task, params, batch: Batch, key, strength):
