@@ -157,7 +157,7 @@ def check_growth(context: Context) -> Finding:
         return np.log(labels.sum() * (~labels).sum()), value
 
     rows = np.array([[one(n, k) for k in range(20)] for n in sizes]).mean(axis=1)
-    slope = float(np.polyfit(*rows.T, 1)[0])
+    slope = float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0])
     del context
     means = "/".join(f"{value:.1f}" for value in rows[:, 1])
     return claims.exact(

@@ -32,7 +32,7 @@ def check_repair(context: Context) -> Finding:
     rng = np.random.default_rng(0)
     kept, clipped, negative = [], [], 0
     for _ in range(300):
-        size = rng.integers(3, 30)
+        size = int(rng.integers(3, 30))
         s = np.triu(rng.random((size, size)), 1)
         s = s + s.T + np.eye(size)
         values, vectors = np.linalg.eigh(s)

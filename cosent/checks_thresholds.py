@@ -70,6 +70,7 @@ def _draw_curve(context):
                 label=name,
             )
         axes.set(xlabel="threshold", ylabel="accuracy")
+        axes.set_xticks([-1.0, -0.5, 0.0, 0.5, 1.0])
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)
 
     context.figure(

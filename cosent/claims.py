@@ -1,7 +1,7 @@
 """What the essays behind `cosent` claim, and how each claim is checked here.
 
-`python -m cosent.claims --list` shows them, `--experiment=NAME --out=DIR` measures those
-of one experiment.
+`python -m cosent.claims --list` shows them, `--experiment=NAME --out=DIR` measures
+those of one experiment.
 """
 
 import functools
@@ -42,7 +42,8 @@ EXPERIMENTS = {
         ),
         (
             "shift",
-            "A constant added to all cosines changes neither the loss nor its gradient.",
+            "A constant added to all cosines changes neither the loss nor its "
+            "gradient.",
             FIRST.format("definition of the loss"),
             checks_identities.check_shift,
         ),
@@ -88,7 +89,8 @@ EXPERIMENTS = {
         ),
         (
             "dimensions",
-            "8 log n dimensions are enough for the order of the cosines of n sentences.",
+            "8 log n dimensions are enough for the order of the cosines of n "
+            "sentences.",
             SECOND.format("the Johnson-Lindenstrauss lemma"),
             checks_limits.check_dimensions,
         ),

@@ -6,7 +6,8 @@ r"""The losses that CoSENT is compared with, on the vectors u and v of two sente
 - Squared error of the cosine, their objective for graded labels.
 - In-batch contrastive: each u must find its v among those of the batch.
 
-What differs: cosines of zero vectors are 0 (`cosent.similarity`). The contrastive loss
+What differs: cosines of zero vectors are 0 (`cosent.similarity`), and the derivative of
+:math:`|u - v|` is 0 where it has none, at equal entries. The contrastive loss
 is `optax.softmax_cross_entropy_with_integer_labels` over the matrix of cosines, with u
 looking for v. `optax.ntxent` is another one: both sides are anchors, its table of
 differences takes O(b^2 dim) memory, and it cannot leave a row out.
@@ -83,7 +84,10 @@ def pair_features(u: jax.typing.ArrayLike, v: jax.typing.ArrayLike) -> jax.Array
     """
     u, v = jnp.asarray(u), jnp.asarray(v)
     require_vectors(u, v)
-    return jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1)
+    difference = u - v
+    # The derivative of jnp.abs at 0 is 1, and equal sentences are common.
+    distance = jnp.where(difference == 0.0, 0.0, jnp.abs(difference))
+    return jnp.concatenate([u, v, distance], axis=-1)
 
 
 def sentence_bert_logits(

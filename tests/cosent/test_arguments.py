@@ -1,0 +1,59 @@
+"""Arguments are checked where they are known, and compared without rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cosent import arguments
+
+
+def test_numbers_that_jax_would_narrow_are_ranked():
+    got = arguments.comparable("x", [0.3, 0.1 + 0.2, 0.3])
+    np.testing.assert_array_equal(got, [0, 1, 0])
+    assert got.dtype == jnp.int32
+    got = arguments.comparable("x", np.array([2.0, np.nan, 1.0]))
+    np.testing.assert_array_equal(got, [1.0, np.nan, 0.0])
+    with jax.enable_x64(True):
+        got = arguments.comparable("x", [0.3, 0.1 + 0.2])
+        np.testing.assert_array_equal(got, [0.3, 0.1 + 0.2])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "uint8", "bool"])
+def test_other_numbers_are_left_alone(dtype):
+    x = np.array([3, 1, 2]).astype(dtype)
+    got = arguments.comparable("x", x)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, x)
+
+
+def test_traced_values_are_not_checked():
+    def fn(scale):
+        arguments.require_scale(scale)
+        return arguments.is_concrete(scale)
+
+    assert jax.jit(fn)(-1.0) is not None
+    assert arguments.is_concrete(np.float32(1.0))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, jnp.float32(0.0)])
+def test_a_scale_must_be_positive(value):
+    with pytest.raises(ValueError, match="scale must be finite and positive"):
+        arguments.require_scale(value)
+
+
+@pytest.mark.parametrize("value", ["20", None, True, jnp.array(True)])
+def test_a_scale_must_be_a_number(value):
+    with pytest.raises(TypeError, match="scale must be a real number"):
+        arguments.require_scale(value)
+
+
+def test_a_scale_must_be_one_number():
+    with pytest.raises(ValueError, match=r"scale must be a scalar, got shape \(2,\)"):
+        arguments.require_scale(jnp.ones(2))
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'accuracy'"):
+        arguments.require_choice("metric", "acuracy", ["accuracy", "f1"])
+    arguments.require_choice("metric", "f1", ["accuracy", "f1"])

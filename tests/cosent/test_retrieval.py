@@ -1,0 +1,108 @@
+"""Search in cached vectors: the answer of the whole table, in the memory of a block."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cosent import cosine_matrix, encode_once, top_k
+
+RNG = np.random.default_rng(0)
+QUERIES = RNG.normal(size=(4, 5)).astype(np.float32)
+CORPUS = RNG.normal(size=(23, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block_size", [1, 5, 8, 23, 1000])
+@pytest.mark.parametrize("k", [1, 6, 23])
+def test_the_answer_is_that_of_the_whole_table(k, block_size):
+    cosines, indices = jax.jit(functools.partial(top_k, k=k, block_size=block_size))(
+        QUERIES, CORPUS
+    )
+    table = np.asarray(cosine_matrix(QUERIES, CORPUS))
+    expected = np.argsort(-table, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(indices, expected)
+    found = np.take_along_axis(table, expected, axis=1)
+    np.testing.assert_allclose(cosines, found, rtol=2e-6, atol=1e-7)
+
+
+def test_equal_cosines_come_in_the_order_of_the_corpus():
+    corpus = np.tile(CORPUS[:2], (5, 1))
+    for block_size in (1, 3, 10):
+        _, indices = top_k(CORPUS[:1], corpus, 4, block_size=block_size)
+        np.testing.assert_array_equal(indices, [[0, 2, 4, 6]])
+
+
+def test_a_zero_vector_is_at_no_end():
+    corpus = np.stack([CORPUS[0], 0 * CORPUS[0], -CORPUS[0]])
+    cosines, indices = top_k(CORPUS[:1], corpus, 3, block_size=2)
+    np.testing.assert_array_equal(indices, [[0, 1, 2]])
+    np.testing.assert_allclose(cosines, [[1.0, 0.0, -1.0]], atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_corpus():
+    def temporary(size, block_size):
+        search = functools.partial(top_k, k=3, block_size=block_size)
+        shapes = [jax.ShapeDtypeStruct((n, 8), jnp.float32) for n in (64, size)]
+        compiled = jax.jit(search).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(1_000, 250), temporary(20_000, 250)
+    assert large <= small + 1_000
+    assert temporary(20_000, 20_000) > 20 * large  # the whole table, as a control
+
+
+def test_vectors_do_not_depend_on_the_batches():
+    inputs = {"x": CORPUS, "y": np.arange(23)}
+    shapes = []
+
+    def encode(batch):
+        shapes.append(batch["x"].shape)
+        return batch["x"] * (1.0 + batch["y"][:, None])
+
+    expected = CORPUS / np.linalg.norm(CORPUS, axis=1, keepdims=True)
+    for batch_size in (1, 7, 23, 100):
+        shapes.clear()
+        vectors = encode_once(encode, inputs, batch_size=batch_size)
+        np.testing.assert_allclose(vectors, expected, rtol=1e-6, atol=1e-7)
+        assert len(shapes) == 1  # compiled once
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: top_k(QUERIES, CORPUS, 24),
+            ValueError,
+            "k .* between 1 and 23, got 24",
+        ),
+        (lambda: top_k(QUERIES, CORPUS, 0), ValueError, "between 1 and 23, got 0"),
+        (lambda: top_k(QUERIES, CORPUS, True), TypeError, "k must be an integer"),
+        (
+            lambda: top_k(QUERIES, CORPUS, 1, block_size=0),
+            ValueError,
+            "block_size must be at least 1",
+        ),
+        (
+            lambda: top_k(QUERIES[:, :2], CORPUS, 1),
+            ValueError,
+            r"\(4, 2\) and \(23, 5\)",
+        ),
+        (
+            lambda: encode_once(jnp.asarray, {"a": CORPUS, "b": QUERIES}),
+            ValueError,
+            r"one number of rows, got \[\(4,\), \(23,\)\]",
+        ),
+        (lambda: encode_once(jnp.asarray, 1.0), ValueError, r"one number of rows"),
+        (lambda: encode_once(jnp.asarray, []), ValueError, r"one number of rows"),
+        (
+            lambda: encode_once(jnp.asarray, CORPUS, batch_size=0),
+            ValueError,
+            "batch_size must be at least 1",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,179 @@
+"""The best threshold: that of brute force, whatever the ties, ends and dtypes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from cosent import best_threshold, bisect_threshold
+
+METRICS = ("accuracy", "f1")
+
+
+def measure(scores, labels, threshold, metric):
+    predicted = np.asarray(scores) > threshold
+    if metric == "accuracy":
+        return np.mean(predicted == labels)
+    total = predicted.sum() + np.sum(labels)
+    return 2.0 * np.sum(predicted & labels) / max(1, total)
+
+
+def brute_force(scores, labels, metric):
+    """The best of every threshold that decides in a different way."""
+    tried = [-np.inf, *np.unique(scores), np.inf]
+    return max(measure(scores, labels, t, metric) for t in tried)
+
+
+def tied_case(seed):
+    rng = np.random.default_rng(seed)
+    size = rng.integers(1, 25)
+    scores = np.round(rng.normal(size=size), rng.integers(0, 3))
+    return scores, rng.random(size) < rng.random()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_thousand_tied_cases_agree_with_brute_force(metric):
+    for seed in range(1000):
+        scores, labels = tied_case(seed)
+        threshold, value = best_threshold(scores, labels, metric)
+        best = brute_force(scores, labels, metric)
+        np.testing.assert_allclose(value, best, rtol=0, atol=1e-12)
+        reached = measure(scores, labels, threshold, metric)
+        np.testing.assert_allclose(reached, best, rtol=0, atol=1e-12)
+        assert bisect_threshold(scores, labels, metric)[1] <= value
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_jit_and_vmap_agree_with_the_host(metric):
+    rng = np.random.default_rng(0)
+    scores = np.round(rng.normal(size=(50, 20)), 1).astype(np.float32)
+    labels = rng.random((50, 20)) < 0.4
+    for search in (best_threshold, bisect_threshold):
+        mapped = jax.jit(jax.vmap(lambda s, y: search(s, y, metric)))  # noqa: B023
+        thresholds, values = mapped(scores, labels)
+        for row in range(50):
+            _, value = search(scores[row], labels[row], metric)
+            np.testing.assert_allclose(values[row], value, atol=1e-6)
+            reached = measure(scores[row], labels[row], thresholds[row], metric)
+            np.testing.assert_allclose(reached, value, atol=1e-6)
+
+
+def test_f1_is_that_of_sklearn():
+    scores, labels = np.random.default_rng(1).normal(size=(2, 200))
+    labels = labels + scores > 1.0
+    threshold, value = best_threshold(scores, labels, "f1")
+    np.testing.assert_allclose(value, f1_score(labels, scores > threshold), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_neighbouring_floats_are_separated(dtype):
+    """Their mean rounds to one of them, half of the time to the higher one."""
+    with jax.enable_x64(dtype == "float64"):
+        low = jnp.linspace(0.1, 1.0, 60, dtype=dtype)
+        high = jnp.nextafter(low, jnp.asarray(2.0, dtype))
+        assert bool(jnp.any((low + high) / 2 >= high))  # a mean alone is wrong
+        pairs = jnp.stack([low, high], axis=1)
+        labels = jnp.tile(jnp.array([False, True]), (60, 1))
+        thresholds, values = jax.vmap(best_threshold)(pairs, labels)
+        assert thresholds.dtype == dtype
+        np.testing.assert_array_equal(values, 1.0)
+        np.testing.assert_array_equal(pairs > thresholds[:, None], labels)
+
+
+def test_float64_scores_of_the_host_are_not_rounded():
+    scores = np.array([0.5, np.nextafter(0.5, 1.0)])
+    threshold, value = best_threshold(scores, [0, 1])
+    assert value == 1.0
+    assert (scores > threshold).tolist() == [False, True]
+    assert best_threshold(scores.astype(np.float32), [0, 1])[1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "metric", "expected"),
+    [
+        ([0.1, 0.9], [1, 1], "accuracy", (-np.inf, 1.0)),
+        ([0.1, 0.9], [0, 0], "accuracy", (np.inf, 1.0)),
+        ([0.1, 0.9], [1, 1], "f1", (-np.inf, 1.0)),
+        ([0.1, 0.9], [0, 0], "f1", (np.inf, 0.0)),
+        ([0.3], [1], "f1", (-np.inf, 1.0)),
+        ([0.3, 0.3], [0, 1], "accuracy", (np.inf, 0.5)),
+        ([0.3, 0.3], [0, 1], "f1", (-np.inf, 2 / 3)),
+        ([0.2, 0.6], [0, 1], "accuracy", (0.4, 1.0)),
+        # Nothing is less than -inf, and inf is above everything else.
+        ([-np.inf, -np.inf], [1, 1], "accuracy", (np.inf, 0.0)),
+        ([-np.inf, 2.0], [0, 1], "accuracy", (-np.inf, 1.0)),
+        ([2.0, np.inf], [0, 1], "accuracy", (2.0, 1.0)),
+        ([-np.inf, np.inf], [0, 1], "accuracy", (-np.inf, 1.0)),
+    ],
+)
+def test_ends_and_single_labels_are_defined(scores, labels, metric, expected):
+    scores = np.array(scores)
+    for convert in (np.asarray, jnp.asarray):
+        got = best_threshold(convert(scores), convert(labels), metric)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+        reached = measure(scores, np.array(labels, bool), got[0], metric)
+        np.testing.assert_allclose(reached, expected[1], rtol=1e-6)
+
+
+def test_of_equally_good_thresholds_the_highest_is_taken():
+    scores, labels = np.array([0.1, 0.3, 0.5, 0.7]), np.array([0, 1, 0, 1])
+    np.testing.assert_allclose(best_threshold(scores, labels), (0.6, 0.75))
+
+
+def test_bisection_finds_a_single_maximum_with_a_slope():
+    scores = np.linspace(-0.99, 0.99, 500)
+    labels = scores > 0.3
+    threshold, value = bisect_threshold(scores, labels)
+    assert value > 0.99
+    np.testing.assert_allclose(threshold, 0.3, atol=0.01)
+
+
+def test_bisection_is_lost_in_a_narrow_band():
+    rng = np.random.default_rng(0)
+    labels = rng.random(1000) < 0.5
+    scores = np.clip(0.96 + 0.02 * labels + 0.01 * rng.normal(size=1000), 0.9, 1.0)
+    best = best_threshold(scores, labels)[1]
+    assert bisect_threshold(scores, labels)[1] < best - 0.2
+    assert bisect_threshold(scores, labels, low=0.9, high=1.0)[1] > best - 0.02
+
+
+def test_traced_nan_is_not_silent():
+    scores = jnp.array([0.1, jnp.nan, 0.3])
+    for search in (best_threshold, bisect_threshold):
+        assert np.isnan(jax.jit(search)(scores, jnp.array([0, 1, 1]))).all()
+
+
+def test_integer_scores_are_numbers():
+    assert best_threshold([1, 2, 3, 4], [0, 0, 1, 1]) == (2.5, 1.0)
+    assert best_threshold(jnp.arange(4), jnp.array([0, 0, 1, 1]))[0] == 1.5
+
+
+@pytest.mark.parametrize("search", [best_threshold, bisect_threshold])
+@pytest.mark.parametrize(
+    ("scores", "labels", "metric", "message"),
+    [
+        ([0.1, np.nan], [0, 1], "f1", "scores hold nan"),
+        ([0.1, 0.2], [0, 2], "f1", "labels must be boolean or 0 and 1, got .*2"),
+        ([0.1, 0.2], [0, 1], "F1", "one of accuracy, f1, got 'F1'. Did you mean 'f1'"),
+        ([0.1], [0, 1], "f1", r"one shape \[n\]"),
+        ([], [], "f1", r"n >= 1, got \(0,\)"),
+    ],
+)
+def test_wrong_arguments_are_named(search, scores, labels, metric, message):
+    with pytest.raises(ValueError, match=message):
+        search(scores, labels, metric)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"low": 1.0}, ValueError, "low must be less than high, got 1.0 and 1.0"),
+        ({"high": np.inf}, ValueError, "got -1.0 and inf"),
+        ({"num_iterations": 0}, ValueError, "num_iterations must be at least 1, got 0"),
+        ({"num_iterations": 2.5}, TypeError, "num_iterations must be an integer"),
+    ],
+)
+def test_wrong_options_of_the_bisection_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        bisect_threshold([0.1, 0.2], [0, 1], **options)
