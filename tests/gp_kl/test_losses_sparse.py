@@ -132,22 +132,40 @@ def test_a_traced_index_out_of_range_shows():
     assert np.isnan(values).tolist() == [False, False, True, False, False]
 
 
-def temporary_bytes(loss, targets):
-    """Of a gradient step of which the scores are an intermediate result."""
+ROWS, CLASSES, WIDTH = 8, 1 << 14, 16
+FLOATS = 4 * ROWS * CLASSES
+"""Bytes of the scores."""
 
-    def total(kernel, x):
-        return loss(x @ kernel, targets).sum()
 
-    shapes = [jnp.ones((16, 1 << 14)), jnp.ones((8, 16))]
-    compiled = jax.jit(jax.value_and_grad(total)).lower(*shapes).compile()
+def temporary_bytes(fn, *arguments):
+    compiled = jax.jit(fn).lower(*arguments).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_it_needs_no_array_of_labels_nor_a_copy_of_the_scores():
-    indices = np.full((8, 4), -1)
-    scores = 8 * (1 << 14) * 4
-    sparse = temporary_bytes(sparse_multilabel_cross_entropy, indices)
-    assert sparse < 2.1 * scores, sparse / scores  # scores and their gradient
+def total(logits, targets):
+    loss = multilabel_cross_entropy
+    if targets.dtype != bool:
+        loss = sparse_multilabel_cross_entropy
+    return loss(logits, targets).sum()
+
+
+def step(kernel, x, targets):
+    """A gradient step of which the scores are an intermediate result."""
+    return jax.value_and_grad(lambda k: total(x @ k, targets))(kernel)
+
+
+def test_memory_is_that_of_the_positives():
+    logits = jnp.zeros((ROWS, CLASSES))
+    for k in (4, 32):
+        indices = np.full((ROWS, k), -1, np.int32)
+        extra = temporary_bytes(jax.grad(total), logits, indices)
+        assert extra < 100 * indices.size, extra
+        inputs = jnp.zeros((WIDTH, CLASSES)), jnp.zeros((ROWS, WIDTH)), indices
+        extra = temporary_bytes(step, *inputs) - FLOATS
+        assert extra < 100 * indices.size, extra
+    # The control.
+    labels = np.zeros((ROWS, CLASSES), bool)
+    assert temporary_bytes(jax.grad(total), logits, labels) > 0.9 * FLOATS
 
 
 @pytest.mark.parametrize(
