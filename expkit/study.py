@@ -50,6 +50,7 @@ class Study:
         self.context, self.config = context, config
         self.seeds, self.grids = seeds, grids
         self._compile = functools.cache(lambda arm: compile_arm(self.lab, arm))
+        self._kept: dict[str, nets.Params] = {}
 
     @functools.cached_property
     def lab(self) -> Lab:
@@ -57,7 +58,7 @@ class Study:
         return Lab(self.config)
 
     def run(self, arm: str, seed: int, settings: Mapping[str, float]) -> nets.Params:
-        """Parameters after a run.
+        """Parameters after a run; quick mode keeps them in memory.
 
         Args:
             arm: one of `grids`.
@@ -67,7 +68,13 @@ class Study:
         Returns:
             The parameters.
         """
-        return self._compile(arm)(dict(settings), seed=seed)
+        name = f"{arm}-{sorted(settings.items())}-{seed}"
+        if name not in self._kept:
+            params = self._compile(arm)(dict(settings), seed=seed)
+            if self.context.full:  # too many to keep
+                return params
+            self._kept[name] = params
+        return self._kept[name]
 
     def figures(
         self, arm: str, seed: int, settings: Mapping[str, float]
