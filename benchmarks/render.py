@@ -46,6 +46,7 @@ def table(rows: list[dict], columns: dict[str, str]) -> list[str]:
 def section(path: Path) -> str:
     content = json.loads(path.read_text())
     environment = content["environment"]
+    rounds = f"; least of {content['rounds']} rounds" if "rounds" in content else ""
     where = f"{environment['cpu']} ({environment['cores']} cores)"
     device = environment["device"]["kind"]
     notes = content.get("notes") or NOTES.format(**content)
@@ -53,8 +54,8 @@ def section(path: Path) -> str:
         f"## {content['question']}",
         "",
         f"`{environment['command']}` on {where}, device {device}, "
-        f"{environment['date'][:10]}, JAX {environment['versions']['jax']}; least of "
-        f"{content['rounds']} rounds. {notes}",
+        f"{environment['date'][:10]}, JAX {environment['versions']['jax']}{rounds}. "
+        f"{notes}",
     ]
     for name, rows in content["tables"].items():
         title = name[:1].upper() + name[1:]

@@ -33,6 +33,7 @@ class Study(arms.Arms):
     ):
         super().__init__(context, config, grids, seeds)
         self._compile = functools.cache(lambda arm: compile_arm(self.lab, arm))
+        self._kept: dict[str, nets.Params] = {}
 
     @functools.cached_property
     def lab(self) -> Lab:
@@ -40,7 +41,7 @@ class Study(arms.Arms):
         return Lab(self.config)
 
     def run(self, arm: str, seed: int, settings: arms.Settings) -> nets.Params:
-        """Parameters after a run.
+        """Parameters after a run; quick mode keeps them in memory.
 
         Args:
             arm: one of `grids`.
@@ -50,7 +51,13 @@ class Study(arms.Arms):
         Returns:
             The parameters.
         """
-        return self._compile(arm)(dict(settings), seed=seed)
+        name = f"{arm}-{sorted(settings.items())}-{seed}"
+        if name not in self._kept:
+            params = self._compile(arm)(dict(settings), seed=seed)
+            if self.context.full:  # too many to keep
+                return params
+            self._kept[name] = params
+        return self._kept[name]
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, float]:
         """Figures of a run on the validation and test splits; see `Arms.measure`."""
