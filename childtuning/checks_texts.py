@@ -34,12 +34,11 @@ ARMS = {
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
 LION = 0.2  # its rates are so much smaller
-# Configs of full and of quick mode, None where quick mode skips it. Quick mode has
-# whole batches, of one shape: there it is compilation that takes the time.
+# Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {
     "reviews": (
-        "configs/childtuning/reviews.py:num_steps=200",
-        "configs/childtuning/reviews.py:num_labels=144,num_steps=30,max_length=32,"
+        "configs/childtuning/reviews.py:num_steps=200,max_length=64",
+        "configs/childtuning/reviews.py:num_steps=30,"
         "validation_split=validation[:64],test_split=test[:512]",
     ),
     "api_docs": ("configs/childtuning/api_docs.py:", None),

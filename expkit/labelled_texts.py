@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from expkit import text
 
@@ -84,6 +83,8 @@ def choose_labelled(
             f"num_labels must be 0, {least}..{len(labels) - least} or {len(labels)}, "
             f"got {num_labels!r}."
         )
+    from sklearn.model_selection import train_test_split  # takes a second to load
+
     drawn, rest = train_test_split(
         everything,
         train_size=num_labels,

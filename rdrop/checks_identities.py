@@ -24,10 +24,10 @@ def check_zero_iff_equal(context: Context) -> Finding:
     """
     del context
     with jax.enable_x64(True):
-        keys = jax.random.split(jax.random.key(0))
-        logits = 3.0 * jax.random.normal(keys[0], (20_000, CLASSES))
-        distances = jnp.logspace(-6, 1, len(logits))[:, None]
-        other = logits + distances * jax.random.normal(keys[1], logits.shape)
+        # Drawn by NumPy here and below: nothing to compile for each shape.
+        draws = np.random.default_rng(0).standard_normal((2, 20_000, CLASSES))
+        logits = jnp.asarray(3.0 * draws[0])
+        other = logits + np.logspace(-6, 1, len(logits))[:, None] * draws[1]
 
         @jax.jit
         def smallest(a, b):
@@ -220,7 +220,7 @@ def check_both_branches(context: Context) -> Finding:
     """Share of the gradient that is left when one pass is a constant."""
     del context
     with jax.enable_x64(True):
-        params, x = jax.tree.map(lambda a: a.astype(jnp.float64), _network())
+        params, x = _network()
         keys = jax.random.split(jax.random.key(2))
 
         @functools.partial(jax.jit, static_argnames="stop")
@@ -252,19 +252,20 @@ def check_both_branches(context: Context) -> Finding:
 
 def _example(num_classes: int = CLASSES) -> tuple[jax.Array, jax.Array]:
     """Logits of two passes [2, batch, classes], and labels."""
-    keys = jax.random.split(jax.random.key(1))
-    logits = jax.random.normal(keys[0], (2, BATCH, num_classes))
-    return logits, jax.random.randint(keys[1], (BATCH,), 0, num_classes)
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(rng.standard_normal((2, BATCH, num_classes)))
+    return logits, jnp.asarray(rng.integers(num_classes, size=BATCH))
 
 
 def _network():
     """Parameters of a perceptron and a batch."""
-    keys = jax.random.split(jax.random.key(3), 3)
+    rng = np.random.default_rng(3)
+    shapes = {"w": (8, 32), "v": (32, CLASSES)}
     params = {
-        "w": jax.random.normal(keys[0], (8, 32)) / np.sqrt(8),
-        "v": jax.random.normal(keys[1], (32, CLASSES)) / np.sqrt(32),
+        name: jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]))
+        for name, shape in shapes.items()
     }
-    return params, jax.random.normal(keys[2], (BATCH, 8))
+    return params, jnp.asarray(rng.standard_normal((BATCH, 8)))
 
 
 def _apply(rate):

@@ -47,12 +47,14 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "reviews": Setting(
-        "configs/rdrop/reviews.py:num_steps=200",
-        "configs/rdrop/reviews.py:num_steps=30,max_length=32,"
+        "configs/rdrop/reviews.py:num_steps=200,max_length=64",
+        "configs/rdrop/reviews.py:num_steps=30,"
         "validation_split=validation[:64],test_split=test[:512]",
     ),
     "all_reviews": Setting(
-        "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32", None
+        "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32,"
+        "max_length=64",
+        None,
     ),
     "api_docs": Setting("configs/rdrop/api_docs.py:", None),
     "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),

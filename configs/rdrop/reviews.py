@@ -20,7 +20,7 @@ def get_config(arg=""):
     config.text_columns = ("text",)  # one, or two for pairs
     config.label_column = "label"  # integers for classes, numbers for a regression
     config.num_labels = 140  # training rows that keep their label; 0 is all
-    config.max_length = 64  # tokens; longer texts are cut
+    config.max_length = 32  # tokens; longer texts are cut
     config.seed = 0  # of the labelled rows, the head and the training
 
     config.encoder = "zh_char"  # zh_char, minilm, or the folder of a BERT
