@@ -234,12 +234,11 @@ class Arms(abc.ABC):
 
     def _score(self, figures: Mapping[str, float | None]) -> float:
         """What tuning maximises; a run that diverged, with no number, is last."""
-        name = f"validation_{self.score}"
-        is_there = name in figures
-        value = figures[name if is_there else "validation_loss"]
+        name = self.score if f"validation_{self.score}" in figures else "loss"
+        value = figures[f"validation_{name}"]
         if value is None or figures.get("validation_loss", 0.0) is None:
             return -np.inf
-        return value if is_there else -value
+        return -value if name == "loss" else value
 
 
 def _listed(settings: Settings) -> str:

@@ -1,0 +1,115 @@
+"""Settings, figures and verdicts of arms whose runs are planted."""
+
+import ml_collections
+import numpy as np
+import pytest
+
+from expkit import arms, claims
+
+NAMES = {"a": "first", "b": "second"}
+
+
+class Planted(arms.Arms):
+    """Each run has its level, more with the rate 2, and a spread over the seeds."""
+
+    def __init__(self, out, levels, *, baseline=0.0, **options):
+        config = ml_collections.ConfigDict({"num_steps": 7})
+        grids = {arm: {"rate": (1.0, 2.0)} for arm in levels}
+        context = claims.Context(out)
+        super().__init__(context, config, grids, range(4), **options)
+        self.levels, self.level_of_baseline = levels, baseline
+        self.made = []
+
+    def measure(self, arm, seed, settings):
+        self.made.append((arm, seed, settings["rate"]))
+        value = self.levels[arm] + 0.01 * (seed - 1.5) * (2 if arm == "a" else 1)
+        row = {f"{split}_{self.score}": value for split in ("validation", "test")}
+        if settings["rate"] == 1.0:
+            row[f"validation_{self.score}"] -= 0.1
+            row[f"test_{self.score}"] += 0.5  # what tuning must not look at
+        return row
+
+    def baseline(self, figure):
+        return "a guess", self.level_of_baseline
+
+
+def test_settings_are_those_that_validate_best_on_the_first_seeds(tmp_path):
+    study = Planted(tmp_path, {"a": 0.7}, score="f1")
+    assert study.tuned("a") == {"rate": 2.0}
+    assert len(study.made) == 2 * arms.TUNING_SEEDS
+    np.testing.assert_allclose(study.test("a", "f1"), [0.67, 0.69, 0.71, 0.73])
+
+
+def test_a_loss_is_minimised_where_there_is_no_score(tmp_path):
+    study = Planted(tmp_path, {"a": 0.7}, score="loss")
+    assert study.tuned("a") == {"rate": 1.0}
+    study.score = "accuracy"
+    study.measure = Planted(tmp_path, {"a": 0.7}, score="loss").measure
+    assert study.tuned("a") == {"rate": 1.0}  # the runs have no accuracy
+
+
+def test_a_run_that_diverged_is_last(tmp_path):
+    study = Planted(tmp_path, {"a": 0.7})
+    measure = study.measure
+
+    def diverging(arm, seed, settings):
+        row = measure(arm, seed, settings)
+        return row | ({"validation_loss": np.nan} if settings["rate"] == 2.0 else {})
+
+    study.measure = diverging
+    assert study.tuned("a") == {"rate": 1.0}
+
+
+def test_figures_on_disk_are_not_made_again(tmp_path):
+    levels = {"a": 0.7}
+    first = Planted(tmp_path, levels)
+    first.test("a")
+    again = Planted(tmp_path, levels)
+    np.testing.assert_array_equal(again.test("a"), first.test("a"))
+    assert again.made == []
+    other = Planted(tmp_path, levels)
+    other.config.num_steps = 8
+    other.test("a")
+    assert other.made  # the control
+
+
+@pytest.mark.parametrize(
+    ("levels", "baseline", "verdict"),
+    [
+        ({"a": 0.8, "b": 0.6}, 0.5, claims.HOLDS),
+        ({"a": 0.6, "b": 0.8}, 0.5, claims.DOES_NOT_HOLD),
+        ({"a": 0.7, "b": 0.7}, 0.5, claims.NOT_DECIDED),
+        ({"a": 0.8, "b": 0.6}, 0.9, claims.NOT_DECIDED),
+    ],
+)
+def test_arms_are_compared_where_one_beats_the_baseline(
+    tmp_path, levels, baseline, verdict
+):
+    study = Planted(tmp_path, levels, baseline=baseline)
+    finding = study.compare("a", "b", NAMES, at_least=0.0)
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(levels["a"] - levels["b"])
+    assert f"first {levels['a']:.3f} (rate 2)" in finding.details
+    assert f"a guess {baseline:.3f}" in finding.details
+    assert ("more than either" in finding.details) == (baseline == 0.9)
+
+
+def test_a_region_has_two_sides(tmp_path):
+    study = Planted(tmp_path, {"a": 0.8, "b": 0.6})
+    inside = study.compare("a", "b", NAMES, at_least=0.1, at_most=0.3)
+    assert inside.verdict == claims.HOLDS
+    above = study.compare("a", "b", NAMES, at_least=-0.1, at_most=0.1)
+    assert above.verdict == claims.DOES_NOT_HOLD
+
+
+def test_the_figure_names_every_arm_and_the_baseline(tmp_path, monkeypatch):
+    study = Planted(tmp_path, {"a": 0.8, "b": 0.6}, baseline=0.5)
+    drawn = []
+    monkeypatch.setattr(
+        claims.Context, "figure", lambda self, *args: drawn.append(args)
+    )
+    study.draw("data", NAMES)
+    ((name, _, caption, alt),) = drawn
+    assert name == "data"
+    assert "Test accuracy on data" in caption
+    assert alt == "first 0.800, second 0.600; a guess 0.500."
