@@ -84,13 +84,15 @@ def decode_spans(
         raise ValueError(f"scores must be [types, n, n], got shape {array.shape}.")
     if np.isnan(threshold):
         raise ValueError(f"threshold must be a number, got {threshold!r}.")
-    # numpy warns where it compares bfloat16.
-    array = np.asarray(array, np.promote_types(array.dtype, np.float32))
-    upper = np.triu(np.ones(array.shape[1:], bool))
-    if np.isnan(array[:, upper]).any():
+    if array.dtype.itemsize < 4:  # numpy is slow there, and warns in bfloat16
+        array = array.astype(np.float32)
+    if array.size and np.isnan(array.max()) and np.isnan(np.triu(array)).any():
         raise ValueError("scores must be numbers, got nan; is the model trained?")
-    found = np.argwhere((array > threshold) & upper)
-    return [(a, i, j) for a, i, j in found.tolist()]
+    kinds, starts, ends = np.unravel_index(
+        np.flatnonzero(array > threshold), array.shape
+    )
+    spans = zip(kinds.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    return [span for span in spans if span[1] <= span[2]]
 
 
 def span_labels(
