@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
-import scipy.sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 import cosent
 from cosent import train
-from expkit import arms, data, finetuning, sweep
+from expkit import arms, bag_of_ngrams, data, finetuning, sweep
 from expkit import config as config_lib
 from expkit.claims import Context
 from expkit.datasets import word_order
@@ -125,14 +123,15 @@ class Lab:
         """
         tables = data.load_splits(self.config)
         columns = self.config.text_columns
-        vectorizer = TfidfVectorizer(sublinear_tf=True)
-        vectorizer.fit(np.concatenate([tables["train"][c] for c in columns]))
-        scores = {}
-        for split in SPLITS:
-            first, second = (vectorizer.transform(tables[split][c]) for c in columns)
-            cosines = scipy.sparse.csr_array(first) * scipy.sparse.csr_array(second)
-            scores[split] = np.asarray(cosines.sum(axis=1), np.float32)
-        return self.figures(scores)
+        train_texts = np.concatenate([tables["train"][c] for c in columns])
+        return self.figures(
+            {
+                split: bag_of_ngrams.tfidf_cosines(
+                    train_texts, *(tables[split][c] for c in columns)
+                )
+                for split in SPLITS
+            }
+        )
 
 
 class Study(arms.Arms):

@@ -64,7 +64,7 @@ def check_early(context: Context) -> Finding:
         arm: float(np.mean(start - course.min(axis=1)))
         for arm, course in courses.items()
     }
-    x = steps * np.arange(checks_runs.NUM_BLOCKS + 1)
+    x = steps * np.arange(courses["cosent"].shape[1])
     context.figure(
         "course",
         lambda fig: plots.curves(

@@ -72,15 +72,10 @@ def fit_tfidf_classifier(
         1988, table 1. https://doi.org/10.1016/0306-4573(88)90021-0
     """
     _check(texts, labels, analyzer, inverse_strengths)
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    options: dict[str, Any] = {"analyzer": analyzer}
-    if analyzer == "word":
-        # The default pattern leaves out words of one letter.
-        options["token_pattern"] = r"\w+"
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, **options)
+    vectorizer = _vectorizer(analyzer)
     features = {"train": vectorizer.fit_transform(texts["train"])}
     features |= {
         split: vectorizer.transform(rows)
@@ -108,6 +103,58 @@ def fit_tfidf_classifier(
         {s: float(np.mean(np.asarray(labels[s]) == common)) for s in texts},
         float(model.get_params()["C"]),
         len(vectorizer.vocabulary_),
+    )
+
+
+def tfidf_cosines(
+    train: Sequence[str] | np.ndarray,
+    first: Sequence[str] | np.ndarray,
+    second: Sequence[str] | np.ndarray,
+) -> np.ndarray:
+    r"""Cosines of the TF-IDF vectors of pairs: the baseline of similarity.
+
+    .. math:: \phi(a_i)^\top \phi(b_i), \qquad \|\phi\| = 1.
+
+    Args:
+        train: texts that the inverse document frequencies are counted in.
+        first: n texts.
+        second: n texts.
+
+    Returns:
+        float32 [n], from 0 to 1; 0 where a text has no n-gram of the training texts.
+
+    References:
+        Salton and Buckley, *Term-weighting approaches in automatic text retrieval*,
+        1988, table 1. https://doi.org/10.1016/0306-4573(88)90021-0
+    """
+    vectorizer = _vectorizer(choose_analyzer(train))
+    vectorizer.fit(train)
+    products = vectorizer.transform(first).multiply(vectorizer.transform(second))
+    return np.asarray(products.sum(axis=1), np.float32).ravel()
+
+
+def choose_analyzer(texts: Sequence[str] | np.ndarray) -> Analyzer:
+    """What n-grams of some texts are of.
+
+    Args:
+        texts: of which the first thousand are looked at.
+
+    Returns:
+        `"char"` if a third of the characters are Han, which come without spaces between
+        words, else `"word"`.
+    """
+    characters = "".join(texts[:1000])
+    num_han = sum("\u4e00" <= c <= "\u9fff" for c in characters)
+    return "char" if 3 * num_han > len(characters) else "word"
+
+
+def _vectorizer(analyzer: Analyzer) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # The default pattern leaves out words of one letter.
+    options = {"token_pattern": r"\w+"} if analyzer == "word" else {}
+    return TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, analyzer=analyzer, **options
     )
 
 

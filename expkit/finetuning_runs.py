@@ -11,7 +11,7 @@ the same for all arms: differences between arms are paired::
 
 import functools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -135,7 +135,7 @@ class Lab:
         labelled, _ = labelled_texts.choose_labelled(
             labels["train"], self.config.num_labels, seed
         )
-        analyzer = "char" if _is_chinese(texts["train"]) else "word"
+        analyzer = bag_of_ngrams.choose_analyzer(texts["train"])
         result = bag_of_ngrams.fit_tfidf_classifier(
             texts | {"train": texts["train"][labelled]},
             labels | {"train": labels["train"][labelled]},
@@ -174,9 +174,3 @@ def least_seconds(
             jax.block_until_ready(function())
             least[name] = min(least[name], time.perf_counter() - start)
     return least
-
-
-def _is_chinese(texts: Sequence[str]) -> bool:
-    """Whether a third of the characters are Han: there are no spaces between words."""
-    characters = "".join(texts[:1000])
-    return 3 * sum("\u4e00" <= c <= "\u9fff" for c in characters) > len(characters)

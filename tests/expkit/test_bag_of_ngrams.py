@@ -5,6 +5,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from expkit import bag_of_ngrams
 from expkit.bag_of_ngrams import fit_tfidf_classifier
 from expkit.data import load
 
@@ -126,3 +127,26 @@ def test_reviews_reach_the_published_accuracy():
         )
         sd = np.sqrt(expected * (1 - expected) / len(texts["test"]))
         assert abs(result.accuracy["test"] - expected) < 4 * sd
+
+
+@pytest.mark.parametrize(
+    ("texts", "analyzer"),
+    [
+        (["这家酒店很好"], "char"),
+        (["JAX 是一个用于数组计算的库"], "char"),
+        (["Returns the sum.", "of 和"], "word"),
+        ([""], "word"),
+    ],
+)
+def test_texts_without_spaces_are_told_from_words(texts, analyzer):
+    assert bag_of_ngrams.choose_analyzer(np.array(texts, object)) == analyzer
+
+
+def test_cosines_of_pairs_are_those_of_the_weights_by_hand():
+    train = ["a b", "a c", "a"]
+    got = bag_of_ngrams.tfidf_cosines(train, ["a b", "b c", "x"], ["a", "b b", "a"])
+    # idf of scikit-learn: log((1 + n) / (1 + df)) + 1; 1-grams and 2-grams.
+    idf = {"a": 1.0, "b": np.log(2) + 1, "c": np.log(2) + 1, "a b": np.log(2) + 1}
+    first = idf["a"] / np.sqrt(idf["a"] ** 2 + idf["b"] ** 2 + idf["a b"] ** 2)
+    second = idf["b"] / np.sqrt(idf["b"] ** 2 + idf["c"] ** 2)
+    np.testing.assert_allclose(got, [first, second, 0.0], rtol=1e-6)

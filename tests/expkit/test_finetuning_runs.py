@@ -16,19 +16,6 @@ from expkit import study as study_lib
 pytest.importorskip("tokenizers")
 
 
-@pytest.mark.parametrize(
-    ("texts", "is_chinese"),
-    [
-        (["这家酒店很好"], True),
-        (["JAX 是一个用于数组计算的库"], True),
-        (["Returns the sum.", "of 和"], False),
-        ([""], False),
-    ],
-)
-def test_texts_without_spaces_are_told_from_words(texts, is_chinese):
-    assert finetuning_runs._is_chinese(np.array(texts, object)) == is_chinese
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, pytestconfig):
     folder = tiny_texts.write(tmp_path_factory.mktemp("texts"))
