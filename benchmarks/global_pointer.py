@@ -26,8 +26,8 @@ from expkit.text import EncoderConfig, apply_encoder, init_encoder
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "linear-chain CRF"
 WIDTH, HEAD_SIZE = 256, 64
-SIZES = ((16, 64, 3), (16, 128, 10), (16, 128, 30))
-"""Batch, length and types."""
+SIZES = {(16, 64, 3): True, (16, 128, 10): True, (16, 128, 30): False}
+"""Batch, length and types, and whether also with an encoder."""
 CONFIG = EncoderConfig(
     vocab_size=5000,
     hidden_size=WIDTH,
@@ -321,12 +321,13 @@ def measure(rounds) -> tuple[dict, dict]:
         for row in rows:
             print("  " + "  ".join(f"{row[key]}"[:34] for key in shown), flush=True)
 
-    for size in SIZES:
+    for size, with_encoder in SIZES.items():
         where = "batch {}, length {}, {} types".format(*size)
-        add(
-            f"with an encoder, {where}", measure_heads(size, True, rounds), HEAD_COLUMNS
-        )
-        add(f"heads alone, {where}", measure_heads(size, False, rounds), HEAD_COLUMNS)
+        kinds = {"with an encoder": True, "heads alone": False}
+        for name, is_whole in kinds.items():
+            if with_encoder or not is_whole:
+                rows = measure_heads(size, is_whole, rounds)
+                add(f"{name}, {where}", rows, HEAD_COLUMNS)
     name = "memory, one sentence of 512 tokens, 10 types"
     add(name, measure_memory(512, 10), MEMORY_COLUMNS)
     for name, rows in loss_tables(rounds).items():

@@ -113,7 +113,7 @@ EXPERIMENTS = {
             "distance",
             "With rotary positions a score depends on where a span is only through "
             "its length.",
-            PAPER.format("section 2, relative positions"),
+            PAPER.format("relative positions"),
             checks_heads.check_distance,
         ),
         (

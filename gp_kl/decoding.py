@@ -77,7 +77,7 @@ def decode_spans(
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, section 2. https://arxiv.org/abs/2208.03054
+        Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
     array = np.asarray(scores)
     if array.ndim != 3 or array.shape[1] != array.shape[2]:
@@ -115,7 +115,7 @@ def span_labels(
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, section 2. https://arxiv.org/abs/2208.03054
+        Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
     labels = np.zeros((require_size("num_types", num_types), length, length), bool)
     for kind, start, end in _checked(spans, num_types, length):
@@ -148,7 +148,7 @@ def span_indices(
         ValueError: if a span does not fit, or a type has more than `max_spans`.
 
     References:
-        Su, *An extension of softmax cross-entropy to multi-label classification*, 2020,
+        Su, *Softmax and cross-entropy for multi-label classification*, 2020,
         the sparse form. https://kexue.fm/archives/7359
     """
     shape = require_size("num_types", num_types), require_size("max_spans", max_spans)

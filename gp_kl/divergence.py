@@ -81,7 +81,7 @@ def span_divergence(
             `temperature` is not positive.
 
     References:
-        Su, *GlobalPointer and the Kullback-Leibler divergence*, 2022, the divergence of
+        Su, *What should the KL divergence of GlobalPointer be?*, 2022, for
         sigmoids. https://kexue.fm/archives/9039
     """
     s, t = jnp.asarray(scores_s), jnp.asarray(scores_t)

@@ -102,7 +102,7 @@ class GlobalPointer(_SpanHead):
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, eq. (1)-(4). https://arxiv.org/abs/2208.03054
+        Recognition*, 2022, the score of a span. https://arxiv.org/abs/2208.03054
     """
 
     def init(self, key: jax.Array) -> Params:
@@ -169,7 +169,7 @@ class EfficientGlobalPointer(_SpanHead):
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, eq. (6)-(8). https://arxiv.org/abs/2208.03054
+        Recognition*, 2022, fewer parameters. https://arxiv.org/abs/2208.03054
         Su, *Efficient GlobalPointer: fewer parameters, better results*, 2022.
         https://kexue.fm/archives/8877
     """
@@ -245,7 +245,7 @@ def span_mask(mask: jax.typing.ArrayLike) -> jax.Array:
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, section 2. https://arxiv.org/abs/2208.03054
+        Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
     mask = require_mask("mask", mask)
     if mask.ndim < 1:

@@ -1,6 +1,6 @@
 r"""Multi-label cross-entropy: any number of true classes, and no threshold to tune.
 
-Su et al. (2022), *Global Pointer*, eq. (5), after the essay
+Su et al. (2022), *Global Pointer*, after the essay
 https://kexue.fm/archives/7359. With P the classes that apply and Q those that do not,
 
 .. math:: L = \log\Big(1 + \sum_{i \in Q} e^{s_i}\Big)
@@ -77,10 +77,10 @@ def multilabel_cross_entropy(
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, eq. (5). https://arxiv.org/abs/2208.03054
-        Su, *An extension of softmax cross-entropy to multi-label classification*, 2020.
+        Recognition*, 2022, the loss. https://arxiv.org/abs/2208.03054
+        Su, *Softmax and cross-entropy for multi-label classification*, 2020.
         https://kexue.fm/archives/7359
-        Su, *Multi-label cross-entropy with soft labels*, 2022.
+        Su, *Soft labels for the multi-label softmax*, 2022.
         https://kexue.fm/archives/9064
     """
     s, t = jnp.asarray(logits), jnp.asarray(labels)
@@ -134,8 +134,8 @@ def sparse_multilabel_cross_entropy(
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
-        Recognition*, 2022, eq. (5). https://arxiv.org/abs/2208.03054
-        Su, *An extension of softmax cross-entropy to multi-label classification*, 2020.
+        Recognition*, 2022, the loss. https://arxiv.org/abs/2208.03054
+        Su, *Softmax and cross-entropy for multi-label classification*, 2020.
         https://kexue.fm/archives/7359
     """
     s, indices = jnp.asarray(logits), jnp.asarray(positive_indices)

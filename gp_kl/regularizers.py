@@ -66,7 +66,7 @@ def span_rdrop_loss(
     References:
         Liang et al., *R-Drop: Regularized Dropout for Neural Networks*, 2021, eq. (4).
         https://arxiv.org/abs/2106.14448
-        Su, *GlobalPointer and the Kullback-Leibler divergence*, 2022.
+        Su, *What should the KL divergence of GlobalPointer be?*, 2022.
         https://kexue.fm/archives/9039
     """
     require_scalar("alpha", alpha)
