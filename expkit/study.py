@@ -191,8 +191,9 @@ class Study:
             interval,
             self.seeds,
             f"Difference of test accuracies: {details}. "
-            f"{self.config.num_labels or 'All'} labels, {self.config.num_steps} steps; "
-            f"TF-IDF and logistic regression {ngrams:.3f}"
+            f"{self.config.num_labels or 'All'} labels, {self.config.num_steps} steps, "
+            f"{self.config.num_layers or 'all'} layers; TF-IDF and logistic regression "
+            f"{ngrams:.3f}"
             f"{', more than either' * is_below}.",
         )
 
