@@ -150,13 +150,21 @@ def make_mask(lab: finetuning_runs.Lab, config, seed: int, params=None):
 
     At `params`, or where a run starts.
     """
+    if params is None:
+        return _first_mask(lab, config.fisher, seed)
     arrays, _ = lab.draw(seed)
     task = lab.texts.task._replace(splits={"train": arrays})
-    params = lab.initial(seed) if params is None else params
     texts = lab.texts._replace(task=task, params=params)
-    seeded = config.copy_and_resolve_references()
-    seeded.seed = seed
+    seeded = lab.config.copy_and_resolve_references()
+    seeded.method, seeded.fisher, seeded.seed = "d", config.fisher, seed
     return train.make_mask(seeded, texts)
+
+
+@functools.cache
+def _first_mask(lab: finetuning_runs.Lab, fisher: str, seed: int):
+    config = lab.config.copy_and_resolve_references()
+    config.fisher = fisher
+    return make_mask(lab, config, seed, lab.initial(seed))
 
 
 def check_better(

@@ -152,7 +152,7 @@ def _vectorizer(analyzer: Analyzer) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # The default pattern leaves out words of one letter.
-    options = {"token_pattern": r"\w+"} if analyzer == "word" else {}
+    options: dict[str, Any] = {"token_pattern": r"\w+"} if analyzer == "word" else {}
     return TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, analyzer=analyzer, **options
     )

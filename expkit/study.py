@@ -97,9 +97,12 @@ class Study(arms.Arms):
         at_least: float | None = 0.0,
         **options,
     ) -> Finding:
-        """As `Arms.compare`; the details name the number of labels."""
-        labels = f"{self.config.num_labels or 'All'} labels"
-        budget = f"{labels}, {self.config.num_steps} steps"
+        """As `Arms.compare`; the details name labels, steps and layers."""
+        config = self.config
+        budget = (
+            f"{config.num_labels or 'All'} labels, {config.num_steps} steps, "
+            f"{config.num_layers or 'all'} layers"
+        )
         return super().compare(
             arm, rival, names, at_least=at_least, budget=budget, **options
         )

@@ -48,7 +48,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "reviews": Setting(
         "configs/rdrop/reviews.py:num_steps=200,max_length=64",
-        "configs/rdrop/reviews.py:num_steps=30,"
+        "configs/rdrop/reviews.py:num_steps=30,num_layers=2,"
         "validation_split=validation[:64],test_split=test[:512]",
     ),
     "all_reviews": Setting(
