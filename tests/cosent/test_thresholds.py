@@ -1,5 +1,7 @@
 """The best threshold: that of brute force, whatever the ties, ends and dtypes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,11 +51,15 @@ def test_jit_and_vmap_agree_with_the_host(metric):
     rng = np.random.default_rng(0)
     scores = np.round(rng.normal(size=(50, 20)), 1).astype(np.float32)
     labels = rng.random((50, 20)) < 0.4
-    for search in (best_threshold, bisect_threshold):
-        mapped = jax.jit(jax.vmap(lambda s, y: search(s, y, metric)))  # noqa: B023
+    for search, options in (
+        (best_threshold, {}),
+        (bisect_threshold, {"num_iterations": 4}),
+    ):
+        search = functools.partial(search, metric=metric, **options)
+        mapped = jax.jit(jax.vmap(search))
         thresholds, values = mapped(scores, labels)
         for row in range(50):
-            _, value = search(scores[row], labels[row], metric)
+            _, value = search(scores[row], labels[row])
             np.testing.assert_allclose(values[row], value, atol=1e-6)
             reached = measure(scores[row], labels[row], thresholds[row], metric)
             np.testing.assert_allclose(reached, value, atol=1e-6)
@@ -75,7 +81,7 @@ def test_neighbouring_floats_are_separated(dtype):
         assert bool(jnp.any((low + high) / 2 >= high))  # a mean alone is wrong
         pairs = jnp.stack([low, high], axis=1)
         labels = jnp.tile(jnp.array([False, True]), (60, 1))
-        thresholds, values = jax.vmap(best_threshold)(pairs, labels)
+        thresholds, values = jax.jit(jax.vmap(best_threshold))(pairs, labels)
         assert thresholds.dtype == dtype
         np.testing.assert_array_equal(values, 1.0)
         np.testing.assert_array_equal(pairs > thresholds[:, None], labels)
@@ -122,11 +128,12 @@ def test_of_equally_good_thresholds_the_highest_is_taken():
 
 
 def test_bisection_finds_a_single_maximum_with_a_slope():
-    scores = np.linspace(-0.99, 0.99, 500)
-    labels = scores > 0.3
-    threshold, value = bisect_threshold(scores, labels)
-    assert value > 0.99
-    np.testing.assert_allclose(threshold, 0.3, atol=0.01)
+    """As long as its probes, a 50th of the interval apart, see different scores."""
+    scores = np.linspace(-0.99, 0.99, 20_000)
+    threshold, value = bisect_threshold(scores, scores > 0.3)
+    spacing = scores[1] - scores[0]
+    np.testing.assert_allclose(threshold, 0.3, rtol=0, atol=100 * spacing)
+    assert value >= 1.0 - 100 / 20_000
 
 
 def test_bisection_is_lost_in_a_narrow_band():
@@ -140,7 +147,8 @@ def test_bisection_is_lost_in_a_narrow_band():
 
 def test_traced_nan_is_not_silent():
     scores = jnp.array([0.1, jnp.nan, 0.3])
-    for search in (best_threshold, bisect_threshold):
+    bisect = functools.partial(bisect_threshold, num_iterations=2)
+    for search in (best_threshold, bisect):
         assert np.isnan(jax.jit(search)(scores, jnp.array([0, 1, 1]))).all()
 
 
