@@ -157,7 +157,14 @@ class Study(arms.Arms):
         self.lab = functools.cache(lambda arm: Lab(self.config_of(arm)))
 
     def config_of(self, arm: str) -> ml_collections.ConfigDict:
-        """A copy of the config with the model, loss and scale of an arm."""
+        """The config of an arm.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            A copy with the model, loss and scale of the arm.
+        """
         config = self.config.copy_and_resolve_references()
         config.update(ARMS[arm])
         if config.model == "interaction":
@@ -165,7 +172,16 @@ class Study(arms.Arms):
         return config
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
-        """Figures of a run; see `Lab.measure`."""
+        """Trains once.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            As `Lab.measure`.
+        """
         return self.lab(arm).measure(seed, settings)
 
     def courses(self, arm: str) -> np.ndarray:
@@ -182,7 +198,14 @@ class Study(arms.Arms):
         return np.array([row["course"] for row in rows], float)
 
     def baseline(self, figure: str) -> tuple[str, float]:
-        """The figure of the cosines of TF-IDF vectors; see `Lab.ngram_figures`."""
+        """A figure of the cosines of TF-IDF vectors.
+
+        Args:
+            figure: of the test split.
+
+        Returns:
+            Its name, and the figure, as `Lab.ngram_figures`.
+        """
         figures = self.context.memo(
             "ngrams",
             lambda: self.lab("cosent").ngram_figures(),

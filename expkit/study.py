@@ -60,7 +60,16 @@ class Study(arms.Arms):
         return self._kept[name]
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, float]:
-        """Figures of a run on the validation and test splits; see `Arms.measure`."""
+        """Figures of a run on the validation and test splits.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            Loss and, of classes, accuracy of both.
+        """
         params = self.run(arm, seed, settings)
         splits = [self.lab.evaluate(params, s) for s in ("validation", "test")]
         return splits[0] | splits[1]
@@ -83,7 +92,17 @@ class Study(arms.Arms):
         )
 
     def baseline(self, figure: str) -> tuple[str, float]:
-        """The mean accuracy of TF-IDF and logistic regression; see `Arms.baseline`."""
+        """The mean accuracy of TF-IDF and logistic regression.
+
+        Args:
+            figure: accuracy.
+
+        Returns:
+            Its name, and its accuracy.
+
+        Raises:
+            ValueError: for another figure.
+        """
         if figure != "accuracy":
             raise ValueError(f"n-grams have an accuracy only, not {figure!r}.")
         return "TF-IDF and logistic regression", float(self.ngrams().mean())
@@ -97,7 +116,18 @@ class Study(arms.Arms):
         at_least: float | None = 0.0,
         **options,
     ) -> Finding:
-        """As `Arms.compare`; the details name labels, steps and layers."""
+        """As `Arms.compare`; the details name labels, steps and layers.
+
+        Args:
+            arm: one of `grids`.
+            rival: one of `grids`.
+            names: label of each of the two.
+            at_least: what the difference is claimed to be.
+            **options: others of `Arms.compare`.
+
+        Returns:
+            The finding.
+        """
         config = self.config
         budget = (
             f"{config.num_labels or 'All'} labels, {config.num_steps} steps, "

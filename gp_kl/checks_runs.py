@@ -124,7 +124,11 @@ class Lab:
         return gp_kl.span_f1(*new)
 
     def gazetteer_f1(self) -> float:
-        """F1 of looking up the mentions of the training texts, on the test split."""
+        """Looks up the mentions of the training texts.
+
+        Returns:
+            F1 on the test split.
+        """
         known, test = (self.task.data.splits[s] for s in ("train", "test"))
         found = gazetteer.find_mentions(known.texts, known.spans, test.texts)
         return gp_kl.span_f1(found, test.spans)
@@ -158,17 +162,40 @@ class Study(arms.Arms):
         self.lab = functools.cache(lambda arm: Lab(self.config_of(arm)))
 
     def config_of(self, arm: str) -> ml_collections.ConfigDict:
-        """A copy of the config with the head and the regulariser of an arm."""
+        """The config of an arm.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            A copy with the head and the regulariser of the arm.
+        """
         config = self.config.copy_and_resolve_references()
         config.update(ARMS[arm])
         return config
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, float]:
-        """Figures of a run; see `Lab.measure`."""
+        """Trains once.
+
+        Args:
+            arm: one of `grids`.
+            seed: of the run.
+            settings: of the run.
+
+        Returns:
+            As `Lab.measure`.
+        """
         return self.lab(arm).measure(seed, settings)
 
     def baseline(self, figure: str) -> tuple[str, float]:
-        """F1 of looking mentions up; see `Lab.gazetteer_f1`."""
+        """F1 of looking mentions up.
+
+        Args:
+            figure: F1, the only one there is.
+
+        Returns:
+            Its name, and the F1 of `Lab.gazetteer_f1`.
+        """
         del figure
         value = self.context.memo(
             "gazetteer",

@@ -216,10 +216,9 @@ def figures(task: Task, split: str, found: Found) -> dict[str, float]:
     gold = task.data.splits[split].spans
     counts = gp_kl.span_counts(found, gold)
     empty = gp_kl.SpanCounts(0, 0, 0)
-    return {f"{split}_f1": gp_kl.span_f1(found, gold)} | {
-        f"{split}_f1_{kind}": float(counts.get(kind, empty).f1)
-        for kind in task.data.types
-    }
+    kinds = {k: float(counts.get(k, empty).f1) for k in task.data.types}
+    of_kinds = {f"{split}_f1_{kind}": f1 for kind, f1 in kinds.items()}
+    return {f"{split}_f1": gp_kl.span_f1(found, gold)} | of_kinds
 
 
 def _plain(config, task: Task, params, batch: Batch, key, strength):

@@ -28,7 +28,14 @@ class ApiDocs(docstring_builder.DocstringBuilder, skip_registration=True):
     }
 
     def rows(self, objects):
-        """As `labelled_paragraphs` lists them."""
+        """As `labelled_paragraphs` lists them.
+
+        Args:
+            objects: of one split.
+
+        Returns:
+            The rows.
+        """
         return labelled_paragraphs(objects)
 
 

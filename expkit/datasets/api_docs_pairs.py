@@ -30,7 +30,14 @@ class ApiDocsPairs(docstring_builder.DocstringBuilder, skip_registration=True):
     }
 
     def rows(self, objects):
-        """As `graded_pairs` lists them."""
+        """As `graded_pairs` lists them.
+
+        Args:
+            objects: of one split.
+
+        Returns:
+            The rows.
+        """
         return (
             dict(zip(self.FEATURES, pair, strict=True))
             for pair in graded_pairs(objects)

@@ -4,6 +4,7 @@ A source names its features and lists the rows of the objects of a split; see
 `expkit.datasets.api_docs`.
 """
 
+import abc
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ class DocstringBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Else TFDS imports importlib_resources, which it does not declare, to look for it.
     code_path = None
 
+    @abc.abstractmethod
     def rows(
         self, objects: Sequence[docstrings.DocumentedObject]
     ) -> Iterable[Mapping[str, Any]]:
@@ -35,7 +37,6 @@ class DocstringBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Returns:
             The rows, in the order of the data set.
         """
-        raise NotImplementedError
 
     def _info(self):
         return tfds.core.DatasetInfo(
