@@ -38,8 +38,8 @@ def check_better(
         runs.draw(setting, names, figure=figure)
     config = runs.config
     budget = (
-        f"{config.num_steps} steps of {config.batch_size} pairs, {config.num_layers} "
-        "layers of MiniLM"
+        f"{config.num_steps} steps of {config.batch_size} pairs, "
+        f"{config.num_layers or 'all'} layers of MiniLM"
     )
     return runs.compare(
         arm,
