@@ -37,7 +37,7 @@ NAMES = {
 }
 QUICK = ("cosent", "sentence_bert")  # arms of quick mode
 # What full mode tries. Quick mode takes the middle one.
-RATES = (3e-5, 1e-4, 3e-4)
+RATES = (1e-5, 3e-5, 1e-4)
 PAIRS = "configs/cosent/api_docs_pairs.py:"
 
 

@@ -42,7 +42,7 @@ def get_config(arg=""):
     config.weight_decay = 0.01  # on matrices only; multiplied by the learning rate
     config.clip_norm = 1.0  # global norm of the gradient at most
     config.warmup_fraction = 0.1  # of the steps; then linear decay to 0
-    config.num_steps = 200
+    config.num_steps = 100
     config.batch_size = 16  # windows of at most max_length tokens
 
     config.log_every = 10  # steps
