@@ -23,10 +23,13 @@ from expkit.claim_rows import (
     is_current,
 )
 from expkit.formatting import introduction
-from expkit.processes import Interrupt, run
+from expkit.processes import Interrupt, TooMuchMemory, run
 
 LOG_LINES = 20
 """Last lines of the log of a failed step that the report shows."""
+
+MAX_MEMORY = 8.0
+"""GiB that a step may have, unless the command says otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +58,20 @@ class Driver:
     """Plans and runs steps, and reports what is there.
 
     Attributes:
+        max_memory: GiB that a step may have resident.
         interrupt: tells whether the run was asked to stop.
         failed: the steps that failed.
     """
 
-    def __init__(self, root: Path, out: Path, description: dict[str, Any]):
+    def __init__(
+        self,
+        root: Path,
+        out: Path,
+        description: dict[str, Any],
+        max_memory: float = MAX_MEMORY,
+    ):
         self.root, self.out, self.description = root, out, description
+        self.max_memory = max_memory
         self.full: bool = description["mode"] == "full"
         self.interrupt = Interrupt()
         self.failed: list[Step] = []
@@ -109,14 +120,20 @@ class Driver:
         elif step.claims:
             discard_stale(folder, self._fingerprint(step.package, step.name))
         jsonfile.write(folder / "status.json", status)
-        code = run(
-            [sys.executable, "-m", *step.arguments],
-            self.root,
-            folder / "log.txt",
-            self.interrupt,
-            output=folder / "output.txt" if step.name == "plan" else None,
-            tick=tick,
-        )
+        how = None
+        try:
+            code = run(
+                [sys.executable, "-m", *step.arguments],
+                self.root,
+                folder / "log.txt",
+                self.interrupt,
+                output=folder / "output.txt" if step.name == "plan" else None,
+                max_memory=self.max_memory * 2**30,
+                tick=tick,
+            )
+        except TooMuchMemory:
+            code = -signal.SIGKILL
+            how = f"more than {self.max_memory:g} GiB of memory, see --max-memory,"
         status |= {"exit": code, "seconds": round(time.monotonic() - start, 1)}
         status["state"] = "failed" if code else "finished"
         if code and self.interrupt.signum is not None:
@@ -124,7 +141,8 @@ class Driver:
         elif code:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
             log = log.replace(f"{self.root}/", "").rstrip()
-            how = f"exit status {code}" if code > 0 else signal.Signals(-code).name
+            if how is None:
+                how = f"exit status {code}" if code > 0 else signal.Signals(-code).name
             status |= {"how": how, "log": log.splitlines()[-LOG_LINES:]}
             self.failed.append(step)
             self._add_crashed_rows(step, how)
@@ -175,10 +193,10 @@ class Driver:
 
         Args:
             plan: what `--list` printed.
-            only: id of a claim, or None.
+            only: id of a claim, `package/experiment`, or None.
 
         Returns:
-            The training run and each experiment; with `only`, what measures that claim.
+            The training run and each experiment; with `only`, what measures that.
         """
         package, found = plan["package"], []
         if only is None:
@@ -186,12 +204,12 @@ class Driver:
             found = [Step(package, "train", (f"{package}.main", workdir))]
         for name in plan["experiments"]:
             own = [claim for claim in plan["claims"] if claim["experiment"] == name]
-            own = [claim for claim in own if only in (None, claim["id"])]
+            is_part = only not in (None, f"{package}/{name}")
+            if is_part:
+                own = [claim for claim in own if claim["id"] == only]
             place = f"--out={(self.out / package / name).as_posix()}"
             arguments = [f"{package}.claims", f"--experiment={name}", place]
-            arguments += ["--full"] * self.full + [f"--only={only}"] * (
-                only is not None
-            )
+            arguments += ["--full"] * self.full + [f"--only={only}"] * is_part
             if own:
                 found.append(Step(package, name, tuple(arguments), tuple(own)))
         return found

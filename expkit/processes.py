@@ -1,6 +1,10 @@
-"""Child processes that are stopped when their parent is, and get time to save."""
+"""Child processes that are stopped when their parent is, and get time to save.
+
+A child that takes more memory than it is given is killed, before the machine is.
+"""
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -10,11 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 POLL = 0.2
 """Seconds between two looks at the child."""
 
 PATIENCE = 60.0
 """Seconds that a stopped child has to save its work before it is killed."""
+
+
+class TooMuchMemory(Exception):
+    """A child and its children had more resident memory than they were given."""
 
 
 class Interrupt:
@@ -56,6 +66,7 @@ def run(
     interrupt: Interrupt,
     *,
     output: Path | None = None,
+    max_memory: float = math.inf,
     tick: Callable[[], None] = lambda: None,
 ) -> int:
     """Runs a command in a process group of its own, until it ends or we are stopped.
@@ -68,10 +79,14 @@ def run(
         interrupt: once it has a signal, the child gets that signal and `PATIENCE`
             seconds; a second signal kills it at once.
         output: file for its standard output.
+        max_memory: bytes that the child and its children may have resident.
         tick: called between two looks at the child.
 
     Returns:
         Its exit status, negative when a signal ended it.
+
+    Raises:
+        TooMuchMemory: if it had more than `max_memory`; it was killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as files:
@@ -90,12 +105,24 @@ def run(
             while interrupt.signum is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     return child.wait(POLL)
+                if _resident(child.pid) > max_memory:
+                    raise TooMuchMemory
                 tick()
             return _stop(child, interrupt)
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+
+
+def _resident(pid: int) -> int:
+    """Bytes in memory of a process and its children; 0 for one that has ended."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            total += each.memory_info().rss
+    return total
 
 
 def _stop(child: subprocess.Popen, interrupt: Interrupt) -> int:

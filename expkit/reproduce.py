@@ -1,6 +1,6 @@
 """Runs every package's experiments, each in its own process, and writes the report.
 
-    python -m expkit.reproduce [package ...] [--full] [--out DIR] [--only CLAIM_ID]
+    python -m expkit.reproduce [package ...] [--full] [--out DIR] [--only WHAT]
 
 For each package: its claims are listed, its default training run is made, and the
 claims of each of its experiments are measured. A step that fails is a row in the
@@ -19,7 +19,7 @@ from typing import Any
 from expkit import environment
 from expkit.claim_rows import CRASHED, Row, is_crashed
 from expkit.command_line import Parser, unknown, writable_folder
-from expkit.driver import Driver, Step
+from expkit.driver import MAX_MEMORY, Driver, Step
 from expkit.report import counts
 
 TOLD_LINES = 5
@@ -180,8 +180,21 @@ def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
     parser.add_argument("packages", nargs="*", metavar="package", help="default: all")
     parser.add_argument("--full", action="store_true", help="all seeds; takes hours")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
-    parser.add_argument("--only", metavar="CLAIM_ID", help="measure one claim")
+    parser.add_argument(
+        "--only",
+        metavar="WHAT",
+        help="measure one claim, by its id, or one experiment, as package/experiment",
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=float,
+        default=MAX_MEMORY,
+        metavar="GIB",
+        help="a step that takes more is ended (default: %(default)g)",
+    )
     arguments = parser.parse_args(argv)
+    if not arguments.max_memory > 0:
+        parser.error(f"--max-memory must be above 0, got {arguments.max_memory:g}.")
     if not (root / "setup.cfg").is_file():
         parser.error(f"{root} is not the root of the checkout: it has no setup.cfg.")
     known = packages(root)
@@ -216,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, arguments = _parse(argv, root)
     command = shlex.join(["./reproduce.sh", *given])
     description = environment.describe(root, full=arguments.full, command=command)
-    driver = Driver(root, arguments.out, description)
+    driver = Driver(root, arguments.out, description, arguments.max_memory)
     flags = " --full" * arguments.full
     if arguments.out != Path("out"):
         flags += " " + shlex.quote(f"--out={arguments.out.as_posix()}")
@@ -224,8 +237,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         plans = _plans(driver, arguments.packages, flags)
         steps = [s for plan in plans for s in driver.steps(plan, arguments.only)]
         if arguments.only is not None and not steps and driver.interrupt.signum is None:
-            ids = [claim["id"] for plan in plans for claim in plan["claims"]]
-            parser.error(unknown("claim", arguments.only, ids))
+            known = [claim["id"] for plan in plans for claim in plan["claims"]]
+            if "/" in arguments.only:
+                known = [f"{p['package']}/{e}" for p in plans for e in p["experiments"]]
+            kind = "experiment" if "/" in arguments.only else "claim"
+            parser.error(unknown(kind, arguments.only, known))
         _work(driver, steps)
         stopped = driver.interrupt.signum
         rows = driver.write_report("finished" if stopped is None else "interrupted")

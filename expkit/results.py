@@ -1,7 +1,11 @@
-"""Results that are committed: a run's claims as JSON, and the README tables from it.
+"""Results that are committed: measured claims as JSON, and the README tables from it.
 
     ./reproduce.sh lion --full
     python -m expkit.results out      # writes results/lion.json and lion/README.md
+
+Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_spans` and
+the same command again replace the rows of that experiment and keep the others, each
+with the run that it comes from. A row of a quick run never replaces one of a full run.
 
 A table is never edited by hand: it is what `table` makes of the JSON file, and a test
 compares the two.
@@ -18,30 +22,41 @@ from expkit.command_line import Parser
 
 BEGIN = "<!-- results: written by python -m expkit.results -->"
 END = "<!-- end of results -->"
-HEADER = """| claim | measured | 95 % interval | verdict | seeds |
-|---|---|---|---|---|"""
+HEADER = (
+    "| claim | measured | 95 % interval | verdict | seeds |",
+    "|---|---|---|---|---|",
+)
 
 
 def table(content: Mapping[str, Any]) -> str:
     """The results of a package as Markdown.
 
     Args:
-        content: `{"environment", "claims"}`, as `publish` writes it.
+        content: `{"package", "runs", "claims"}`, as `publish` writes it.
 
     Returns:
-        A line on where and how it was measured, and a table with a row a claim.
+        A line on where and how each run was made, and a table with a row a claim; with
+        several runs, the last column has the number of the row's.
     """
-    environment = content["environment"]
-    flag = " --full" if environment["mode"] == "full" else ""
-    where = (
-        f"`./reproduce.sh {content['package']}{flag}` on {environment['cpu']} "
-        f"({environment['cores']} cores), {environment['date'][:10]}, "
-        f"JAX {environment['versions']['jax']}, commit {environment['commit']}:"
+    runs = [_told(content["package"], run) for run in content["runs"]]
+    if len(runs) == 1:
+        lines = [f"{runs[0]}:", "", *HEADER]
+    else:
+        lines = [f"{i}. {run}" for i, run in enumerate(runs, start=1)]
+        lines += ["", f"{HEADER[0]} run |", f"{HEADER[1]}---|"]
+    return "\n".join([*lines, *(_row(c, len(runs) > 1) for c in content["claims"])])
+
+
+def _told(package: str, run: Mapping[str, Any]) -> str:
+    """The command of a run, and where it was made."""
+    flag = " --full" if run["mode"] == "full" else ""
+    return (
+        f"`./reproduce.sh {package}{flag}` on {run['cpu']} ({run['cores']} cores), "
+        f"{run['date'][:10]}, JAX {run['versions']['jax']}, commit {run['commit']}"
     )
-    return "\n".join([where, "", HEADER, *map(_row, content["claims"])])
 
 
-def _row(claim: Mapping[str, Any]) -> str:
+def _row(claim: Mapping[str, Any], has_run: bool) -> str:
     interval, seeds = claim["interval"], claim["seeds"]
     cells = (
         claim["statement"],
@@ -49,6 +64,7 @@ def _row(claim: Mapping[str, Any]) -> str:
         formatting.interval(interval) if interval else "",
         claim["verdict"],
         str(len(seeds)) if seeds else "",
+        *[str(claim["run"] + 1)] * has_run,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -73,20 +89,52 @@ def replace_table(readme: str, content: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}"
 
 
-def _unmeasured(out: Path, rows: Sequence[Row]) -> list[str]:
-    """Planned claims that have no row, rows that crashed, and what has no plan."""
-    done = {row["id"] for row in rows if not is_crashed(row)}
-    planned = dict.fromkeys(row["id"] for row in rows)
-    packages = {row["package"] for row in rows}
-    packages |= {folder.parent.name for folder in out.glob("*/plan")}
-    missing = []
-    for name in sorted(packages):
-        plan = jsonfile.read(out / name / "plan/plan.json")
-        if plan is None:
-            missing.append(f"the plan of {name}")
+def _merge(
+    plan: Mapping[str, Any],
+    rows: Sequence[Row],
+    run: Mapping[str, Any],
+    before: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The planned claims, each measured by this run or by an earlier one.
+
+    Args:
+        plan: what the package claims.
+        rows: of this run.
+        run: its environment.
+        before: `{"runs", "claims"}` of the earlier runs.
+
+    Returns:
+        `{"package", "runs", "claims"}`, with the runs that a row comes from.
+
+    Raises:
+        ValueError: if a claim crashed, or was measured by neither.
+    """
+    new, old = ({row["id"]: row for row in part} for part in (rows, before["claims"]))
+
+    def is_full(run):
+        return run["mode"] == "full"
+
+    runs, claims, missing = [*before["runs"], run], [], []
+    for claim in plan["claims"]:
+        row, kept = new.get(claim["id"]), old.get(claim["id"])
+        if kept and kept["statement"] != claim["statement"]:
+            kept = None
+        if is_crashed(row) if row else kept is None:
+            missing.append(claim["id"])
+            continue
+        if row and not (kept and is_full(runs[kept["run"]]) and not is_full(run)):
+            claims.append(row | {"run": len(before["runs"])})
         else:
-            planned |= dict.fromkeys(claim["id"] for claim in plan["claims"])
-    return missing + [claim for claim in planned if claim not in done]
+            claims.append(kept)
+    if missing:
+        raise ValueError(f"not measured: {', '.join(missing)}.")
+    used = sorted({row["run"] for row in claims})
+    claims = [row | {"run": used.index(row["run"])} for row in claims]
+    return {
+        "package": plan["package"],
+        "runs": [runs[i] for i in used],
+        "claims": claims,
+    }
 
 
 def publish(out: Path, root: Path) -> list[Path]:
@@ -100,31 +148,34 @@ def publish(out: Path, root: Path) -> list[Path]:
         The files written: `results/<pkg>.json` and `<pkg>/README.md` of each package.
 
     Raises:
-        ValueError: if the run is not finished or not of committed code, a claim was not
-            measured, or a README has no place for results.
+        ValueError: if the run is not finished or not of committed code, a claim was
+            measured neither by it nor before, or a README has no place for results.
     """
     report = jsonfile.read(out / "claims.json")
     if not report or report["environment"].get("state") != "finished":
         raise ValueError(f"{out} holds no finished run; ./reproduce.sh --out {out}")
-    commit = report["environment"].get("commit")
-    if commit is None or commit.endswith("(modified)"):
-        raise ValueError(f"the run is of code that is not committed: commit {commit}.")
-    if missing := _unmeasured(out, report["claims"]):
-        raise ValueError(f"not measured in {out}: {', '.join(missing)}.")
-    written = []
-    for package in dict.fromkeys(row["package"] for row in report["claims"]):
-        claims = [row for row in report["claims"] if row["package"] == package]
-        content = {
-            "package": package,
-            "environment": report["environment"],
-            "claims": claims,
-        }
+    run = report["environment"]
+    if run.get("commit") is None or run["commit"].endswith("(modified)"):
+        raise ValueError(
+            f"the run is of code that is not committed: commit {run.get('commit')}."
+        )
+    contents, texts = {}, {}
+    for folder in sorted(out.glob("*/plan")):
+        package = folder.parent.name
+        plan = jsonfile.read(folder / "plan.json")
+        if plan is None:
+            raise ValueError(f"{out} has no plan of {package}, which did not start.")
         readme, results = root / package / "README.md", root / f"results/{package}.json"
-        text = replace_table(readme.read_text(encoding="utf-8"), content)
-        jsonfile.write(results, content)
-        jsonfile.write_text(readme, text)
-        written += [results, readme]
-    return written
+        rows = [row for row in report["claims"] if row["package"] == package]
+        before = jsonfile.read(results, {"runs": [], "claims": []})
+        content = _merge(plan, rows, run, before)
+        texts[readme] = replace_table(readme.read_text(encoding="utf-8"), content)
+        contents[results] = content
+    for path, content in contents.items():
+        jsonfile.write(path, content)
+    for path, text in texts.items():
+        jsonfile.write_text(path, text)
+    return [*contents, *texts]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -97,6 +97,19 @@ def test_claims_of_a_process_that_dies_are_rows(run, checkout):
     assert "last words" in (checkout / "out" / "report.html").read_text()
 
 
+def test_a_process_that_takes_too_much_memory_is_ended_and_told(run, checkout):
+    add_package(checkout, "hungry", "hoard")
+    status, lines, _ = run("hungry", "demo", "--max-memory=1")
+    assert status == 1
+    rows = {row["id"]: row for row in evidence(checkout)["claims"]}
+    assert rows["hungry.b"]["details"] == (
+        "crashed: the process ended with more than 1 GiB of memory, see --max-memory, "
+        "before this claim was measured."
+    )
+    assert rows["demo.b"]["verdict"] == "does not hold"
+    assert "more than 1 GiB of memory" in "\n".join(lines)
+
+
 def test_training_that_fails_is_told_and_the_claims_still_run(run, checkout):
     (checkout / "demo" / "main.py").write_text("raise SystemExit('no such data')")
     status, lines, _ = run()
@@ -125,6 +138,17 @@ def test_only_measures_one_claim_and_trains_nothing(run, checkout):
     assert not (checkout / "out" / "other" / "train").exists()
 
 
+def test_only_measures_one_experiment(run, checkout):
+    add_package(checkout, "other", experiment="sweep")
+    status, lines, _ = run("--only=other/identities")
+    assert status == 0
+    assert list(verdicts(checkout)) == ["other.a", "other.b"]
+    assert len(lines) == 3
+    run("other")  # keeps them
+    assert (checkout / "count.txt").read_text() == "xx"
+    assert list(verdicts(checkout)) == ["other.a", "other.b", "other.c"]
+
+
 def test_packages_run_before_stay_in_the_report(run, checkout):
     add_package(checkout, "other")
     run("other")
@@ -137,6 +161,8 @@ def test_packages_run_before_stay_in_the_report(run, checkout):
     [
         (["dem"], "unknown package 'dem'; the nearest of 1 is 'demo'"),
         (["--only=demo.aa"], "unknown claim 'demo.aa'; the nearest of 3 is 'demo.a'"),
+        (["--only=demo/swep"], "unknown experiment 'demo/swep'; the nearest of 2 is"),
+        (["--max-memory=0"], "--max-memory must be above 0, got 0"),
         (["--out=setup.cfg"], "cannot write to --out=setup.cfg"),
         (["--fulll"], "--fulll"),
     ],

@@ -36,16 +36,25 @@ After.
 """
 
 
-def make_run(folder, *unmeasured, **environment):
-    (folder / "out").mkdir()
-    (folder / "pkg").mkdir()
+def make_run(folder, *unmeasured, claims=(CLAIM,), **environment):
+    """A folder as a run leaves it, with a plan of `claims` and `unmeasured`."""
+    (folder / "pkg").mkdir(exist_ok=True)
     (folder / "pkg/README.md").write_text(README)
-    content = {"environment": ENVIRONMENT | environment, "claims": [CLAIM]}
+    content = {"environment": ENVIRONMENT | environment, "claims": claims}
+    plan = {"package": "pkg", "claims": [*claims, *unmeasured]}
+    (folder / "out/pkg/plan").mkdir(parents=True, exist_ok=True)
     (folder / "out/claims.json").write_text(json.dumps(content))
-    plan = {"package": "pkg", "claims": [CLAIM, *unmeasured]}
-    (folder / "out/pkg/plan").mkdir(parents=True)
     (folder / "out/pkg/plan/plan.json").write_text(json.dumps(plan))
     return folder / "out"
+
+
+def published(folder):
+    """Measured values by claim, and the commits of their runs."""
+    content = json.loads((folder / "results/pkg.json").read_text())
+    runs = [run["commit"] for run in content["runs"]]
+    return {
+        row["id"]: (row["measured"], runs[row["run"]]) for row in content["claims"]
+    }, runs
 
 
 def test_publishing_writes_the_figures_of_the_run_and_keeps_the_rest(tmp_path):
@@ -57,7 +66,8 @@ def test_publishing_writes_the_figures_of_the_run_and_keeps_the_rest(tmp_path):
     assert text.endswith("After.\n")
     assert "previous table" not in text
     stored = json.loads((tmp_path / "results/pkg.json").read_text())
-    assert stored["claims"] == [CLAIM]
+    assert stored["claims"] == [CLAIM | {"run": 0}]
+    assert stored["runs"] == [ENVIRONMENT]
 
 
 def test_publishing_twice_changes_nothing(tmp_path):
@@ -84,9 +94,61 @@ def test_a_run_of_code_that_is_not_committed_is_not_published(tmp_path, commit):
 
 def test_a_run_that_did_not_measure_a_planned_claim_is_not_published(tmp_path):
     out = make_run(tmp_path, CLAIM | {"id": "b"}, CLAIM | {"id": "c"})
-    with pytest.raises(ValueError, match=r"not measured in .*: b, c\.$"):
+    with pytest.raises(ValueError, match=r"not measured: b, c\.$"):
         results.publish(out, tmp_path)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_of_a_part_replaces_its_rows_and_keeps_the_others(tmp_path):
+    other = CLAIM | {"id": "b", "statement": "Other."}
+    results.publish(make_run(tmp_path, claims=[CLAIM, other]), tmp_path)
+    later = other | {"measured": 0.75}
+    plan = CLAIM  # the claim is still made, and not measured again
+    results.publish(make_run(tmp_path, plan, claims=[later], commit="def"), tmp_path)
+    rows, runs = published(tmp_path)
+    assert rows == {"a": (0.5, "abc"), "b": (0.75, "def")}
+    assert runs == ["abc", "def"]
+    text = (tmp_path / "pkg/README.md").read_text()
+    assert "| verdict | seeds | run |" in text
+    assert "| Other. | 0.75 | 0.25 to 0.75 | holds | 3 | 2 |" in text
+    assert "\n2. `./reproduce.sh pkg --full` on Some CPU" in text
+    assert "commit def" in text
+
+
+def test_a_run_whose_rows_were_all_replaced_is_forgotten(tmp_path):
+    results.publish(make_run(tmp_path), tmp_path)
+    results.publish(make_run(tmp_path, commit="def"), tmp_path)
+    assert published(tmp_path) == ({"a": (0.5, "def")}, ["def"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ("full", "quick", "abc"),
+        ("quick", "full", "def"),
+        ("quick", "quick", "def"),
+        ("full", "full", "def"),
+    ],
+)
+def test_a_quick_run_does_not_replace_a_full_one(tmp_path, before, after, kept):
+    results.publish(make_run(tmp_path, mode=before), tmp_path)
+    results.publish(make_run(tmp_path, mode=after, commit="def"), tmp_path)
+    assert published(tmp_path)[1] == [kept]
+
+
+def test_a_row_of_another_statement_is_not_kept(tmp_path):
+    other = CLAIM | {"id": "b"}
+    results.publish(make_run(tmp_path, claims=[CLAIM, other]), tmp_path)
+    changed = other | {"statement": "Something else."}
+    out = make_run(tmp_path, changed, claims=[CLAIM])
+    with pytest.raises(ValueError, match=r"not measured: b\.$"):
+        results.publish(out, tmp_path)
+
+
+def test_a_claim_that_is_no_longer_made_is_dropped(tmp_path):
+    results.publish(make_run(tmp_path, claims=[CLAIM, CLAIM | {"id": "b"}]), tmp_path)
+    results.publish(make_run(tmp_path), tmp_path)
+    assert list(published(tmp_path)[0]) == ["a"]
 
 
 def test_a_run_with_a_crashed_claim_is_not_published(tmp_path):
@@ -101,7 +163,7 @@ def test_a_run_with_a_crashed_claim_is_not_published(tmp_path):
 def test_a_run_with_a_package_that_could_not_list_its_claims_is_not_published(tmp_path):
     out = make_run(tmp_path)
     (out / "other/plan").mkdir(parents=True)
-    with pytest.raises(ValueError, match="the plan of other"):
+    with pytest.raises(ValueError, match="no plan of other"):
         results.publish(out, tmp_path)
 
 
@@ -120,5 +182,5 @@ def test_every_readme_table_is_what_its_results_file_says(repository_root):
         content = json.loads(file.read_text())
         text = (repository_root / content["package"] / "README.md").read_text()
         assert results.replace_table(text, content) == text
-        changed = content | {"claims": [*content["claims"], CLAIM]}
+        changed = content | {"claims": [*content["claims"], CLAIM | {"run": 0}]}
         assert results.replace_table(text, changed) != text  # the control

@@ -30,6 +30,10 @@ def die(context):
     print("last words", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
+def hoard(context):
+    hoarded = b"x" * 2**30
+    time.sleep(60)
+
 def slow(context):
     while not pathlib.Path("go").exists():
         time.sleep(0.02)
