@@ -1,24 +1,12 @@
-"""Checks of arguments: one clear error that names the argument, before any work."""
+"""Checks of what the functions share: scores, labels, vectors, masks and the scale."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def is_concrete(value: Any) -> bool:
-    """Whether the value is known now, so that it can be checked.
-
-    Args:
-        value: number or array.
-
-    Returns:
-        False under `jit`, `vmap` and `grad` of it.
-    """
-    return not isinstance(value, jax.core.Tracer)
+from expkit import arguments
 
 
 def require_scale(value: Any) -> None:
@@ -31,57 +19,8 @@ def require_scale(value: Any) -> None:
         TypeError: if it is no real number.
         ValueError: if it is no scalar, not positive or not finite.
     """
-    dtype = getattr(value, "dtype", None)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_real = dtype is not None and (
-        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    )
-    if not (is_number or is_real):
-        raise TypeError(f"scale must be a real number, got {value!r}.")
-    if jnp.shape(value) != ():
-        raise ValueError(f"scale must be a scalar, got shape {jnp.shape(value)}.")
-    if is_concrete(value) and not 0.0 < float(value) < np.inf:
-        raise ValueError(
-            f"scale must be finite and positive, got {value!r}; CoSENT uses 20."
-        )
-
-
-def require_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Refuses a name that is not known, and says which is the nearest.
-
-    Args:
-        name: of the argument.
-        value: what the caller gave.
-        known: the names that exist.
-
-    Raises:
-        ValueError: for any other.
-    """
-    known = list(known)
-    if isinstance(value, str) and value in known:
-        return
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.{hint}")
-
-
-def require_count(name: str, value: Any, largest: int | None = None) -> None:
-    """Refuses what is not a whole number of at least one.
-
-    Args:
-        name: of the argument.
-        value: what the caller gave; shapes depend on it, so it must be known.
-        largest: what it may be at most; None: no bound.
-
-    Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer known in advance, got {value!r}.")
-    if value < 1 or (largest is not None and value > largest):
-        allowed = "at least 1" if largest is None else f"between 1 and {largest}"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    allowed = "finite and positive (CoSENT uses 20)"
+    arguments.require_scalar("scale", value, allowed, lambda x: x > 0.0)
 
 
 def require_rows(names: tuple[str, str], a: Any, b: Any) -> None:
@@ -139,11 +78,8 @@ def require_mask(where: Any, shape: tuple[int, ...]) -> jax.Array:
         TypeError: if it is not boolean.
         ValueError: if it has another shape.
     """
-    mask = jnp.asarray(where)
-    if mask.dtype != bool:
-        raise TypeError(f"where must be boolean, got {mask.dtype}; pass where != 0.")
-    if mask.shape != shape:
-        raise ValueError(f"where must have the shape {shape}, got {mask.shape}.")
+    mask = arguments.require_mask("where", where)
+    arguments.require_shape("where", mask, shape)
     return mask
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cosent.arguments import require_choice, require_count
+from expkit.arguments import require_choice, require_count
 
 METRICS = ("accuracy", "macro_f1")
 

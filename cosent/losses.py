@@ -152,7 +152,7 @@ def _finish(loss, rows, axis_name):
     is_nan = jnp.isnan(similarities)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         is_nan |= jnp.isnan(labels)
-    # A factor, so that the gradient is nan as well.
+    # A factor, so that the gradient of every row that is in a pair is nan as well.
     is_nan = is_nan if where is None else is_nan & where
     loss *= jnp.where(jnp.any(is_nan), jnp.nan, 1.0)
     return loss if axis_name is None else jax.lax.pmean(loss, axis_name)

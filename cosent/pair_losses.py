@@ -25,15 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cosent.arguments import (
-    is_concrete,
-    require_count,
-    require_mask,
-    require_scale,
-    require_vectors,
-)
+from cosent.arguments import require_mask, require_scale, require_vectors
 from cosent.similarity import cosine_matrix, pairwise_cosine
 from expkit import trees
+from expkit.arguments import is_concrete, require_count
 
 
 def init_sentence_bert(key: jax.Array, dim: int, num_classes: int) -> Any:

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cosent.arguments import require_count, require_vectors
+from cosent.arguments import require_vectors
 from cosent.similarity import cosine_matrix, unit_vectors
+from expkit.arguments import require_count
 
 
 def encode_once(
@@ -106,7 +107,7 @@ def top_k(
         begin = number * block_size
         start = jnp.minimum(begin, size - block_size)
         block = jax.lax.dynamic_slice_in_dim(corpus, start, block_size)
-        index = start + jnp.arange(block_size)
+        index = start + jnp.arange(block_size, dtype=jnp.int32)
         cosines = cosine_matrix(queries, block)
         # The last block starts early, so that it is full; its first rows were seen.
         is_new = jnp.broadcast_to(index[None, :] >= begin, cosines.shape)

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cosent.arguments import is_concrete, require_choice, require_count, require_rows
+from cosent.arguments import require_rows
+from expkit.arguments import is_concrete, require_choice, require_count
 
 METRICS = ("accuracy", "f1")
 

@@ -31,7 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from gp_kl.arguments import require_mask, require_shape, require_size
+from expkit.arguments import (
+    is_concrete,
+    require_count,
+    require_mask,
+    require_shape,
+)
 
 Params = dict[str, jax.Array]
 
@@ -62,8 +67,8 @@ class LinearChainCRF:
 
     def __post_init__(self) -> None:
         """Raises TypeError or ValueError for a size that is none."""
-        require_size("hidden_size", self.hidden_size)
-        require_size("num_types", self.num_types)
+        require_count("hidden_size", self.hidden_size)
+        require_count("num_types", self.num_types)
 
     @property
     def num_tags(self) -> int:
@@ -106,11 +111,13 @@ class LinearChainCRF:
             mask: boolean `[batch, n]`, True at tokens.
 
         Returns:
-            `[batch]`, at most 0, float32 or wider; 0 for a row without tokens.
+            `[batch]`, at most 0, float32 or wider; 0 for a row without tokens, nan for
+            one with a traced tag that does not exist.
 
         Raises:
             TypeError: if `mask` is not boolean or `tags` no integers.
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not fit, or a concrete tag of a token does not
+                exist.
         """
         hidden, mask = self._check(hidden, mask)
         tags = jnp.asarray(tags)
@@ -118,7 +125,16 @@ class LinearChainCRF:
         if not jnp.issubdtype(tags.dtype, jnp.integer):
             raise TypeError(f"tags must be integers, got {tags.dtype}.")
         tags = jnp.where(mask, tags, 0)
-        return _log_likelihoods(*self._chain(params, hidden), tags, mask)
+        is_valid = jnp.all((tags >= 0) & (tags < self.num_tags), axis=1)
+        if is_concrete(is_valid) and not np.all(is_valid):
+            wrong = np.asarray(tags)[~np.asarray(is_valid)]
+            wrong = wrong[(wrong < 0) | (wrong >= self.num_tags)]
+            raise ValueError(
+                f"tags must be in [0, {self.num_tags - 1}] for num_types="
+                f"{self.num_types}, got {wrong[0]}."
+            )
+        likelihoods = _log_likelihoods(*self._chain(params, hidden), tags, mask)
+        return jnp.where(is_valid, likelihoods, jnp.nan)
 
     def decode(
         self, params: Params, hidden: jax.typing.ArrayLike, mask: jax.typing.ArrayLike
@@ -143,9 +159,10 @@ class LinearChainCRF:
     def _check(self, hidden, mask):
         """States with 0 on the padding, and the mask."""
         hidden, mask = jnp.asarray(hidden), require_mask("mask", mask)
-        if hidden.ndim != 3 or hidden.shape[-1] != self.hidden_size:
+        if hidden.ndim != 3 or hidden.shape[2] != self.hidden_size or not hidden.size:
             raise ValueError(
-                f"hidden must be [batch, n, {self.hidden_size}], got {hidden.shape}."
+                f"hidden must be [batch, n, {self.hidden_size}] with batch and n of at "
+                f"least 1, got {hidden.shape}."
             )
         require_shape("mask", mask, hidden.shape[:2])
         return jnp.where(mask[:, :, None], hidden, 0), mask

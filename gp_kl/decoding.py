@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gp_kl.arguments import broadcast_mask, require_shape, require_size
+from expkit.arguments import require_count, require_shape
+from gp_kl.arguments import broadcast_mask
 
 Span = tuple[Hashable, int, int]
 
@@ -117,7 +118,7 @@ def span_labels(
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
         Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
-    labels = np.zeros((require_size("num_types", num_types), length, length), bool)
+    labels = np.zeros((require_count("num_types", num_types), length, length), bool)
     for kind, start, end in _checked(spans, num_types, length):
         labels[kind, start, end] = True
     return labels
@@ -151,7 +152,7 @@ def span_indices(
         Su, *Softmax and cross-entropy for multi-label classification*, 2020,
         the sparse form. https://kexue.fm/archives/7359
     """
-    shape = require_size("num_types", num_types), require_size("max_spans", max_spans)
+    shape = require_count("num_types", num_types), require_count("max_spans", max_spans)
     indices = np.full(shape, -1, np.int32)
     counts = np.zeros(num_types, int)
     for kind, start, end in sorted(set(_checked(spans, num_types, length))):

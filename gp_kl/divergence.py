@@ -28,12 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from gp_kl.arguments import (
-    broadcast_mask,
-    require_choice,
-    require_scalar,
-    require_shape,
-)
+from expkit.arguments import require_choice, require_scalar, require_shape
+from gp_kl.arguments import broadcast_mask
 
 REDUCTIONS = ("sum", "mean")
 
@@ -87,7 +83,7 @@ def span_divergence(
     s, t = jnp.asarray(scores_s), jnp.asarray(scores_t)
     require_shape("scores_t", t, s.shape)
     require_choice("reduction", reduction, REDUCTIONS)
-    require_scalar("temperature", temperature, above_zero=True)
+    require_scalar("temperature", temperature, "finite and above 0", lambda x: x > 0.0)
     if s.ndim < 1:
         raise ValueError("scores_s must be a batch [batch, ...], got a scalar.")
     keep = broadcast_mask(where, s.shape)

@@ -32,8 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expkit.arguments import require_count, require_mask, require_shape
 from expkit.rotary import rotary
-from gp_kl.arguments import require_mask, require_shape, require_size
 
 __all__ = ["EfficientGlobalPointer", "GlobalPointer", "rotary", "span_mask"]
 
@@ -51,7 +51,7 @@ class _SpanHead:
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_types", "head_size"):
-            require_size(name, getattr(self, name))
+            require_count(name, getattr(self, name))
         if not isinstance(self.rotary, bool):
             raise TypeError(f"rotary must be a bool, got {self.rotary!r}.")
         if self.rotary and self.head_size % 2:

@@ -33,7 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from gp_kl.arguments import broadcast_mask, is_concrete, require_shape
+from expkit.arguments import is_concrete, require_shape
+from gp_kl.arguments import broadcast_mask
 
 Axis = int | Sequence[int]
 
@@ -91,8 +92,9 @@ def multilabel_cross_entropy(
     _check_labels(t, keep)
     if jnp.issubdtype(t.dtype, jnp.floating):
         t = jnp.where(keep, t.astype(s.dtype), 0.0)
-        positive = _soft(-s, t, keep & (t > 0.0))
-        negative = _soft(s, 1.0 - t, keep & (t < 1.0))
+        # Negated, so that a label that is nan makes the loss nan.
+        positive = _soft(-s, t, keep & ~(t <= 0.0))
+        negative = _soft(s, 1.0 - t, keep & ~(t >= 1.0))
     else:
         is_true = t != 0
         positive = jnp.where(keep & is_true, -s, -jnp.inf)
@@ -142,6 +144,12 @@ def sparse_multilabel_cross_entropy(
     _check_indices(indices, s.shape)
     num_classes = s.shape[-1]
     wide = s.astype(trees.wide_dtype(s))
+    if jnp.iinfo(indices.dtype).bits < 32:  # may not hold the number of classes
+        indices = indices.astype(jnp.int32)
+    is_valid = jnp.all(indices < num_classes, axis=-1)
+    indices = jnp.minimum(indices, num_classes)
+    if jnp.issubdtype(indices.dtype, jnp.signedinteger):
+        indices = jnp.maximum(indices, -1)  # differences of others may overflow
     ordered = jnp.sort(indices.astype(jnp.int32), axis=-1)
     counts = (ordered >= 0) & (jnp.diff(ordered, axis=-1, prepend=-1) > 0)
     # Different places beyond the end for what is no class: then all are unique.
@@ -155,7 +163,6 @@ def sparse_multilabel_cross_entropy(
     taken, negative = _take_out(wide, place)
     positive = jnp.where(counts, -jnp.where(counts, taken, 0.0), -jnp.inf)
     loss = _log_one_plus_sum(positive, (-1,)) + _log_one_plus_sum(negative, (-1,))
-    is_valid = jnp.all(indices < num_classes, axis=-1)
     return jnp.where(is_valid, loss, jnp.nan)
 
 

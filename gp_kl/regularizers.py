@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gp_kl.arguments import is_concrete, require_scalar, require_shape
+from expkit.arguments import is_concrete, require_scalar, require_shape
 from gp_kl.divergence import span_divergence
 from gp_kl.losses import multilabel_cross_entropy
 
@@ -69,7 +69,7 @@ def span_rdrop_loss(
         Su, *What should the KL divergence of GlobalPointer be?*, 2022.
         https://kexue.fm/archives/9039
     """
-    require_scalar("alpha", alpha)
+    require_scalar("alpha", alpha, "finite and at least 0", lambda x: x >= 0.0)
     first, second = jnp.asarray(scores_1), jnp.asarray(scores_2)
     if first.ndim != 4 or 0 in first.shape[:2]:
         raise ValueError(f"scores_1 must be [batch, types, n, n], got {first.shape}.")

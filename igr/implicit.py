@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
+from expkit.arguments import require_scalar
 from igr import arguments, attached
 from igr.penalty import with_gradient_penalty
 
@@ -110,9 +111,7 @@ def modified_loss(
         2023, abstract. https://arxiv.org/abs/2302.00849
     """
     _require_learning_rate(learning_rate)
-    arguments.require_scalar(
-        "momentum", momentum, "a number in [0, 1)", lambda x: 0 <= x < 1
-    )
+    require_scalar("momentum", momentum, "a number in [0, 1)", lambda x: 0 <= x < 1)
     coefficient = learning_rate * (1 + momentum) / (4 * (1 - momentum) ** 2)
     return with_gradient_penalty(loss_fn, coefficient)
 
@@ -238,7 +237,7 @@ def _negative(tree: Any) -> Any:
 
 
 def _require_learning_rate(value: jax.typing.ArrayLike) -> None:
-    arguments.require_scalar(
+    require_scalar(
         "learning_rate", value, "a finite number, at least 0", lambda x: x >= 0
     )
 

@@ -27,8 +27,8 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
+from expkit.arguments import require_scalar
 from igr import attached
-from igr.arguments import require_scalar
 from igr.attached import Arrays, Call
 from igr.linearization import difference, linearize, value_and_gradient
 

@@ -42,7 +42,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from igr.arguments import require_scalar
+from expkit.arguments import require_scalar
 
 
 def fast_gradient_perturbation(

@@ -43,7 +43,8 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from igr.arguments import require_callable, require_scalar
+from expkit.arguments import require_scalar
+from igr.arguments import require_callable
 from igr.perturbation import (
     gaussian_perturbation,
     require_floating,

@@ -32,7 +32,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rdrop.arguments import is_concrete, require_alpha, require_choice
+from expkit.arguments import is_concrete, require_choice
+from rdrop.arguments import require_alpha
 
 
 class Convention(NamedTuple):

@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from rdrop.arguments import require_mask, require_same_shape
+from expkit.arguments import require_same_shape
+from rdrop.arguments import require_mask
 
 
 def symmetric_kl(

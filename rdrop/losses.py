@@ -24,13 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from rdrop.arguments import (
-    is_concrete,
-    require_alpha,
-    require_choice,
-    require_mask,
-    require_same_shape,
-)
+from expkit.arguments import is_concrete, require_choice, require_same_shape
+from rdrop.arguments import require_alpha, require_mask
 from rdrop.conventions import CONVENTIONS
 from rdrop.divergence import symmetric_kl
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rdrop.arguments import require_choice
+from expkit.arguments import require_choice
 
 MODES = ("two", "concat")
 

@@ -27,13 +27,8 @@ def test_other_numbers_are_left_alone(dtype):
     np.testing.assert_array_equal(got, x)
 
 
-def test_traced_values_are_not_checked():
-    def fn(scale):
-        arguments.require_scale(scale)
-        return arguments.is_concrete(scale)
-
-    assert jax.jit(fn)(-1.0) is not None
-    assert arguments.is_concrete(np.float32(1.0))
+def test_a_traced_scale_is_not_checked():
+    assert jax.jit(lambda x: arguments.require_scale(x) or x)(-1.0) == -1.0
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan, jnp.float32(0.0)])
@@ -51,9 +46,3 @@ def test_a_scale_must_be_a_number(value):
 def test_a_scale_must_be_one_number():
     with pytest.raises(ValueError, match=r"scale must be a scalar, got shape \(2,\)"):
         arguments.require_scale(jnp.ones(2))
-
-
-def test_unknown_names_are_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean 'accuracy'"):
-        arguments.require_choice("metric", "acuracy", ["accuracy", "f1"])
-    arguments.require_choice("metric", "f1", ["accuracy", "f1"])

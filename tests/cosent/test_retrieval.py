@@ -34,6 +34,17 @@ def test_equal_cosines_come_in_the_order_of_the_corpus():
         np.testing.assert_array_equal(indices, [[0, 2, 4, 6]])
 
 
+def test_double_precision_works():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        queries, corpus = rng.normal(size=(3, 8)), rng.normal(size=(11, 8))
+        cosines, indices = top_k(queries, corpus, 4, block_size=5)
+    norms = [np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, corpus)]
+    table = (queries / norms[0]) @ (corpus / norms[1]).T
+    np.testing.assert_array_equal(indices, np.argsort(-table)[:, :4])
+    np.testing.assert_allclose(cosines, -np.sort(-table)[:, :4], rtol=1e-13)
+
+
 def test_a_zero_vector_is_at_no_end():
     corpus = np.stack([CORPUS[0], 0 * CORPUS[0], -CORPUS[0]])
     cosines, indices = top_k(CORPUS[:1], corpus, 3, block_size=2)

@@ -171,11 +171,28 @@ def test_parameters_are_those_of_a_layer_and_a_chain():
         ((HIDDEN, TAGS + 0.5, MASK), TypeError, "tags must be integers, got float"),
         ((HIDDEN, TAGS, MASK.astype(int)), TypeError, "mask must be boolean"),
         ((HIDDEN, TAGS, MASK[:1]), ValueError, "mask must have the shape"),
+        ((HIDDEN[:, :0], TAGS[:, :0], MASK[:, :0]), ValueError, "n of at least 1"),
+        (
+            (HIDDEN, np.where(MASK, CRF.num_tags, TAGS), MASK),
+            ValueError,
+            rf"tags must be in \[0, {CRF.num_tags - 1}\] for num_types=.*got",
+        ),
+        ((HIDDEN, np.where(MASK, -1, TAGS), MASK), ValueError, "tags must be in.*-1"),
     ],
 )
 def test_bad_input_is_named(arguments, error, message):
     with pytest.raises(error, match=message):
         CRF.log_likelihood(make_params(), *arguments)
+
+
+def test_a_traced_tag_that_does_not_exist_shows():
+    tags = TAGS.copy()
+    tags[0, np.flatnonzero(MASK[0])[0]] = CRF.num_tags
+    tags = np.where(MASK, tags, -7)  # what is masked may be anything
+    got = jax.jit(CRF.log_likelihood)(make_params(), HIDDEN, tags, MASK)
+    expected = CRF.log_likelihood(make_params(), HIDDEN, TAGS, MASK)
+    assert np.isnan(got[0])
+    np.testing.assert_array_equal(got[1:], expected[1:])
 
 
 def test_bad_sizes_are_named():

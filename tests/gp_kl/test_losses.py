@@ -193,6 +193,13 @@ def test_nan_is_not_hidden():
     assert np.isnan(values).tolist() == [False, True, False, False, False]
 
 
+def test_a_label_that_is_nan_is_not_hidden():
+    soft = SOFT.copy()
+    soft[2, 0] = np.nan
+    values = jax.jit(multilabel_cross_entropy)(LOGITS, soft)
+    assert np.flatnonzero(np.isnan(values)).tolist() == [2]
+
+
 def test_the_optimum_of_a_soft_label_is_the_sigmoid_of_twice_the_score():
     with jax.enable_x64(True):
         s = jnp.linspace(-6.0, 6.0, 25)[:, None]

@@ -125,6 +125,31 @@ def test_a_single_row_and_leading_axes_work():
     np.testing.assert_allclose(stacked[0, 0], value, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "num_classes"),
+    [("uint8", 300), ("int8", 300), ("uint16", 65_536), ("int16", 40_000)],
+)
+def test_indices_may_be_narrower_than_the_number_of_classes(dtype, num_classes):
+    scores = np.random.default_rng(0).normal(size=num_classes).astype(np.float32)
+    indices = np.array([5, 100])
+    labels = np.isin(np.arange(num_classes), indices)
+    got = sparse_multilabel_cross_entropy(scores, indices.astype(dtype))
+    np.testing.assert_allclose(got, multilabel_cross_entropy(scores, labels), rtol=3e-7)
+
+
+@pytest.mark.parametrize("padding", [-1, -7, np.iinfo(np.int32).min])
+def test_any_negative_index_is_padding(padding):
+    scores = jnp.array([0.5, -1.0, 2.0, 0.0, 0.1, 1.5])
+    got = sparse_multilabel_cross_entropy(scores, jnp.array([padding, 5, 2, padding]))
+    labels = jnp.array([False, False, True, False, False, True])
+    np.testing.assert_allclose(got, multilabel_cross_entropy(scores, labels), rtol=3e-7)
+
+
+def test_a_large_unsigned_index_is_out_of_range():
+    index = jnp.array([2**32 - 1], jnp.uint32)
+    assert np.isnan(jax.jit(sparse_multilabel_cross_entropy)(jnp.ones(3), index))
+
+
 def test_a_traced_index_out_of_range_shows():
     indices = INDICES.copy()
     indices[2, 0] = 8

@@ -14,7 +14,11 @@ LABELS = np.array([0, 2])
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"alpha": -0.5}, ValueError, "alpha must be finite and at least 0, got -0.5"),
+        (
+            {"alpha": -0.5},
+            ValueError,
+            r"alpha must be finite and at least 0.*got -0.5",
+        ),
         ({"alpha": np.nan}, ValueError, "alpha must be finite"),
         (
             {"alpha": np.ones(2)},

@@ -1,0 +1,160 @@
+"""Checks of arguments: one clear error that names the argument, before any work.
+
+    require_scalar("alpha", alpha, "at least 0", lambda x: x >= 0.0)
+
+What is traced is not known yet and passes, so that a function that checks its arguments
+can still be jitted, differentiated and given injected hyperparameters.
+"""
+
+import difflib
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the value is known now, so that it can be checked.
+
+    Args:
+        value: number or array.
+
+    Returns:
+        False under `jit`, `vmap` and `grad` of it.
+    """
+    return not isinstance(value, jax.core.Tracer)
+
+
+def require_scalar(
+    name: str,
+    value: Any,
+    allowed: str = "finite",
+    is_allowed: Callable[[float], bool] = lambda x: True,
+) -> None:
+    """Checks a number; of a traced one only that it is a real scalar.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave: a number or an array of shape ().
+        allowed: what it must be, for the message.
+        is_allowed: whether a finite value is that.
+
+    Raises:
+        TypeError: if it is no real number.
+        ValueError: if it has another shape, is not finite or not allowed.
+    """
+    dtype = getattr(value, "dtype", None)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_real = dtype is not None and (
+        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    )
+    if not (is_number or is_real):
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
+    if not is_concrete(value):
+        return
+    number = float(np.asarray(value))
+    if not (np.isfinite(number) and is_allowed(number)):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+
+
+def require_count(name: str, value: Any, largest: int | None = None) -> int:
+    """The value as an integer of at least 1.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave; shapes depend on it, so it must be known.
+        largest: what it may be at most; None: no bound.
+
+    Returns:
+        It as a Python integer.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is out of range.
+    """
+    if isinstance(value, bool) or not is_concrete(value):
+        raise TypeError(f"{name} must be an integer known in advance, got {value!r}.")
+    try:
+        count = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, got {value!r}.") from error
+    if count < 1 or (largest is not None and count > largest):
+        allowed = "at least 1" if largest is None else f"between 1 and {largest}"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    return count
+
+
+def require_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuses a name that is not known, and says which is the nearest.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave.
+        known: the names that exist.
+
+    Raises:
+        ValueError: for any other.
+    """
+    known = list(known)
+    if isinstance(value, str) and value in known:
+        return
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.{hint}")
+
+
+def require_shape(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
+    """Refuses an array of another shape: broadcasting would compute something else.
+
+    Args:
+        name: of the argument.
+        value: the array.
+        shape: what it must have.
+
+    Raises:
+        ValueError: if the shape differs.
+    """
+    if value.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, got {value.shape}.")
+
+
+def require_same_shape(names: tuple[str, str], a: jax.Array, b: jax.Array) -> None:
+    """Refuses two arrays of different shapes: broadcasting would compute another thing.
+
+    Args:
+        names: of the arguments.
+        a: the first.
+        b: the second.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have one shape, got {a.shape} and "
+            f"{b.shape}."
+        )
+
+
+def require_mask(name: str, value: jax.typing.ArrayLike) -> jax.Array:
+    """The mask as an array.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave.
+
+    Returns:
+        A boolean array.
+
+    Raises:
+        TypeError: if it is not boolean.
+    """
+    mask = jnp.asarray(value)
+    if mask.dtype != bool:
+        raise TypeError(f"{name} must be boolean, got {mask.dtype}; pass {name} != 0.")
+    return mask

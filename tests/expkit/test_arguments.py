@@ -1,0 +1,91 @@
+"""Arguments that cannot be used are named, and traced ones pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from expkit import arguments
+
+
+def positive(value):
+    arguments.require_scalar("radius", value, "above 0", lambda x: x > 0)
+
+
+@pytest.mark.parametrize(
+    "value", [1, 0.5, np.float32(2.0), np.int64(3), jnp.ones(()), jnp.bfloat16(1.0)]
+)
+def test_numbers_and_arrays_without_axes_pass(value):
+    positive(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0.0, ValueError, "radius must be above 0, got 0.0"),
+        (np.float32(-1.0), ValueError, "radius must be above 0, got "),
+        (jnp.array(-1.0), ValueError, "radius must be above 0, got "),
+        (float("nan"), ValueError, "radius must be above 0, got nan"),
+        (float("inf"), ValueError, "radius must be above 0, got inf"),
+        (np.ones(2), ValueError, r"radius must be a scalar, got shape \(2,\)"),
+        ("a", TypeError, "radius must be a real number, got 'a'"),
+        (None, TypeError, "radius must be a real number, got None"),
+        (1 + 1j, TypeError, "radius must be a real number"),
+        (np.complex64(1.0), TypeError, "radius must be a real number"),
+        (True, TypeError, "radius must be a real number, got True"),
+        (lambda step: 0.1, TypeError, "radius must be a real number"),
+    ],
+)
+def test_others_are_refused(value, error, message):
+    with pytest.raises(error, match=message):
+        positive(value)
+
+
+def test_traced_values_pass_and_their_shape_does_not():
+    jax.jit(positive)(-1.0)
+    with pytest.raises(ValueError, match="radius must be a scalar"):
+        jax.jit(positive)(jnp.ones(3))
+
+
+def test_counts_are_integers_in_range():
+    assert arguments.require_count("n", np.int32(3)) == 3
+    assert arguments.require_count("n", 3, largest=3) == 3
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        arguments.require_count("n", 0)
+    with pytest.raises(ValueError, match="n must be between 1 and 3, got 4"):
+        arguments.require_count("n", 4, largest=3)
+    for value in (1.0, True, "1"):
+        with pytest.raises(TypeError, match="n must be an integer"):
+            arguments.require_count("n", value)
+
+
+def test_a_traced_count_is_refused():
+    with pytest.raises(TypeError, match="n must be an integer known in advance"):
+        jax.jit(lambda n: arguments.require_count("n", n))(3)
+
+
+def test_the_nearest_name_is_proposed():
+    arguments.require_choice("reduction", "sum", ("sum", "mean"))
+    with pytest.raises(ValueError, match=r"reduction.*'means'.*Did you mean 'mean'"):
+        arguments.require_choice("reduction", "means", ("sum", "mean"))
+    with pytest.raises(ValueError, match=r"one of sum, mean, got None\.$"):
+        arguments.require_choice("reduction", None, ("sum", "mean"))
+
+
+def test_shapes_are_not_broadcast():
+    arguments.require_shape("s", jnp.ones((2, 3)), (2, 3))
+    with pytest.raises(ValueError, match=r"s must have the shape \(2, 3\), got \(3,\)"):
+        arguments.require_shape("s", jnp.ones(3), (2, 3))
+    with pytest.raises(ValueError, match=r"s and t must have one shape, got \(3,\)"):
+        arguments.require_same_shape(("s", "t"), jnp.ones(3), jnp.ones((1, 3)))
+
+
+def test_masks_are_boolean():
+    assert arguments.require_mask("mask", np.ones(3, bool)).dtype == bool
+    with pytest.raises(TypeError, match=r"mask must be boolean, .*; pass mask != 0"):
+        arguments.require_mask("mask", np.ones(3))
+
+
+def test_tracers_are_not_concrete():
+    assert arguments.is_concrete(np.float32(1.0))
+    assert jax.jit(lambda x: jnp.array(arguments.is_concrete(x)))(1.0) == False  # noqa: E712
