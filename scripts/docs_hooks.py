@@ -31,13 +31,15 @@ FENCE = re.compile(r"^( *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 
 
 def pages_of(docs: Path) -> dict[str, str]:
-    """The page, relative to `docs`, that shows each file of the repository."""
-    found = {}
+    """The page, relative to `docs`, that shows each file, or folder of programs."""
+    found = {docs.name: "index.md"}
     for page in sorted(docs.rglob("*.md")):
         name = page.relative_to(docs).as_posix()
         found[f"{docs.name}/{name}"] = name
         for path, section in INCLUDE.findall(page.read_text(encoding="utf-8")):
-            if path.endswith(".md") and not (section and path in found):
+            if path.endswith(".py"):
+                found[path] = found[posixpath.dirname(path)] = name
+            elif not (section and path in found):
                 found[path] = name
     return found
 
@@ -77,12 +79,10 @@ def relink(text: str, source: str, page: str, pages: dict[str, str]) -> str:
         if re.match(r"\w+:", target):
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        if path.startswith("docs/"):
-            shown = pages.get(path, path.removeprefix("docs/"))
-        elif path not in pages:
+        shown = pages.get(path)
+        if shown is None and not path.startswith("docs/"):
             return f"`{path}`" if label.strip("`") in path else f"{label} (`{path}`)"
-        else:
-            shown = pages[path]
+        shown = shown or path.removeprefix("docs/")
         return f"[{label}]({posixpath.relpath(shown, posixpath.dirname(page))}{anchor})"
 
     parts = FENCE.split(text)
@@ -125,6 +125,8 @@ def formula(latex: str, display: str) -> str:
     html = html.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
     for mark in "*_|":
         html = html.replace(mark, f"&#{ord(mark)};")
+    # Two marks that the converter leaves as they are inside of names and braces.
+    html = html.replace("\\&#95;", "&#95;").replace("\\&#124;", "&#8214;")
     # A line that starts with <math> would be a block of its own.
     return f"<span>{html}</span>"
 
