@@ -96,6 +96,7 @@ def fisher_information(
         )
     if clip_norm is not None:
         require_number("clip_norm", clip_norm, "above 0 or None", lambda x: x > 0)
+        clip_norm = float(clip_norm)  # static below, so an array would not do
     if isinstance(batches, Mapping):
         raise ValueError(
             "batches must be an iterable of batches, got one dict; put it in a list."
