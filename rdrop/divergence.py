@@ -64,7 +64,8 @@ def symmetric_kl(
 
     Raises:
         TypeError: if `where` is not boolean.
-        ValueError: if the shapes differ, or `where` is concrete and selects nothing.
+        ValueError: if the shapes differ, `where` does not broadcast to that of the
+            logits, or is concrete and selects nothing.
 
     References:
         Liang et al., *R-Drop: Regularized Dropout for Neural Networks*, 2021, eq. (2).
@@ -80,7 +81,7 @@ def symmetric_kl(
     a, b = a.astype(wide), b.astype(wide)
     keep = ~(jnp.isneginf(a) & jnp.isneginf(b))
     if where is not None:
-        keep &= jnp.broadcast_to(require_mask(where), a.shape)
+        keep &= _broadcast(require_mask(where), a.shape)
     is_one_sided = keep & (jnp.isneginf(a) | jnp.isneginf(b))
     is_infinite = jnp.any(is_one_sided, axis, keepdims=True)
     keep &= ~is_infinite
@@ -94,6 +95,17 @@ def symmetric_kl(
     terms = (jnp.exp(log_p) + jnp.exp(log_q)) * t * jnp.tanh(0.5 * t)
     total = jnp.sum(terms, axis)
     return jnp.where(jnp.squeeze(is_infinite, axis), jnp.inf, total)
+
+
+def _broadcast(where, shape):
+    """The mask in the shape of the logits."""
+    try:
+        return jnp.broadcast_to(where, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"where must broadcast to the shape {shape} of the logits, got shape "
+            f"{where.shape}."
+        ) from error
 
 
 def _log_ratio(difference, log_p, log_q, is_used, axis):

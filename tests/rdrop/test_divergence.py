@@ -1,5 +1,7 @@
 """The symmetric divergence against scipy and mpmath, and at its singular points."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -219,3 +221,20 @@ def test_the_classes_may_lie_on_any_axis(axis):
 def test_bad_input_is_named(arguments, where, error, message):
     with pytest.raises(error, match=message):
         symmetric_kl(*arguments, where=where)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2), (2, 2, 3)])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_a_mask_of_another_shape_is_named_with_both_shapes(wrap, shape):
+    message = (
+        f"where must broadcast to the shape (2, 3) of the logits, got shape {shape}"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        wrap(symmetric_kl)(np.ones((2, 3)), np.ones((2, 3)), where=np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3), (2, 1), (2, 3)])
+def test_a_mask_may_broadcast_to_the_logits(shape):
+    a, b = (z.reshape(2, 3) for z in outputs(3, n=2))
+    where = np.ones(shape, bool)
+    np.testing.assert_array_equal(symmetric_kl(a, b, where=where), symmetric_kl(a, b))
