@@ -97,6 +97,22 @@ def test_close_distributions_keep_their_digits_in_float32(distance, scale):
         assert np.abs((slope - slopes) / largest).max() > 1e-3
 
 
+def test_the_plain_form_loses_the_digits_that_the_readme_says():
+    """Ten classes, logits of standard deviation 5 that differ by 1e-4."""
+    a, b = outputs(distance=1e-4, scale=5.0)
+    values, slopes = map(np.array, zip(*map(exact, a, b), strict=True))
+    largest = np.abs(slopes).max(axis=1, keepdims=True)
+
+    def worst(value, gradient):
+        error = np.abs((gradient - slopes) / largest).max()
+        return np.abs(value / values - 1.0).max(), error
+
+    plain, slope = jax.vmap(jax.value_and_grad(two_divergences))(a, b)
+    assert min(worst(plain, slope)) > 5e-3
+    got, (gradient, _) = value_and_gradients(a, b)
+    assert max(worst(got, gradient)) < 1e-6
+
+
 def test_equal_logits_give_exactly_zero_and_no_gradient():
     a, _ = outputs()
     a = np.concatenate([a, 100.0 * a, np.full_like(a, 1e4), 1e4 * np.sign(a)])
