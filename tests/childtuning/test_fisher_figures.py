@@ -1,4 +1,4 @@
-"""The figure that the documentation of `fisher_information` quotes is a measured one."""
+"""The figure that `fisher_information` documents is the one that was measured."""
 
 import json
 import re
