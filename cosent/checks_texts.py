@@ -29,13 +29,8 @@ def check_better(
     if not (context.full or (is_quick and {arm, rival} <= set(checks_runs.QUICK))):
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
-    names = {
-        name: label
-        for name, label in checks_runs.NAMES.items()
-        if context.full or name in checks_runs.QUICK
-    }
-    if figure == runs.score:
-        runs.draw(setting, names, figure=figure)
+    names = {name: checks_runs.NAMES[name] for name in (arm, rival)}
+    runs.draw(setting, names, figure=figure, file=f"{setting}-{arm}-{rival}")
     config = runs.config
     budget = (
         f"{config.num_steps} steps of {config.batch_size} pairs, "

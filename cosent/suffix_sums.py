@@ -9,8 +9,8 @@ The inner sums of CoSENT (Su 2022) over rows sorted by label. With
 What differs from a cumulative log-sum-exp of :math:`-\lambda s`: the two terms are kept
 apart, so that the first one can be subtracted from a similarity before the scale
 multiplies, without rounding. `jax.lax.associative_scan` over the pairs would do, but
-takes seconds to compile; here rows are summed in groups of 8, groups in groups of 8,
-and so on: 1.5 times the time of one pass, and a few operations for each power of 8.
+takes long to compile; here rows are summed in groups of 8, groups in groups of 8, and
+so on: a few operations for each power of 8.
 
 Example::
 

@@ -208,19 +208,21 @@ class Arms(abc.ABC):
         names: Mapping[str, str],
         *,
         figure: str = "accuracy",
+        file: str | None = None,
     ) -> None:
         """Draws a test figure of arms, with the baseline as a line.
 
         Args:
-            data: name of the data set, and of the drawing.
+            data: name of the data set.
             names: label of each arm.
             figure: such as accuracy.
+            file: name of the drawing; that of the data set by default.
         """
         values = {name: self.test(arm, figure) for arm, name in names.items()}
         label, baseline = self.baseline(figure)
         figures = ", ".join(f"{name} {v.mean():.3f}" for name, v in values.items())
         self.context.figure(
-            data,
+            file or data,
             lambda fig: dot_plots.arms(
                 fig.subplots(),
                 values,

@@ -2,16 +2,18 @@
 
     ./reproduce.sh lion --full
     python -m expkit.results out      # writes results/lion.json and lion/README.md
+    python -m expkit.results          # writes the tables of all READMEs again
 
 Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_spans` and
 the same command again replace the rows of that experiment and keep the others, each
 with the run that it comes from. A row of a quick run never replaces one of a full run.
 
-A table is never edited by hand: it is what `table` makes of the JSON file, and a test
-compares the two.
+A table is never edited by hand: it is what `table` makes of the JSON file, or `summary`
+of all of them for the README of the repository, and a test compares the two.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from typing import Any
 from expkit import formatting, jsonfile
 from expkit.claim_rows import Row, is_crashed
 from expkit.command_line import Parser
+from expkit.statistics import VERDICTS
 
 BEGIN = "<!-- results: written by python -m expkit.results -->"
+BEGIN_SUMMARY = "<!-- verdicts: written by python -m expkit.results -->"
 END = "<!-- end of results -->"
 HEADER = (
     "| claim | measured | 95 % interval | verdict | seeds |",
@@ -69,6 +73,31 @@ def _row(claim: Mapping[str, Any], has_run: bool) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def summary(contents: Sequence[Mapping[str, Any]]) -> str:
+    """How often each verdict occurs, as Markdown.
+
+    Args:
+        contents: of the packages, each as for `table`.
+
+    Returns:
+        A table with a row a package, which links to its results, and one for all.
+    """
+    counts = {
+        content["package"]: Counter(row["verdict"] for row in content["claims"])
+        for content in contents
+    }
+    rows = {f"[`{name}`]({name}/README.md#results)": counts[name] for name in counts}
+    rows["all"] = sum(counts.values(), Counter())
+    lines = [
+        f"| | claims | {' | '.join(VERDICTS)} |",
+        "|---" * (len(VERDICTS) + 2) + "|",
+    ]
+    for label, count in rows.items():
+        numbers = [count.total(), *(count[verdict] for verdict in VERDICTS)]
+        lines.append(f"| {label} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines)
+
+
 def replace_table(readme: str, content: Mapping[str, Any]) -> str:
     """A README with its results brought up to date.
 
@@ -82,11 +111,31 @@ def replace_table(readme: str, content: Mapping[str, Any]) -> str:
     Raises:
         ValueError: if the lines are missing.
     """
-    before, begin, rest = readme.partition(BEGIN)
+    return _replace(readme, BEGIN, table(content))
+
+
+def replace_summary(readme: str, contents: Sequence[Mapping[str, Any]]) -> str:
+    """The README of the repository with its verdicts brought up to date.
+
+    Args:
+        readme: text with the lines `BEGIN_SUMMARY` and `END`.
+        contents: as for `summary`.
+
+    Returns:
+        The same text with `summary(contents)` between the two lines.
+
+    Raises:
+        ValueError: if the lines are missing.
+    """
+    return _replace(readme, BEGIN_SUMMARY, summary(contents))
+
+
+def _replace(readme: str, begin_line: str, between: str) -> str:
+    before, begin, rest = readme.partition(begin_line)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the README has no lines {BEGIN!r} and {END!r}.")
-    return f"{before}{BEGIN}\n\n{table(content)}\n\n{END}{after}"
+        raise ValueError(f"the README has no lines {begin_line!r} and {END!r}.")
+    return f"{before}{begin}\n\n{between}\n\n{end}{after}"
 
 
 def _merge(
@@ -145,7 +194,8 @@ def publish(out: Path, root: Path) -> list[Path]:
         root: the checkout.
 
     Returns:
-        The files written: `results/<pkg>.json` and `<pkg>/README.md` of each package.
+        The files written: `results/<pkg>.json` and `<pkg>/README.md` of each package,
+        and `README.md`.
 
     Raises:
         ValueError: if the run is not finished or not of committed code, a claim was
@@ -159,23 +209,54 @@ def publish(out: Path, root: Path) -> list[Path]:
         raise ValueError(
             f"the run is of code that is not committed: commit {run.get('commit')}."
         )
-    contents, texts = {}, {}
+    contents = {}
     for folder in sorted(out.glob("*/plan")):
         package = folder.parent.name
         plan = jsonfile.read(folder / "plan.json")
         if plan is None:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
-        readme, results = root / package / "README.md", root / f"results/{package}.json"
+        results = root / f"results/{package}.json"
         rows = [row for row in report["claims"] if row["package"] == package]
         before = jsonfile.read(results, {"runs": [], "claims": []})
-        content = _merge(plan, rows, run, before)
-        texts[readme] = replace_table(readme.read_text(encoding="utf-8"), content)
-        contents[results] = content
+        contents[results] = _merge(plan, rows, run, before)
+    texts = _texts(root, contents)
     for path, content in contents.items():
         jsonfile.write(path, content)
     for path, text in texts.items():
         jsonfile.write_text(path, text)
     return [*contents, *texts]
+
+
+def refresh(root: Path) -> list[Path]:
+    """Writes all tables again, from the results in the repository.
+
+    Args:
+        root: the checkout.
+
+    Returns:
+        The READMEs written.
+
+    Raises:
+        ValueError: if a README has no place for results.
+    """
+    texts = _texts(root, {})
+    for path, text in texts.items():
+        jsonfile.write_text(path, text)
+    return [*texts]
+
+
+def _texts(root: Path, new: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
+    """The READMEs with tables of the results: new ones, and those there already."""
+    paths = sorted({*(root / "results").glob("*.json"), *new})
+    contents = [new.get(path) or jsonfile.read(path) for path in paths]
+    texts = {}
+    for content in contents:
+        readme = root / content["package"] / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        texts[readme] = replace_table(text, content)
+    overview = root / "README.md"
+    text = overview.read_text(encoding="utf-8")
+    return texts | {overview: replace_summary(text, contents)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,10 +272,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with status 2 and one line for wrong arguments.
     """
     parser = Parser(prog="python -m expkit.results", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder that ./reproduce.sh filled")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        help="folder that ./reproduce.sh filled; without it, only tables are written",
+    )
+    out, root = parser.parse_args(argv).out, Path.cwd()
     try:
-        for path in publish(arguments.out, Path.cwd()):
+        for path in publish(out, root) if out else refresh(root):
             print(path)
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 import gp_kl
 from expkit import arms, gazetteer, labelled_spans, sweep
@@ -16,7 +17,7 @@ SPLITS = ("validation", "test")
 # What each arm changes in the config.
 ARMS: dict[str, dict[str, Any]] = {
     "pointer": {},
-    "crf": {"head": "crf", "head_multiplier": 10.0},
+    "crf": {"head": "crf"},
     "no_rotary": {"rotary": False},
     "efficient": {"head": "efficient"},
     "rdrop": {"regularizer": "rdrop"},
@@ -32,13 +33,15 @@ NAMES = {
     "rdrop_softmax": "R-Drop, softmax",
     "vat": "VAT",
 }
-# What full mode tries. Quick mode takes the middle ones.
+# What full mode tries besides rates. Quick mode takes the middle ones.
 RATES = (5e-4, 1e-3, 2e-3)
-STRENGTHS = {
-    "rdrop": (0.3, 1.0, 3.0),
-    "rdrop_softmax": (0.1, 0.3, 1.0),
-    "vat": (0.3, 1.0, 3.0),
+FURTHER = {
+    "crf": ("chain_multiplier", (1.0, 10.0, 100.0)),
+    "rdrop": ("strength", (0.3, 1.0, 3.0)),
+    "rdrop_softmax": ("strength", (0.1, 0.3, 1.0)),
+    "vat": ("strength", (0.3, 1.0, 3.0)),
 }
+NUM_PARTS = 5  # of a run, with a mean of the training loss in each
 
 
 class Setting(NamedTuple):
@@ -59,11 +62,11 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "news_entities": Setting(
-        "configs/gp_kl/news_entities.py:num_steps=1000,test_split=test",
+        "configs/gp_kl/news_entities.py:num_steps=1500,test_split=test",
         "configs/gp_kl/news_entities.py:num_steps=60,max_length=48,"
         "validation_split=validation[:100],test_split=test[:300]",
         tuple(ARMS),
-        ("pointer", "crf", "no_rotary"),
+        ("pointer", "crf"),
     ),
     "code_spans": Setting(
         "configs/gp_kl/code_spans.py:num_steps=600",
@@ -93,24 +96,29 @@ class Lab:
             loss_settings=("strength",),
         )
 
-    def measure(self, seed: int, settings: arms.Settings) -> dict[str, float]:
+    def measure(self, seed: int, settings: arms.Settings) -> dict[str, Any]:
         """Trains once.
 
         Args:
             seed: of the head, the order of the texts and the dropout.
-            settings: has `learning_rate`, and `strength` of regularised arms.
+            settings: has `learning_rate`; `strength` of regularised arms, and
+                `chain_multiplier` of the CRF.
 
         Returns:
             The figures of both splits; `test_f1_unseen`, of the mentions that the
-            training texts do not have.
+            training texts do not have; `course`, means of the loss along the run.
         """
         arrays = self.task.arrays["train"]
         size, num_steps = self.config.batch_size, self.config.num_steps
         rows = sweep.batch_rows(len(arrays["ids"]), size, num_steps, seed)
         start, key = self.task.net.init(jax.random.key(seed)), jax.random.key(seed)
-        params, _ = self._fit(dict(settings), start, key, arrays, rows)
+        params, losses = self._fit(dict(settings), start, key, arrays, rows)
         found = {split: self.predict(params, split) for split in SPLITS}
-        figures = {"test_f1_unseen": self._unseen(found["test"])}
+        parts = np.array_split(np.asarray(losses), NUM_PARTS)
+        figures = {
+            "test_f1_unseen": self._unseen(found["test"]),
+            "course": [float(part.mean()) for part in parts],
+        }
         for split, spans in found.items():
             figures |= train.figures(self.task, split, spans)
         return figures
@@ -150,8 +158,9 @@ class Study(arms.Arms):
         grids = {}
         for arm in self.names:
             grids[arm] = {"learning_rate": RATES[middle]}
-            if arm in STRENGTHS:
-                grids[arm] |= {"strength": STRENGTHS[arm][middle]}
+            if arm in FURTHER:
+                name, values = FURTHER[arm]
+                grids[arm] |= {name: values[middle]}
         super().__init__(
             context,
             config_lib.load(full if is_full else quick),
@@ -174,7 +183,7 @@ class Study(arms.Arms):
         config.update(ARMS[arm])
         return config
 
-    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, float]:
+    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
         """Trains once.
 
         Args:
@@ -186,6 +195,19 @@ class Study(arms.Arms):
             As `Lab.measure`.
         """
         return self.lab(arm).measure(seed, settings)
+
+    def courses(self, arm: str) -> np.ndarray:
+        """Means of the training loss along the runs with the tuned settings.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            [seeds, `NUM_PARTS`].
+        """
+        settings = self.tuned(arm)
+        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
+        return np.array([row["course"] for row in rows], float)
 
     def baseline(self, figure: str) -> tuple[str, float]:
         """F1 of looking mentions up.

@@ -26,10 +26,31 @@ def check_better(
     if not is_there:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
-    runs.draw(setting, runs.names, figure="f1")
+    names = {name: runs.names[name] for name in (arm, rival)}
+    runs.draw(setting, names, figure="f1", file=f"{setting}-{arm}-{rival}")
     return runs.compare(
-        arm, rival, runs.names, figure="f1", at_least=at_least, at_most=at_most
+        arm,
+        rival,
+        names,
+        figure="f1",
+        at_least=at_least,
+        at_most=at_most,
+        budget=_budget(runs, (arm, rival)),
     )
+
+
+def _budget(runs: checks_runs.Study, arms_compared: tuple[str, ...]) -> str:
+    """Steps, whether the loss still fell, and the positions that the encoder has."""
+    courses = [np.mean(runs.courses(arm), axis=0) for arm in arms_compared]
+    parts = " and ".join(", ".join(f"{x:.2f}" for x in course) for course in courses)
+    words = (
+        f"{runs.config.num_steps} steps of {runs.config.batch_size}, mean loss in "
+        f"each fifth of them {parts}"
+    )
+    if "no_rotary" in arms_compared:
+        kind = "rotary" if runs.config.encoder == "zh_char" else "absolute"
+        words += f"; the encoder has {kind} positions of its own"
+    return words
 
 
 def check_unseen(context: Context) -> Finding:
@@ -124,7 +145,7 @@ def check_alpha(context: Context) -> Finding:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "news_entities")
     rate = runs.tuned("rdrop")["learning_rate"]
-    strengths = (0.0, *checks_runs.STRENGTHS["rdrop"])
+    strengths = (0.0, *checks_runs.FURTHER["rdrop"][1])
     f1 = np.array(
         [
             [

@@ -16,9 +16,11 @@ import igr
 import rdrop
 from expkit import config as config_lib
 from expkit import finetuning, labelled_spans, loop, nets, text_spans, training
+from expkit.arguments import require_scalar
 
 Batch = Mapping[str, Any]
 Found = list[set[labelled_spans.Span]]
+CHAIN = ("transitions", "start", "end")
 
 
 class Task(NamedTuple):
@@ -92,10 +94,8 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
     arrays = {split: spans.arrays(split) for split in spans.splits}
     if config.head == "crf":
         for rows in arrays.values():
-            spans_of = text_spans.listed(rows["spans"])
-            length = rows["ids"].shape[1]
-            tags = [gp_kl.spans_to_bio(found, length) for found in spans_of]
-            rows["tags"] = np.stack(tags)
+            listed, length = text_spans.listed(rows["spans"]), rows["ids"].shape[1]
+            rows["tags"] = np.stack([gp_kl.spans_to_bio(x, length) for x in listed])
     head = make_head(config, spans.sizes.hidden_size, len(spans.types))
     # The CRF reads the hidden states as they are.
     apply = getattr(head, "apply", lambda params, hidden, mask: hidden)
@@ -104,25 +104,33 @@ def load_task(config: ml_collections.ConfigDict) -> Task:
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, learning_rate: jax.Array | float | None = None
+    config: ml_collections.ConfigDict,
+    learning_rate: jax.Array | float | None = None,
+    chain_multiplier: jax.Array | float | None = None,
 ) -> optax.GradientTransformation:
     """Builds AdamW with clipping, warm-up and linear decay.
 
     Args:
         config: see `configs/gp_kl/news_entities.py`.
         learning_rate: peak to use instead of the config's; may be traced.
+        chain_multiplier: to use instead of the config's; may be traced.
 
     Returns:
-        The transformation. The head has `head_multiplier` times the learning rate.
+        The transformation. `CHAIN` of a CRF has `chain_multiplier` times the rate.
 
     Raises:
         ValueError: for a value out of range.
     """
-    multiplier = config.head_multiplier
-    if not (multiplier > 0 and np.isfinite(multiplier)):
-        raise ValueError(f"head_multiplier must be above 0, got {multiplier!r}.")
-    scale_head = optax.masked(optax.scale(multiplier), {"encoder": False, "head": True})
-    return optax.chain(finetuning.make_adamw(config, learning_rate), scale_head)
+    multiplier = (
+        config.chain_multiplier if chain_multiplier is None else chain_multiplier
+    )
+    require_scalar("chain_multiplier", multiplier, "above 0", lambda x: x > 0.0)
+    adamw = finetuning.make_adamw(config, learning_rate)
+    if config.head != "crf":
+        return adamw
+    is_chain = {name: name in CHAIN for name in ("kernel", "bias", *CHAIN)}
+    mask = {"encoder": False, "head": is_chain}
+    return optax.chain(adamw, optax.masked(optax.scale(multiplier), mask))
 
 
 def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
@@ -136,19 +144,16 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
         `(params, batch, key, *, strength=...) -> (objective, figures)`.
 
     Raises:
-        ValueError: for an unknown regulariser or reduction, a number out of range, or
-            a regulariser of spans with the CRF.
+        ValueError: for a value that is unknown, out of range or not for the CRF.
     """
     objective = config_lib.choose("regularizer", config.regularizer, OBJECTIVES)
     config_lib.choose("reduction", config.reduction, dict.fromkeys(("sum", "mean")))
     for name in ("strength", "radius"):
-        if not (config[name] >= 0 and np.isfinite(config[name])):
-            raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
+        require_scalar(name, config[name], "at least 0", lambda x: x >= 0.0)
     if config.head == "crf":
         if config.regularizer != "none":
             raise ValueError(
-                f"regularizer={config.regularizer!r} is for scores of spans, and "
-                "head='crf' has none."
+                f"regularizer={config.regularizer!r} is not for head='crf'."
             )
         objective = _crf
 
@@ -194,12 +199,13 @@ def make_prediction(
     """
     decode = gp_kl.bio_to_spans if config.head == "crf" else gp_kl.decode_spans
     scores = jax.jit(make_scores(config, task))
-    return lambda params, split: text_spans.find_spans(
-        lambda batch: scores(params, batch),
-        decode,
-        task.arrays[split],
-        task.data.splits[split].rows,
-    )
+
+    def predict(params, split):
+        rows = task.data.splits[split].rows
+        found_in = functools.partial(scores, params)
+        return text_spans.find_spans(found_in, decode, task.arrays[split], rows)
+
+    return predict
 
 
 def figures(task: Task, split: str, found: Found) -> dict[str, float]:
@@ -213,12 +219,12 @@ def figures(task: Task, split: str, found: Found) -> dict[str, float]:
     Returns:
         `split_f1`, and `split_f1_type` of each type.
     """
-    gold = task.data.splits[split].spans
+    gold, empty = task.data.splits[split].spans, gp_kl.SpanCounts(0, 0, 0)
     counts = gp_kl.span_counts(found, gold)
-    empty = gp_kl.SpanCounts(0, 0, 0)
-    kinds = {k: float(counts.get(k, empty).f1) for k in task.data.types}
-    of_kinds = {f"{split}_f1_{kind}": f1 for kind, f1 in kinds.items()}
-    return {f"{split}_f1": gp_kl.span_f1(found, gold)} | of_kinds
+    out = {f"{split}_f1": gp_kl.span_f1(found, gold)}
+    for kind in task.data.types:
+        out[f"{split}_f1_{kind}"] = float(counts.get(kind, empty).f1)
+    return out
 
 
 def _plain(config, task: Task, params, batch: Batch, key, strength):
@@ -268,10 +274,8 @@ def _crf(config, task: Task, params, batch: Batch, key, strength):
     """The negative log-likelihood of the tags, mean over texts."""
     del config, strength
     hidden = task.net.apply(params, text_spans.inputs(batch), key)
-    likelihoods = task.head.log_likelihood(
-        params["head"], hidden, batch["tags"], batch["is_token"]
-    )
-    return -jnp.mean(likelihoods)
+    tags, mask = batch["tags"], batch["is_token"]
+    return -jnp.mean(task.head.log_likelihood(params["head"], hidden, tags, mask))
 
 
 def _cross_entropy(scores, labels):
@@ -283,8 +287,8 @@ def _two_passes(task: Task, params, batch: Batch, key):
     return scores, text_spans.dense_labels(batch["spans"], scores[0])
 
 
-def _pointer(make, config, width, num_types):
-    return make(width, num_types, head_size=config.head_size, rotary=config.rotary)
+def _pointer(make, config, *sizes):
+    return make(*sizes, head_size=config.head_size, rotary=config.rotary)
 
 
 HEADS = {
@@ -292,9 +296,5 @@ HEADS = {
     "efficient": functools.partial(_pointer, gp_kl.EfficientGlobalPointer),
     "crf": lambda config, *sizes: gp_kl.LinearChainCRF(*sizes),
 }
-OBJECTIVES = {
-    "none": _plain,
-    "rdrop": _rdrop,
-    "rdrop_softmax": _rdrop_softmax,
-    "vat": _vat,
-}
+REGULARIZED = {"rdrop": _rdrop, "rdrop_softmax": _rdrop_softmax, "vat": _vat}
+OBJECTIVES = {"none": _plain} | REGULARIZED

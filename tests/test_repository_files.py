@@ -18,7 +18,7 @@ MACHINE = re.compile(r"(?<![\w.~}:/-])/(home|root|work|mnt|Users)/\w")
 UNWRITTEN = re.compile(r"^ *raise NotImplementedError\b", re.MULTILINE)
 EXACT = {"snownlp"}
 UNWANTED = {"torch", "tensorflow", "tensorflow-cpu", "tf-nightly"}
-IGNORED = (".venv", "out", "build", "dist", "__pycache__", "lion.egg-info")
+IGNORED = (".venv", "out", "site", "build", "dist", "__pycache__", "lion.egg-info")
 
 
 def unfinished_or_local(text: str) -> Iterator[str]:
@@ -215,7 +215,7 @@ CLEAN = {
     "tests/conftest.py": "OUR_PACKAGES = ('expkit', 'sam')",
     "README.md": "[sam](sam/README.md)",
     "CHANGELOG.md": "# Changes\n\n## 0.1.0 (unreleased)\n",
-    ".gitignore": ".venv*/\nout/\nbuild/\ndist/\n__pycache__/\n*.egg-info/\n",
+    ".gitignore": ".venv*/\nout/\nsite/\nbuild/\ndist/\n__pycache__/\n*.egg-info/\n",
 }
 
 

@@ -13,21 +13,15 @@ from unittest import mock
 import checkout
 import pytest
 import smoke
+from snippets import blocks, execute
 
 from expkit import config as config_lib
 
 SHELLS = ("bash", "sh", "shell", "console")
 # Commands that are not ours, and need a network or change the reader's shell.
 FOREIGN = ("git", "cd", "source", "export", "pip", "uv")
-FOREIGN_MODULES = ("venv", "pip")
+FOREIGN_MODULES = ("venv", "pip", "mkdocs")
 PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
-
-
-def blocks(text: str, *languages: str) -> list[str]:
-    """The fenced blocks in one of the languages."""
-    fence = rf"^ *```({'|'.join(languages)})\b[^\n]*\n(.*?)^ *```"
-    found = re.findall(fence, text, flags=re.DOTALL | re.MULTILINE)
-    return [code for _, code in found]
 
 
 def commands(block: str) -> Iterator[list[str]]:
@@ -142,13 +136,6 @@ def main_problems(root: Path, package: str) -> Iterator[str]:
         yield f"{package}.main calls itself {arguments['name']}"
     if not (root / arguments["default_config"]).is_file():
         yield f"{package}.main has no default config {arguments['default_config']}"
-
-
-def execute(source: str) -> None:
-    """Runs the Python blocks of a text in one namespace, in order."""
-    namespace = {"__name__": "__main__"}
-    for number, code in enumerate(blocks(source, "python")):
-        exec(compile(code, f"<python block {number}>", "exec"), namespace)
 
 
 def documented_commands(root: Path) -> dict[str, list[str]]:

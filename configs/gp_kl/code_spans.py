@@ -30,7 +30,7 @@ def get_config(arg=""):
     config.head = "global_pointer"  # global_pointer or efficient
     config.head_size = 64  # width of queries and keys, of the pointers
     config.rotary = True  # relative positions in the scores of the pointers
-    config.head_multiplier = 1.0  # of the learning rate, for the head
+    config.chain_multiplier = 10.0  # of the learning rate, for the transitions of crf
 
     config.regularizer = "none"  # none, rdrop, rdrop_softmax or vat
     config.strength = 1.0  # alpha of R-Drop, or weight of VAT

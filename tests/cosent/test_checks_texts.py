@@ -65,7 +65,7 @@ def test_the_correlations_are_compared_in_the_right_direction(
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(levels["cosent"] - levels["sentence_bert"])
     assert "CoSENT {cosent:.3f}".format(**levels) in finding.details
-    assert drawn[-1][0] == "pairs"
+    assert drawn[-1][0] == "pairs-cosent-sentence_bert"
 
 
 def test_where_tf_idf_wins_nothing_is_decided(context, plant):

@@ -34,12 +34,14 @@ previous table
 
 After.
 """
+OVERVIEW = f"# All\n\n{results.BEGIN_SUMMARY}\nprevious\n{results.END}\n\nAfter.\n"
 
 
 def make_run(folder, *unmeasured, claims=(CLAIM,), **environment):
     """A folder as a run leaves it, with a plan of `claims` and `unmeasured`."""
     (folder / "pkg").mkdir(exist_ok=True)
     (folder / "pkg/README.md").write_text(README)
+    (folder / "README.md").write_text(OVERVIEW)
     content = {"environment": ENVIRONMENT | environment, "claims": claims}
     plan = {"package": "pkg", "claims": [*claims, *unmeasured]}
     (folder / "out/pkg/plan").mkdir(parents=True, exist_ok=True)
@@ -70,12 +72,42 @@ def test_publishing_writes_the_figures_of_the_run_and_keeps_the_rest(tmp_path):
     assert stored["runs"] == [ENVIRONMENT]
 
 
+def test_publishing_counts_the_verdicts_of_all_packages(tmp_path):
+    other = {"package": "other", "runs": [ENVIRONMENT], "claims": [CLAIM | {"run": 0}]}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/other.json").write_text(json.dumps(other))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/README.md").write_text(README)
+    failed = CLAIM | {"id": "b", "verdict": "does not hold"}
+    results.publish(make_run(tmp_path, claims=[CLAIM, failed]), tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| [`other`](other/README.md#results) | 1 | 1 | 0 | 0 | 0 |" in text
+    assert "| [`pkg`](pkg/README.md#results) | 2 | 1 | 1 | 0 | 0 |" in text
+    assert "| all | 3 | 2 | 1 | 0 | 0 |" in text
+    assert text.startswith("# All\n\n")
+    assert text.endswith("After.\n")
+    assert "previous" not in text
+
+
 def test_publishing_twice_changes_nothing(tmp_path):
     out = make_run(tmp_path)
     results.publish(out, tmp_path)
-    once = (tmp_path / "pkg/README.md").read_text()
+    files = [tmp_path / "pkg/README.md", tmp_path / "README.md"]
+    once = [file.read_text() for file in files]
     results.publish(out, tmp_path)
-    assert (tmp_path / "pkg/README.md").read_text() == once
+    assert [file.read_text() for file in files] == once
+
+
+def test_without_a_run_the_tables_are_written_again(tmp_path, monkeypatch, capsys):
+    results.publish(make_run(tmp_path), tmp_path)
+    files = [tmp_path / "pkg/README.md", tmp_path / "README.md"]
+    written = [file.read_text() for file in files]
+    for file, text in zip(files, (README, OVERVIEW), strict=True):
+        file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert results.main([]) == 0
+    assert [file.read_text() for file in files] == written
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_an_unfinished_run_is_not_published(tmp_path):
@@ -167,9 +199,10 @@ def test_a_run_with_a_package_that_could_not_list_its_claims_is_not_published(tm
         results.publish(out, tmp_path)
 
 
-def test_a_readme_without_a_place_for_results_is_refused(tmp_path):
+@pytest.mark.parametrize("readme", ["pkg/README.md", "README.md"])
+def test_a_readme_without_a_place_for_results_is_refused(tmp_path, readme):
     out = make_run(tmp_path)
-    (tmp_path / "pkg/README.md").write_text("# Pkg\n")
+    (tmp_path / readme).write_text("# Pkg\n")
     with pytest.raises(ValueError, match="has no lines"):
         results.publish(out, tmp_path)
     assert not (tmp_path / "results").exists()
@@ -184,3 +217,11 @@ def test_every_readme_table_is_what_its_results_file_says(repository_root):
         assert results.replace_table(text, content) == text
         changed = content | {"claims": [*content["claims"], CLAIM | {"run": 0}]}
         assert results.replace_table(text, changed) != text  # the control
+
+
+def test_the_verdicts_in_the_readme_are_those_of_the_results(repository_root):
+    files = sorted((repository_root / "results").glob("*.json"))
+    contents = [json.loads(file.read_text()) for file in files]
+    text = (repository_root / "README.md").read_text()
+    assert results.replace_summary(text, contents) == text
+    assert results.replace_summary(text, contents[1:]) != text  # the control

@@ -179,15 +179,22 @@ def test_perfect_outputs_give_back_all_spans(load, task, head):
     assert 0 < figures["test_f1"] < 1
 
 
-def test_the_head_of_a_chain_moves_faster(load):
-    config = load(head="crf", head_multiplier=5.0, weight_decay=0.0)
-    params = {"encoder": {"w": jnp.ones(3)}, "head": {"w": jnp.ones(3)}}
-    optimizer = train.make_optimizer(config, learning_rate=1e-3)
+@pytest.mark.parametrize("given", [None, 20.0])
+def test_the_transitions_of_a_chain_move_faster(load, given):
+    config = load(head="crf", chain_multiplier=5.0, weight_decay=0.0)
+    ones = jnp.ones(3)
+    names = ("kernel", "bias", "transitions", "start", "end")
+    head = dict.fromkeys(names, ones)
+    params = {"encoder": {"w": ones}, "head": head}
+    optimizer = train.make_optimizer(config, 1e-3, given)
     grads = jax.tree.map(jnp.ones_like, params)
     _, state = optimizer.update(grads, optimizer.init(params), params)
     updates, _ = optimizer.update(grads, state, params)  # the first has the rate 0
-    ratio = updates["head"]["w"] / updates["encoder"]["w"]
-    np.testing.assert_allclose(ratio, 5.0, rtol=1e-6)
+    ratios = {k: v / updates["encoder"]["w"] for k, v in updates["head"].items()}
+    for name in names[:2]:
+        np.testing.assert_array_equal(ratios[name], 1.0)
+    for name in names[2:]:
+        np.testing.assert_allclose(ratios[name], given or 5.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +204,8 @@ def test_the_head_of_a_chain_moves_faster(load):
         ({"regularizer": "r_drop"}, "regularizer='r_drop' is unknown"),
         ({"reduction": "max"}, "reduction='max' is unknown"),
         ({"strength": -1.0}, "strength must be at least 0, got -1.0"),
-        ({"head_multiplier": 0.0}, "head_multiplier must be above 0, got 0.0"),
-        ({"head": "crf", "regularizer": "vat"}, "is for scores of spans"),
+        ({"chain_multiplier": 0.0}, "chain_multiplier must be above 0, got 0.0"),
+        ({"head": "crf", "regularizer": "vat"}, "is not for head='crf'"),
         ({"span_column": "labels"}, "has the columns .*, not 'labels'"),
         ({"batch_size": 99}, "batch_size must be at most 35"),
         ({"num_labels": 99}, "num_labels must be in 0..24, got 99"),
