@@ -208,6 +208,12 @@ def test_summary_counts_each_verdict(page):
     assert row == ["1"] * 4
 
 
+def test_only_a_table_of_nothing_but_quotations_has_no_columns_of_numbers(page):
+    tables = [a["class"] for a in page.all("table") if "claims" in a["class"]]
+    assert tables == ["claims", "claims", "claims quoted"]
+    assert page.text.count("Numbers of the sources, quoted.") == 1
+
+
 def test_claims_are_counted_by_source_too(page):
     words = " ".join(page.text.split())
     start = words.index("By source")
