@@ -88,8 +88,8 @@ def child_adamw(
         not match. Parameters that are not floating-point do not move.
 
     Raises:
-        ValueError: if a Python number is out of range, `decay` is unknown, or `update`
-            gets no parameters.
+        ValueError: if a number that is not traced is out of range, `decay` is unknown,
+            or `update` gets no parameters.
 
     References:
         Xu et al., *Raise a Child in Large Language Model*, 2021, section 2.3, and the
@@ -161,7 +161,7 @@ def _like(tree: Any, *references: Any) -> Any:
 
 
 def _check(learning_rate, b1, b2, eps, weight_decay, decay) -> None:
-    """Raises ValueError for a Python number that is out of range."""
+    """Raises ValueError for a number that is out of range."""
     if not callable(learning_rate):
         require_number("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
     require_number("b1", b1, "in [0, 1)", lambda x: 0 <= x < 1)

@@ -6,13 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
 def require_number(
     name: str, value: Any, allowed: str, is_allowed: Callable[[float], bool]
 ) -> None:
-    """Checks a Python number; arrays may be traced or injected, and pass.
+    """Checks a number of Python, NumPy or JAX; a traced one is unknown and passes.
 
     Args:
         name: of the argument.
@@ -21,13 +22,23 @@ def require_number(
         is_allowed: whether a finite value is that.
 
     Raises:
-        ValueError: if it is a Python number, or a bool, that is not allowed.
+        ValueError: if it is known and is no real scalar, or one that is not allowed.
     """
-    if isinstance(value, jax.Array) or hasattr(value, "dtype"):
+    if isinstance(value, jax.core.Tracer):
         return
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and is_allowed(value)):
+    number = float(value) if _is_real_scalar(value) else math.nan
+    if not (math.isfinite(number) and is_allowed(number)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+
+
+def _is_real_scalar(value: Any) -> bool:
+    """Whether it is a number, or an array of shape (), of a real type but bool."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        kinds = (jnp.floating, jnp.integer)
+        return value.shape == () and any(
+            jnp.issubdtype(value.dtype, kind) for kind in kinds
+        )
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def require_reserve_p(reserve_p: Any) -> None:
@@ -37,7 +48,7 @@ def require_reserve_p(reserve_p: Any) -> None:
         reserve_p: what the caller gave.
 
     Raises:
-        ValueError: if it is a Python number outside (0, 1].
+        ValueError: if it is known and no number in (0, 1].
     """
     require_number(
         "reserve_p",

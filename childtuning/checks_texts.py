@@ -33,6 +33,7 @@ ARMS = {
 }
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
+PARTLY = 0.9  # share of a mask in another one, at most
 LION = 0.2  # its rates are so much smaller
 # Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {
@@ -192,14 +193,15 @@ def check_spread(context: Context, setting: str, arm: str) -> Finding:
     with np.errstate(divide="ignore", invalid="ignore"):  # all runs may agree
         low, high = np.exp(interval)
         spread = float(np.std(ours, ddof=1) / np.std(plain, ddof=1))
+    name = ARMS[arm][0]
     return Finding(
         spread,
         claims.decide((float(low), float(high)), at_most=1.0),
         (float(low), float(high)),
         runs.seeds,
-        f"Standard deviation of the test accuracy over seeds, divided by that of "
-        f"fine-tuning ({np.std(plain, ddof=1):.4f}); the labelled rows differ too. "
-        "Jackknife interval.",
+        f"Standard deviation of the test accuracy over seeds, {name} divided by "
+        f"fine-tuning: {np.std(ours, ddof=1):.4f} and {np.std(plain, ddof=1):.4f}; the "
+        "labelled rows differ too. Jackknife interval.",
     )
 
 
@@ -248,13 +250,14 @@ def check_overlap(context: Context) -> Finding:
     before = np.mean([share["before"] for share in shares])
     return Finding(
         mean,
-        claims.decide(interval, at_most=0.9),
+        claims.decide(interval, at_most=PARTLY),
         interval,
         runs.seeds,
-        f"Of the {p:.0%} of the layers' parameters with the largest Fisher information "
-        "per example, as many are among those per batch (clipped, with dropout), after "
-        f"fine-tuning; before it {before:.3f}. Equal conventions would give 1, "
-        f"independent ones {p:g}; partly means at most 0.9.",
+        f"Share of the mask per example that is in the mask per batch too: {mean:.3f} "
+        f"after fine-tuning, {before:.3f} before it. The bar for partly is at most "
+        f"{PARTLY:g}; equal conventions give 1, independent ones {p:g}. Both masks are "
+        f"the {p:.0%} of the layers' parameters with the largest Fisher information; "
+        "that per batch is clipped, and has dropout.",
     )
 
 

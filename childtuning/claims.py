@@ -129,6 +129,12 @@ EXPERIMENTS = {
             ),
         ),
         (
+            "f-spread",
+            "ChildTuning-F varies less between seeds than fine-tuning.",
+            XU.format("section 4"),
+            functools.partial(checks_texts.check_spread, setting="reviews", arm="f"),
+        ),
+        (
             "d-spread",
             "ChildTuning-D varies less between seeds than fine-tuning.",
             XU.format("section 4"),

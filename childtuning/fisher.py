@@ -59,9 +59,9 @@ def fisher_information(
     batch k of m. The paper's form takes one example's gradient at a time, so that one
     gradient is in memory beside the parameters and the result. The authors' takes what
     a training step on the batch takes, the activations of the batch, and nothing more:
-    3.95 gradients for a transformer of 3.7 million parameters at 16 rows of 32 tokens,
-    of which the gradient of the mean loss alone needs 3.95 (`benchmarks/fisher.py`).
-    Where that is too much, `jax.checkpoint` inside `loss_fn` recomputes activations.
+    3.45 gradients for a transformer of 3.7 million parameters at 16 rows of 32 tokens,
+    as much as the gradient of the mean loss alone (`benchmarks/fisher.py`). Where that
+    is too much, `jax.checkpoint` inside `loss_fn` recomputes activations.
 
     The step over a batch is compiled once for each shape of a batch and kept for later
     calls with the same `loss_fn`, which must be pure as for `jax.jit`.
@@ -96,6 +96,7 @@ def fisher_information(
         )
     if clip_norm is not None:
         require_number("clip_norm", clip_norm, "above 0 or None", lambda x: x > 0)
+        clip_norm = float(clip_norm)  # static below, so an array would not do
     if isinstance(batches, Mapping):
         raise ValueError(
             "batches must be an iterable of batches, got one dict; put it in a list."

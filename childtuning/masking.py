@@ -95,7 +95,7 @@ def child_tuning_f(
         A `GradientTransformation`. Leaves that are not floating-point pass unchanged.
 
     Raises:
-        ValueError: if `reserve_p` is a Python number outside (0, 1], or `key` is not a
+        ValueError: if `reserve_p` is outside (0, 1] and not traced, or `key` is not a
             typed key.
 
     References:

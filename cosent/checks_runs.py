@@ -55,11 +55,13 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "pairs": Setting(
-        f"{PAIRS}max_length=64,num_steps=200",
-        f"{PAIRS}num_steps=24,validation_split=validation[:100],test_split=test[:200]",
+        f"{PAIRS}max_length=64,num_steps=200,validation_split=validation",
+        f"{PAIRS}num_steps=24,num_layers=3,validation_split=validation[:100],"
+        "test_split=test[:200]",
     ),
     "word_order": Setting(
-        f"{PAIRS}num_steps=400,label_column=label,positive_at=1.0",
+        f"{PAIRS}num_steps=400,label_column=label,positive_at=1.0,"
+        "validation_split=validation",
         None,
     ),
 }

@@ -6,11 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import arms, claims, finetuning_runs, loop, plots, text_classifier
+from expkit import (
+    arms,
+    bag_of_ngrams,
+    claims,
+    data,
+    finetuning_runs,
+    labelled_texts,
+    loop,
+    plots,
+    text_classifier,
+)
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
-ALPHAS = (0.0, 4.0, 1.0, 16.0)
+ALPHAS = (0.0, 1.0, 4.0, 16.0)
 NUM_MASKS = 16
 
 
@@ -35,13 +45,89 @@ def check_regression(context: Context) -> Finding:
     runs = checks_runs.study(context, "pairs")
     losses = {arm: runs.test(arm, "loss") for arm in ("rdrop", "none")}
     mean, interval = claims.paired_difference(losses["none"], losses["rdrop"])
+    baseline = np.mean(
+        [
+            context.memo(
+                f"cosines-{seed}",
+                functools.partial(cosine_error, runs.config, seed),
+                config=runs.config.to_dict(),
+            )
+            for seed in runs.seeds
+        ]
+    )
+    is_above = bool(min(loss.mean() for loss in losses.values()) > baseline)
+    verdict = claims.decide(interval, at_least=0.0)
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.0),
+        claims.NOT_DECIDED if is_above else verdict,
         interval,
         runs.seeds,
         f"Mean squared error without minus with R-Drop: {losses['none'].mean():.4f} "
-        f"and {losses['rdrop'].mean():.4f}, scores 0 to 2.",
+        f"and {losses['rdrop'].mean():.4f}, scores 0 to 2; of a line through the "
+        f"cosines of TF-IDF {baseline:.4f}{', less than either' * is_above}.",
+    )
+
+
+def cosine_error(config, seed: int) -> float:
+    """Test error of least squares on the TF-IDF cosine of a pair: the baseline.
+
+    It sees the labelled pairs of the seed, as the runs do.
+    """
+    splits = data.load_splits(config)
+    scores = splits["train"][config.label_column]
+    chosen, _ = labelled_texts.choose_labelled(scores, config.num_labels, seed)
+    train = {name: rows[chosen] for name, rows in splits["train"].items()}
+    words = np.concatenate([train[column] for column in config.text_columns])
+    x, held_out = (
+        bag_of_ngrams.tfidf_cosines(words, *(rows[c] for c in config.text_columns))
+        for rows in (train, splits["test"])
+    )
+    line = np.polyfit(x, train[config.label_column], deg=1)
+    errors = np.polyval(line, held_out) - splits["test"][config.label_column]
+    return float(np.mean(np.square(errors)))
+
+
+def check_alpha(context: Context) -> Finding:
+    """Gain in accuracy at the alpha that validates best over alpha 0."""
+    if not context.full:
+        return arms.LEFT_TO_FULL_MODE
+    runs = checks_runs.study(context, "reviews")
+    rate = runs.tuned("rdrop")["learning_rate"]
+    rows = [
+        [
+            runs.figures("rdrop", seed, {"learning_rate": rate, "strength": alpha})
+            for alpha in ALPHAS
+        ]
+        for seed in runs.seeds
+    ]
+    validation, test = (
+        np.array([[row[f"{s}_accuracy"] for row in line] for line in rows], float)
+        for s in ("validation", "test")
+    )
+    scores = np.nan_to_num(validation, nan=-np.inf).mean(axis=0)
+    best = 1 + int(scores[1:].argmax())
+    mean, interval = claims.paired_difference(test[:, best], test[:, 0])
+    label, baseline = runs.baseline("accuracy")
+    is_below = bool(test[:, [0, best]].mean(axis=0).max() < baseline)
+    listed = _listed(test.mean(axis=0), digits=3)
+    _draw_alphas(
+        context,
+        "alpha",
+        test,
+        "test accuracy",
+        "Test accuracy against alpha, mean over seeds and its interval.",
+        f"Test accuracy: {listed}; {label} {baseline:.3f}.",
+        {label: baseline},
+    )
+    verdict = claims.decide(interval, at_least=0.0)
+    return Finding(
+        mean,
+        claims.NOT_DECIDED if is_below else verdict,
+        interval,
+        runs.seeds,
+        f"Gain in test accuracy of alpha {ALPHAS[best]:g}, which validates best, over "
+        f"alpha 0, both with two passes and learning rate {rate:.2g}: {listed}. "
+        f"{label} {baseline:.3f}{', more than either' * is_below}.",
     )
 
 
@@ -59,41 +145,53 @@ def check_gap(context: Context) -> Finding:
             config=runs.config.to_dict(),
         )
 
-    alphas = ALPHAS if context.full else ALPHAS[:2]
-    gaps = np.array([[measure(alpha, seed) for alpha in alphas] for seed in runs.seeds])
-    logs = np.log(np.maximum(gaps, 1e-6))
-    mean, interval = claims.paired_difference(logs[:, 1], logs[:, 0])
-    figures = ", ".join(
-        f"{gap:.4f} at alpha {alpha:g}"
-        for alpha, gap in zip(alphas, gaps.mean(axis=0), strict=True)
-    )
-    bounds = [claims.mean_interval(column)[1] for column in gaps.T]
-    order = np.argsort(alphas)
-    context.figure(
+    rows = [[measure(alpha, seed) for alpha in ALPHAS] for seed in runs.seeds]
+    gaps = np.array(rows, float)
+    x = np.log1p(ALPHAS) - np.log1p(ALPHAS).mean()
+    slopes = np.log(np.maximum(gaps, 1e-6)) @ x / (x @ x)
+    mean, interval = claims.mean_interval(slopes)
+    listed = _listed(gaps.mean(axis=0), digits=4)
+    _draw_alphas(
+        context,
         "gap",
-        lambda fig: plots.curves(
-            fig.subplots(),
-            {
-                "mean over seeds": (
-                    np.sort(alphas),
-                    gaps.mean(axis=0)[order],
-                    [max(bounds[i][0], 0.0) for i in order],
-                    [min(bounds[i][1], 3 * gaps.max()) for i in order],
-                )
-            },
-            xlabel="alpha",
-            ylabel="gap",
-        ),
+        gaps,
+        "gap",
         "Distance of the mean of the sub-networks from the network without dropout.",
-        f"Total variation distance: {figures}.",
+        f"Total variation distance: {listed}.",
     )
     return Finding(
-        float(np.exp(mean)),
+        mean,
         claims.decide(interval, at_most=0.0),
-        (float(np.exp(interval[0])), float(np.exp(interval[1]))),
+        interval,
         runs.seeds,
-        f"Gap at alpha 4 divided by that at 0: {figures}. Total variation distance of "
-        f"the mean of {NUM_MASKS} passes from the one without dropout, on test texts.",
+        f"Exponent k of the gap as (1 + alpha)^k, fitted to each seed: {listed}. Total "
+        f"variation distance of the mean of {NUM_MASKS} passes from the one without "
+        "dropout, on test texts.",
+    )
+
+
+def _listed(values, digits: int) -> str:
+    """A value for each alpha in words."""
+    pairs = zip(ALPHAS, values, strict=True)
+    return ", ".join(f"{value:.{digits}f} at alpha {alpha:g}" for alpha, value in pairs)
+
+
+def _draw_alphas(context: Context, name, values, ylabel, caption, alt, levels=None):
+    """Draws values [seeds, alphas] with their intervals, and levels beside them."""
+    means = values.mean(axis=0)
+    bounds = np.array([claims.mean_interval(column)[1] for column in values.T])
+    # Of two seeds an interval may be many times as wide as the values.
+    low = np.maximum(bounds[:, 0], 0.0)
+    high = np.minimum(bounds[:, 1], 3 * values.max())
+    series = {"mean over seeds": (ALPHAS, means, low, high)} | {
+        label: (ALPHAS, np.full(len(ALPHAS), level), None, None)
+        for label, level in (levels or {}).items()
+    }
+    context.figure(
+        name,
+        lambda fig: plots.curves(fig.subplots(), series, xlabel="alpha", ylabel=ylabel),
+        caption,
+        alt,
     )
 
 
@@ -146,18 +244,25 @@ def check_epochs(context: Context) -> Finding:
             config=runs.config.to_dict(),
         )["test_accuracy"]
 
-    gains = {
-        arm: np.array([measure(arm, seed) for seed in runs.seeds]) - runs.test(arm)
-        for arm in ("rdrop", "none")
+    before = {arm: runs.test(arm) for arm in ("rdrop", "none")}
+    after = {
+        arm: np.array([measure(arm, seed) for seed in runs.seeds], float)
+        for arm in before
     }
+    gains = {arm: after[arm] - before[arm] for arm in before}
     mean, interval = claims.paired_difference(gains["rdrop"], gains["none"])
+    label, baseline = runs.baseline("accuracy")
+    reached = max(v.mean() for v in (*before.values(), *after.values()))
+    is_below = bool(reached < baseline)
+    verdict = claims.decide(interval, at_least=0.0)
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.0),
+        claims.NOT_DECIDED if is_below else verdict,
         interval,
         runs.seeds,
         f"Gain in test accuracy from {longer} instead of {longer // 3} steps: R-Drop "
-        f"{gains['rdrop'].mean():+.3f}, without {gains['none'].mean():+.3f}.",
+        f"{gains['rdrop'].mean():+.3f}, without {gains['none'].mean():+.3f}. "
+        f"{reached:.3f} at most; {label} {baseline:.3f}{', more' * is_below}.",
     )
 
 

@@ -107,9 +107,16 @@ EXPERIMENTS = {
             better("reviews", "semi_rdrop", "semi_vat", at_least=-0.01),
         ),
         (
+            "alpha",
+            "At the alpha that validates best, R-Drop is more accurate than two passes "
+            "without the divergence.",
+            PAPER.format("study of the weight alpha"),
+            checks_texts.check_alpha,
+        ),
+        (
             "gap",
-            "R-Drop brings the mean over sub-networks and the network without dropout "
-            "closer together.",
+            "The larger alpha, the closer the mean over sub-networks and the network "
+            "without dropout.",
             PAPER.format("section 2.3"),
             checks_texts.check_gap,
         ),

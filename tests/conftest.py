@@ -37,8 +37,13 @@ def pytest_configure(config):
 @pytest.fixture(scope="session", autouse=True)
 def prepared_data(tmp_path_factory):
     """Prepares data sets in a folder of this run, not in the home folder."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one folder for all workers: preparing takes long
+    folder = base / "prepared"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("prepared")))
+        patch.setenv("TFDS_DATA_DIR", str(folder))
         yield
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import checkout
 import pytest
-import smoke
 import snippets
 
 REQUESTS = {
@@ -134,8 +133,7 @@ def test_python_blocks_run(repository_root, page, tmp_path, monkeypatch):
         assert "```python" not in text
         return
     monkeypatch.chdir(tmp_path)
-    with smoke.own_data_folder():
-        snippets.execute(text)
+    snippets.execute(text)
 
 
 @pytest.mark.parametrize(

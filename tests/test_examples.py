@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import smoke
 
 LINES = 80
 
@@ -18,10 +17,8 @@ def run(repository_root):
     """`name -> what main() returns`."""
 
     def run(name):
-        with smoke.own_data_folder():
-            return runpy.run_path(str(repository_root / f"examples/{name}.py"))[
-                "main"
-            ]()
+        found = runpy.run_path(str(repository_root / f"examples/{name}.py"))
+        return found["main"]()
 
     return run
 

@@ -14,7 +14,6 @@ import checkout
 import nbclient
 import nbformat
 import pytest
-import smoke
 
 SECONDS = 40
 
@@ -66,7 +65,7 @@ def own_kernel(repository_root, tmp_path):
     checkout.plant(tmp_path, {"kernels/python3/kernel.json": json.dumps(spec)})
     path = os.pathsep.join([str(repository_root), os.environ.get("PYTHONPATH", "")])
     # A short folder: the sockets of a kernel may be files with limited names.
-    with tempfile.TemporaryDirectory() as home, smoke.own_data_folder():
+    with tempfile.TemporaryDirectory() as home:
         folders = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
         settings = dict.fromkeys(folders, home) | {
             "JUPYTER_PATH": str(tmp_path),

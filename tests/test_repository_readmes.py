@@ -165,9 +165,8 @@ def test_command_works_as_printed(repository_root, words, monkeypatch):
 def test_python_blocks_of_readmes_run(repository_root, tmp_path, monkeypatch):
     readmes = [f for f in checkout.files(repository_root) if f.name == "README.md"]
     monkeypatch.chdir(tmp_path)
-    with smoke.own_data_folder():
-        for file in readmes:
-            execute((repository_root / file).read_text(encoding="utf-8"))
+    for file in readmes:
+        execute((repository_root / file).read_text(encoding="utf-8"))
 
 
 def test_mains_hand_over_to_their_train_module(repository_root):

@@ -16,7 +16,7 @@ def get_config(arg=""):
     config.dataset = "api_docs_pairs"  # any source with two texts and a label
     config.data_dir = ""  # folder with the raw files, for sources that need one
     config.train_split = "train"
-    config.validation_split = "validation[:400]"
+    config.validation_split = "validation[:200]"
     config.test_split = "test"
     config.text_columns = ("text_1", "text_2")
     config.label_column = "score"  # any ordered numbers; more is more alike
@@ -38,7 +38,7 @@ def get_config(arg=""):
     config.weight_decay = 0.01  # on matrices only; multiplied by the learning rate
     config.clip_norm = 1.0  # global norm of the gradient at most
     config.warmup_fraction = 0.1  # of the steps; then linear decay to 0
-    config.num_steps = 48
+    config.num_steps = 32
     config.batch_size = 16  # pairs; the loss of CoSENT grows with the logarithm of it
 
     config.log_every = 10  # steps

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from childtuning import checks_texts, train
+from childtuning import claims as claims_module
 from expkit import claims
 from expkit import study as study_lib
 
@@ -78,11 +79,27 @@ def test_the_shorter_arm_has_the_rate_of_vanilla_times_the_root_of_p(context, pl
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(0.2, claims.HOLDS), (5.0, claims.DOES_NOT_HOLD)]
 )
-def test_spreads_are_compared_in_the_right_direction(context, plant, factor, verdict):
-    plant({"d_paper": 0.7 + factor * SWAPPED})
-    finding = checks_texts.check_spread(context, "reviews", "d_paper")
+@pytest.mark.parametrize("arm", ["f", "d_paper"])
+def test_spreads_are_compared_in_the_right_direction(
+    context, plant, factor, verdict, arm
+):
+    plant({arm: 0.7 + factor * SWAPPED})
+    finding = checks_texts.check_spread(context, "reviews", arm)
     assert finding.measured == pytest.approx(factor)
     assert finding.verdict == verdict
+    spreads = [np.std(x, ddof=1) for x in (factor * SWAPPED, WIGGLE)]
+    assert checks_texts.ARMS[arm][0] in finding.details
+    assert "{:.4f} and {:.4f}".format(*spreads) in finding.details
+
+
+def test_both_forms_have_their_spread_among_the_claims():
+    spreads = {
+        check.keywords["arm"]
+        for rows in claims_module.EXPERIMENTS.values()
+        for *_, check in rows
+        if getattr(check, "func", None) is checks_texts.check_spread
+    }
+    assert spreads == {"f", "d_paper"}
 
 
 def test_spreads_of_the_same_size_are_not_decided(context, plant):
@@ -217,7 +234,9 @@ def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, ve
     masks(context, monkeypatch, layers, np.ones(50, bool))
     finding = checks_texts.check_overlap(context)
     assert finding.measured == pytest.approx(shared / 30)
-    assert "before it 1.000" in finding.details  # the same mask twice
+    assert f"too: {shared / 30:.3f} after fine-tuning" in finding.details
+    assert "1.000 before it" in finding.details  # the same mask twice
+    assert "at most 0.9;" in finding.details
     assert finding.verdict == verdict
 
 

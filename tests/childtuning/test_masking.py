@@ -221,7 +221,12 @@ SUITES = {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, id=f"{name}-{check.name}")
+        pytest.param(
+            check,
+            # It is the same transformation as "f", after the optimizer.
+            marks=[pytest.mark.slow] * (name == "dropout"),
+            id=f"{name}-{check.name}",
+        )
         for name, checks in SUITES.items()
         for check in checks
     ],

@@ -227,7 +227,12 @@ def test_memory_is_linear_and_a_hundredth_of_the_table():
         (([1, 2], [1, 2]), {}, TypeError, "similarities must be floating-point"),
         (([0.1], [1j]), {}, TypeError, "labels must be real"),
         (([0.1], ["a"]), {}, TypeError, "labels must be real"),
-        (([0.1], [1]), {"scale": 0.0}, ValueError, "positive, got 0.0; CoSENT uses 20"),
+        (
+            ([0.1], [1]),
+            {"scale": 0.0},
+            ValueError,
+            "positive .CoSENT uses 20., got 0.0",
+        ),
         (([0.1], [1]), {"scale": True}, TypeError, "scale must be a real number"),
         (([0.1], [1]), {"scale": [1.0]}, TypeError, "scale must be a real number"),
         (([0.1], [1]), {"where": [1]}, TypeError, "where must be boolean"),

@@ -69,8 +69,9 @@ def norms_by_vmap(params, x, activation):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu])
+@pytest.mark.parametrize(
+    ("bias", "activation"), [(True, jnp.tanh), (False, jax.nn.relu)]
+)
 def test_norms_and_fisher_are_those_of_each_gradient(shape, bias, activation):
     with jax.enable_x64(True):
         params = make(bias=bias, dtype=jnp.float64)

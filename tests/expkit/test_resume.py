@@ -95,7 +95,9 @@ def assert_same_run(workdir, state, uninterrupted):
     assert bits(state) == expected_bits
 
 
-@pytest.mark.parametrize("at", [0, 1, 4, 5, 6, 11])
+@pytest.mark.parametrize(
+    "at", [0, 4, 5, 11, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6))]
+)
 def test_a_crash_at_any_step_changes_nothing(tmp_path, uninterrupted, at):
     with pytest.raises(CrashError):
         fit(tmp_path, Noisy(at, crash))

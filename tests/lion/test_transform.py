@@ -72,7 +72,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_trajectory_has_the_bits_of_optax_lion(options, dtype):
     params = make_params(dtype)

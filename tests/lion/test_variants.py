@@ -34,7 +34,11 @@ def suite(make, hyperparameters, name):
         learning_rate=0.03,
         **loose,
     )
-    return [pytest.param(check, id=f"{name}-{check.name}") for check in checks]
+    # Each option alone always, their combinations in the slow suite.
+    marks = [pytest.mark.slow] * (" " in name)
+    return [
+        pytest.param(check, marks=marks, id=f"{name}-{check.name}") for check in checks
+    ]
 
 
 @pytest.mark.parametrize(

@@ -113,19 +113,24 @@ def test_equal_arms_are_as_good_to_a_point(context, plant):
 
 
 @pytest.mark.parametrize(
-    ("losses", "verdict"),
+    ("losses", "baseline", "verdict"),
     [
-        ({"rdrop": 0.5, "none": 1.0}, claims.HOLDS),
-        ({"rdrop": 1.0, "none": 0.5}, claims.DOES_NOT_HOLD),
+        ({"rdrop": 0.5, "none": 1.0}, 2.0, claims.HOLDS),
+        ({"rdrop": 1.0, "none": 0.5}, 0.7, claims.DOES_NOT_HOLD),
+        ({"rdrop": 0.5, "none": 1.0}, 0.4, claims.NOT_DECIDED),
     ],
 )
 def test_a_regression_is_better_where_its_loss_is_lower(
-    context, plant, losses, verdict
+    context, plant, monkeypatch, losses, baseline, verdict
 ):
     plant({}, losses)
+    monkeypatch.setattr(checks_texts, "cosine_error", lambda config, seed: baseline)
     finding = checks_texts.check_regression(context)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(losses["none"] - losses["rdrop"])
+    assert f"cosines of TF-IDF {baseline:.4f}" in finding.details
+    is_said = "less than either" in finding.details
+    assert is_said == (verdict == claims.NOT_DECIDED)
 
 
 def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
@@ -134,7 +139,11 @@ def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
         finding = checks_texts.check_better(quick, setting, "rdrop", "none")
         assert finding.verdict == claims.NOT_DECIDED
         assert "--full" in finding.details
-    for check in (checks_texts.check_regression, checks_texts.check_epochs):
+    for check in (
+        checks_texts.check_regression,
+        checks_texts.check_epochs,
+        checks_texts.check_alpha,
+    ):
         assert check(quick).verdict == claims.NOT_DECIDED
     assert not list(tmp_path.iterdir())
 
@@ -172,21 +181,30 @@ class Memory:
 )
 def test_the_gap_must_shrink_with_alpha(context, monkeypatch, power, verdict):
     runs = Memory(context)
-    monkeypatch.setattr(claims.Context, "figure", lambda *args, **options: None)
+    wiggles = [0.3, -0.3, 0.3] if not power else [0.0, 0.01, 0.02]
+    figures = []
+    monkeypatch.setattr(
+        claims.Context, "figure", lambda self, *args: figures.append(args)
+    )
     monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
 
     def gap(lab, params):
         _, seed, settings = params
         assert settings["learning_rate"] == 5e-4
-        wiggle = 0.3 * (-1) ** seed if not power else 0.01 * seed
-        alpha = settings["strength"]
-        return (1 + alpha) ** power * np.exp(wiggle * (alpha == 4.0))
+        return (1 + settings["strength"]) ** (power + wiggles[seed])
 
     monkeypatch.setattr(checks_texts, "model_gap", gap)
     finding = checks_texts.check_gap(context)
     assert finding.verdict == verdict
-    wiggles = [0.3, -0.3, 0.3] if not power else [0.0, 0.01, 0.02]
-    assert finding.measured == pytest.approx(5**power * np.exp(np.mean(wiggles)))
+    assert finding.measured == pytest.approx(power + np.mean(wiggles))
+    ((name, draw, _, _),) = figures
+    figure = Figure()
+    draw(figure)
+    line = figure.axes[0].lines[0]
+    assert name == "gap"
+    assert list(line.get_xdata()) == sorted(line.get_xdata()) == [0, 1, 4, 16]
+    means = [np.mean([(1 + a) ** (power + w) for w in wiggles]) for a in (0, 1, 4, 16)]
+    np.testing.assert_allclose(line.get_ydata(), means)
 
 
 def test_the_gap_of_two_classes_has_a_closed_form(monkeypatch):
@@ -212,10 +230,16 @@ def test_the_gap_of_two_classes_has_a_closed_form(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gain", "verdict"), [(0.1, claims.HOLDS), (-0.1, claims.DOES_NOT_HOLD)]
+    ("gain", "ngrams", "verdict"),
+    [
+        (0.1, 0.75, claims.HOLDS),
+        (-0.1, 0.6, claims.DOES_NOT_HOLD),
+        (0.1, 0.9, claims.NOT_DECIDED),
+    ],
 )
-def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, verdict):
+def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, ngrams, verdict):
     runs = Memory(context)
+    runs.baseline = lambda figure: ("n-grams", ngrams)
     runs.test = lambda arm: 0.7 + np.array([0.0, 0.01, 0.02])
     runs.lab.evaluate = lambda params, split: {f"{split}_accuracy": params}
 
@@ -230,6 +254,7 @@ def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, verdict):
     finding = checks_texts.check_epochs(context)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain + 1e-3)
+    assert f"n-grams {ngrams:.3f}" in finding.details
 
 
 def test_every_comparison_of_the_claims_has_its_arms():

@@ -57,7 +57,10 @@ def test_gap_and_cost_of_a_tiny_model_are_numbers(lab, tmp_path, monkeypatch):
     study.lab = lab
     monkeypatch.setattr(checks_runs, "study", lambda context, setting: study)
     assert checks_texts.check_cost(context).measured > 0.5
-    assert checks_texts.check_gap(context).measured > 0
+    assert np.isfinite(checks_texts.check_gap(context).measured)
     full = claims.Context(tmp_path, full=True)
-    assert np.isfinite(checks_texts.check_epochs(full).measured)
+    for check in (checks_texts.check_epochs, checks_texts.check_alpha):
+        finding = check(full)
+        assert np.isfinite(finding.measured)
+        assert "logistic regression" in finding.details
     assert 0 < checks_texts.model_gap(lab, lab.initial(0)) < 1

@@ -1,15 +1,11 @@
 """Runs configs in smoke form, in this process; what two tests ask for runs once."""
 
-import contextlib
-import functools
 import importlib
 import json
 import math
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 from expkit import config as config_lib
 from expkit import jsonfile, metrics
@@ -17,18 +13,6 @@ from expkit import jsonfile, metrics
 STEPS = 2
 FIELDS = ("dataset", "seed", "num_steps", "batch_size")
 TRAINING_FIELDS = ("weight_decay", "checkpoint_every")
-
-
-@functools.cache
-def _data_folder() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="data-")
-
-
-@contextlib.contextmanager
-def own_data_folder() -> Iterator[None]:
-    """Prepares data sources in a temporary folder instead of the user's."""
-    with mock.patch.dict(os.environ, TFDS_DATA_DIR=_data_folder().name):
-        yield
 
 
 def missing_fields(config) -> list[str]:
@@ -72,6 +56,6 @@ def problems_of(root: Path, package: str, reference: str) -> list[str]:
     key = package, json.dumps(jsonfile.plain(config.to_dict()), sort_keys=True)
     if key not in _problems:
         run = importlib.import_module(f"{package}.train").run
-        with own_data_folder(), tempfile.TemporaryDirectory() as workdir:
+        with tempfile.TemporaryDirectory() as workdir:
             _problems[key] = problems(run, config, Path(workdir))
     return _problems[key]

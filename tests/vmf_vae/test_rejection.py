@@ -37,7 +37,14 @@ def test_both_uniform_coordinates_have_their_law(dim):
 
 
 @pytest.mark.parametrize(
-    ("dim", "kappa"), [(2, 5.0), (2, 1e5), (5, 2.0), (10, 100.0), (768, 1e4)]
+    ("dim", "kappa"),
+    [
+        (2, 5.0),
+        pytest.param(2, 1e5, marks=pytest.mark.slow),
+        (5, 2.0),
+        pytest.param(10, 100.0, marks=pytest.mark.slow),
+        (768, 1e4),
+    ],
 )
 def test_acceptance_rate_is_the_integral(dim, kappa):
     """Of the accept probability over the proposal, by quadrature in the angle."""
@@ -80,7 +87,10 @@ def test_a_later_round_belongs_to_the_element():
     np.testing.assert_array_equal(base[2000:], changed[2000:])
 
 
-@pytest.mark.parametrize("n", [0, 1, 7, 1023, 1025, 40_000])
+@pytest.mark.parametrize(
+    "n",
+    [0, 1, 1025, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 1023, 40_000))],
+)
 def test_any_number_of_samples_is_completed(n):
     t, info = rejection.draw(jax.random.key(n), 3, jnp.float32(1e3), n)
     assert t.shape == (n,)
