@@ -3,6 +3,7 @@
 draw = lambda fig: arms(fig.subplots(), {"R-Drop": accuracies}, xlabel="accuracy")
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,15 +46,25 @@ def arms(
         _draw_mean(ax, row, *summary, limits)
     if reference is not None:
         label, place = reference
+        label = textwrap.fill(label, 44)
         ax.axvline(place, linestyle="--", color="C2", label=label)
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
+        _legend(ax)
     ax.set_xlim(*limits)
-    ax.set_yticks(range(len(values)), list(values))
+    ax.set_yticks(range(len(values)), [textwrap.fill(v, 18) for v in values])
     ax.set_ylim(len(values) - 0.5, -0.5)  # the first arm on top
     ax.set(xlabel=xlabel)
 
 
 _DOTS = {"color": "C0", "linestyle": "", "marker": "o", "markersize": 4}
+
+
+def _legend(ax: Any) -> None:
+    """Above the axes, from the edge of the figure: beside long names it has no room."""
+    from matplotlib.transforms import blended_transform_factory
+
+    edge = blended_transform_factory(ax.figure.transFigure, ax.transAxes)
+    place = {"bbox_to_anchor": (0.0, 1.0), "bbox_transform": edge}
+    ax.legend(loc="lower left", borderaxespad=0.2, **place)
 
 
 def _limits(

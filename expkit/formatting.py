@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from expkit import markdown
+
 MINUS = "\N{MINUS SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -124,19 +126,42 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return lines
 
 
-def introduction(readme: Path) -> dict[str, str]:
-    """Title and first paragraph of a README, as plain text.
+def origin(source: str) -> tuple[str, str]:
+    """Whose claim it is, without the place in the paper.
 
     Args:
-        readme: a Markdown file; it need not exist.
+        source: where the claim is from, such as "A et al. 2020, section 3. https://...".
 
     Returns:
-        `{"title", "text"}`, "" for what is missing.
+        `(name, address)`: the words before the first comma, and the first web address,
+        "" where there is none.
     """
-    found = {"title": "", "text": ""}
+    addresses = [address for _, address in pieces(source) if address]
+    name = re.split(r",|\s*https?://", source, maxsplit=1)[0].strip().rstrip(".")
+    return name, addresses[0] if addresses else ""
+
+
+def introduction(readme: Path) -> dict[str, Any]:
+    """What the report says about a package before its claims.
+
+    Args:
+        readme: `README.md` in the folder of the package; it need not exist.
+
+    Returns:
+        `title` and `text`, the first paragraph, as plain text; `idea` and
+        `differences`, the sections of that name, as Markdown; "" for what is missing.
+        `formulas`: `[name, LaTeX]` of the functions, in the order of the section "API".
+    """
+    found: dict[str, Any] = {"title": "", "text": "", "idea": "", "differences": ""}
+    found["formulas"] = []
     if not readme.is_file():
         return found
-    for block in re.split(r"\n\s*\n", readme.read_text(encoding="utf-8")):
+    whole = readme.read_text(encoding="utf-8")
+    found["idea"] = markdown.section(whole, "Idea")
+    found["differences"] = markdown.section(whole, "Differences")
+    order = markdown.section(whole, "API")
+    found["formulas"] = [list(p) for p in markdown.formulas(readme.parent, order)]
+    for block in re.split(r"\n\s*\n", whole):
         lines = block.strip().splitlines()
         if lines and lines[0].startswith("#"):
             found["title"] = found["title"] or _plain(lines.pop(0).lstrip("# "))

@@ -138,7 +138,9 @@ def curves(
     if not series:
         raise ValueError("curves needs at least one series.")
     for label, (x, y, low, high) in series.items():
-        (line,) = ax.plot(_array(x), _array(y), label=label)
+        is_one = np.isfinite(_array(y)).sum() == 1  # of which a line shows nothing
+        marker = "o" if is_one else None
+        (line,) = ax.plot(_array(x), _array(y), label=label, marker=marker)
         if low is not None and high is not None:
             band = (_array(x), _array(low), _array(high))
             ax.fill_between(*band, color=line.get_color(), alpha=0.22, linewidth=0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from expkit import formatting, jsonfile, metrics, plots
+from expkit import formatting, jsonfile, markdown, metrics, plots
 from expkit.command_line import Parser
 from expkit.formatting import number
 from expkit.statistics import BOOTSTRAP_FROM, VERDICTS
@@ -155,7 +155,24 @@ def _package(
         "training": {"status": {}} if is_stale else _training(folder / "train", name),
         "experiments": experiments,
         "counts": counts(every),
+        "sources": _sources(every),
     }
+
+
+def _sources(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name, address and verdicts of each source, that of the most claims first.
+
+    Two papers may go by one name, and one paper by two: the address tells.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name, address = formatting.origin(row["source"])
+        found.setdefault(address or name, []).append(row)
+    groups = sorted(found.values(), key=len, reverse=True)
+    named = [
+        (*formatting.origin(group[0]["source"]), counts(group)) for group in groups
+    ]
+    return [dict(zip(("name", "address", "counts"), n, strict=True)) for n in named]
 
 
 def _failures(packages: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -199,6 +216,7 @@ def write(out_dir: str | Path) -> Path:
         ValueError: if the folder holds no `claims.json`.
     """
     import jinja2
+    import markupsafe
 
     out = Path(out_dir)
     evidence = jsonfile.read(out / "claims.json")
@@ -224,6 +242,8 @@ def write(out_dir: str | Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    for name, convert in ("html", markdown.to_html), ("mathml", markdown.mathml):
+        page.filters[name] = lambda text, f=convert: markupsafe.Markup(f(text))
     for name in ("number", "interval", "seeds", "pieces", "slug", "flat", "words"):
         page.filters[name] = getattr(formatting, name)
     text = page.get_template("report.html.jinja").render(

@@ -108,8 +108,28 @@ Second paragraph.
 
 def test_introduction_is_title_and_first_paragraph_without_markup(tmp_path):
     (tmp_path / "README.md").write_text(README)
-    assert formatting.introduction(tmp_path / "README.md") == {
-        "title": "Lion: signs instead of steps",
-        "text": "The Lion optimiser (paper) takes the sign of m: see below.",
-    }
-    assert formatting.introduction(tmp_path / "no.md") == {"title": "", "text": ""}
+    found = formatting.introduction(tmp_path / "README.md")
+    assert found["title"] == "Lion: signs instead of steps"
+    assert found["text"] == "The Lion optimiser (paper) takes the sign of m: see below."
+    assert found["idea"] == found["differences"] == ""
+    assert not any(formatting.introduction(tmp_path / "no.md").values())
+
+
+def test_introduction_has_idea_formulas_and_differences(repository_root):
+    found = formatting.introduction(repository_root / "lion" / "README.md")
+    assert "c_t = b1 m_{t-1}" in found["idea"]
+    assert "optax.lion" in found["differences"]
+    assert [name for name, _ in found["formulas"]] == ["lion", "scale_by_lion"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "address"),
+    [
+        ("Su 2022, CoSENT (1), a. https://k.fm/8847", "Su 2022", "https://k.fm/8847"),
+        ("A and B et al. 2020. https://a.b/c.", "A and B et al. 2020", "https://a.b/c"),
+        ("A. Author, 2020.", "A. Author", ""),
+        ("https://a.b", "", "https://a.b"),
+    ],
+)
+def test_the_origin_of_a_claim_is_who_and_where(source, name, address):
+    assert formatting.origin(source) == (name, address)

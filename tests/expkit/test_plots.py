@@ -258,3 +258,33 @@ def test_arms_of_few_or_diverged_seeds_are_drawn(numbers):
         lambda fig: dot_plots.arms(fig.subplots(), {"a": numbers, "b": numbers})
     )
     assert light.startswith("<?xml")
+
+
+def test_long_names_beside_arms_and_above_them_stay_on_the_figure():
+    figures = []
+
+    def draw(figure):
+        values = {"a": [0.1, 0.2], "without the rotary positions": [0.3, 0.4]}
+        reference = (
+            "looking up all the mentions of the training texts, word by word",
+            1,
+        )
+        dot_plots.arms(figure.subplots(), values, reference=reference)
+        figures.append(figure)
+
+    plots.render(draw)
+    for figure in figures:
+        (ax,), page = figure.axes, figure.bbox
+        for drawn in (ax.get_legend(), *ax.get_yticklabels()):
+            box = drawn.get_window_extent()
+            assert page.x0 <= box.x0
+            assert box.x1 <= page.x1
+            assert box.y1 <= page.y1
+        assert ax.get_position().width > 0.6
+
+
+def test_a_curve_of_one_point_has_a_dot():
+    ax = axes()
+    one = np.array([np.nan, 2.0, np.nan, np.nan])
+    plots.curves(ax, {"one": (X, one, None, None), "all": (X, X, None, None)})
+    assert [line.get_marker() for line in ax.lines] == ["o", "None"]

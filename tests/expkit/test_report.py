@@ -208,6 +208,38 @@ def test_summary_counts_each_verdict(page):
     assert row == ["1"] * 4
 
 
+def test_only_a_table_of_nothing_but_quotations_has_no_columns_of_numbers(page):
+    tables = [a["class"] for a in page.all("table") if "claims" in a["class"]]
+    assert tables == ["claims", "claims", "claims quoted"]
+    assert page.text.count("Numbers of the sources, quoted.") == 1
+
+
+def test_claims_are_counted_by_source_too(page):
+    words = " ".join(page.text.split())
+    start = words.index("By source")
+    # Verdicts in the order of the page; three claims of one author, one of a page.
+    assert "A. Author 1 0 1 1 " in words[start:]
+    assert "a.example/paper?x=1&y=2 0 1 0 0 " in words[start:]
+
+
+def test_idea_formulas_and_differences_of_the_readme_are_shown(out):
+    about = {
+        "idea": f"Signs. {HOSTILE}\n\n```math\nu = \\frac{{a}}{{b}}\n```",
+        "differences": "- None in the `rule`.",
+        "formulas": [["f", "a_1"], ["g", "a_2"], ["h", "a_3"], ["k", "a_4 < x_y_z"]],
+    }
+    rewrite(out / "lion" / "about.json", lambda value: value.update(about))
+    page = Page(report.write(out).read_text())
+    assert len(page.all("math")) == 4
+    assert len(page.all("mfrac")) == 1
+    words = " ".join(page.text.split())
+    assert f"Idea Signs. {HOSTILE}" in words
+    assert "1 more" in words
+    assert "a_4 < x_y_z" in words
+    assert "Differences None in the rule." in words
+    assert {"href": "#lion-about-differences"} in page.all("a")
+
+
 def test_claims_that_were_not_reached_are_listed_as_not_run(out):
     rewrite(out / "claims.json", lambda value: value["claims"].pop(2))
     page = Page(report.write(out).read_text())
