@@ -67,11 +67,12 @@ def formulas(package: Path, order: str = "") -> list[tuple[str, str]]:
     return [(name, latex) for name, latex in pairs if seen[latex] == name]
 
 
-def mathml(latex: str) -> str:
+def mathml(latex: str, *, display: str = "block") -> str:
     """A formula that a browser shows without a script.
 
     Args:
         latex: the formula, without dollar signs.
+        display: block or inline.
 
     Returns:
         A `<math>` element; the escaped formula as `<code>` where it cannot be read.
@@ -84,7 +85,7 @@ def mathml(latex: str) -> str:
     try:
         # The converter knows only one name of it.
         latex = latex.replace("{aligned}", "{align*}")
-        element = converter.convert(latex, display="block")
+        element = converter.convert(latex, display=display)
         tags = [node.tag for node in ElementTree.fromstring(element).iter()]
     # Every fault has a class of its own there, and some are an IndexError.
     except Exception:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import griffe
-from latex2mathml import converter
 
-from expkit import formatting
+from expkit import formatting, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r"^<!-- include: (\S+?)(?: (#+ .+?))? -->$", re.MULTILINE)
@@ -121,12 +120,10 @@ def on_config(config: Any) -> Any:
 
 def formula(latex: str, display: str) -> str:
     """A formula as MathML that Markdown passes on as it is."""
-    html = converter.convert(" ".join(latex.split()), display=display)
+    html = markdown.mathml(latex, display=display)
     html = html.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
     for mark in "*_|":
         html = html.replace(mark, f"&#{ord(mark)};")
-    # Two marks that the converter leaves as they are inside of names and braces.
-    html = html.replace("\\&#95;", "&#95;").replace("\\&#124;", "&#8214;")
     # A line that starts with <math> would be a block of its own.
     return f"<span>{html}</span>"
 
