@@ -77,8 +77,10 @@ def require_count(name: str, value: Any, largest: int | None = None) -> int:
         TypeError: if it is no integer.
         ValueError: if it is out of range.
     """
-    if isinstance(value, bool) or not is_concrete(value):
+    if not is_concrete(value):
         raise TypeError(f"{name} must be an integer known in advance, got {value!r}.")
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     try:
         count = operator.index(value)
     except TypeError as error:

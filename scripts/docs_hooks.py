@@ -9,7 +9,8 @@ A page includes a file by a line of its own, so that nothing is written twice:
 
 The last one is a table of rows of `results/igr.json`. Links of the included text are
 made to lead to pages; those to files that are no pages become the names of the files.
-In docstrings formulas become MathML, so that a reader's browser loads nothing.
+Formulas, in docstrings or in blocks of `math`, become MathML: the browser of a reader
+loads nothing for them.
 """
 
 import json
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r"^<!-- include: (\S+?)(?: (#+ .+?))? -->$", re.MULTILINE)
 CLAIMS = re.compile(r"^<!-- claims: (\w+) (.+?) -->$", re.MULTILINE)
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+MATH = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^( *```.*?^ *```)", re.DOTALL | re.MULTILINE)
 
 
@@ -101,7 +103,7 @@ def included(text: str, page: str, pages: dict[str, str], root: Path = ROOT) -> 
         return relink(content, match[1], page, pages).rstrip()
 
     text = CLAIMS.sub(lambda m: claims_table(m[1], m[2].split(), root), text)
-    return INCLUDE.sub(replace, text)
+    return MATH.sub(lambda m: formula(m[1], "block"), INCLUDE.sub(replace, text))
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

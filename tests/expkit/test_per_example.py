@@ -169,6 +169,7 @@ def test_positions_that_cancel_leave_a_norm_that_is_not_negative():
     assert jnp.all(got >= 0.0)
 
 
+@pytest.mark.slow
 def test_a_loss_that_mixes_the_batch_is_outside_the_contract():
     # The control for "loss i depends on row i only": nothing can detect it here.
     params, x = make(), make_input((3,))

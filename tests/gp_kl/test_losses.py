@@ -41,7 +41,17 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("check", CHECKS.values(), ids=map("-".join, CHECKS))
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(
+            check,
+            marks=[pytest.mark.slow] * (suite in ("integers", "spans")),
+            id=f"{suite}-{name}",
+        )
+        for (suite, name), check in CHECKS.items()
+    ],
+)
 def test_the_loss_conforms(check):
     check()
 

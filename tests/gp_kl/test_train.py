@@ -222,7 +222,7 @@ def test_what_cannot_be_used_is_refused_with_one_line(load, tmp_path, options, m
 @pytest.mark.parametrize(
     "options",
     [
-        {"head": "efficient"},
+        pytest.param({"head": "efficient"}, marks=pytest.mark.slow),
         pytest.param({"head": "crf"}, marks=pytest.mark.slow),
         pytest.param({"regularizer": "vat"}, marks=pytest.mark.slow),
     ],

@@ -122,7 +122,13 @@ def build(name):
     return *make(shape, widths, 3, activation=activation), shape
 
 
-@pytest.mark.parametrize("is_wide", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "is_wide",
+    [
+        pytest.param(False, id="float32"),
+        pytest.param(True, id="float64", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "name",
     [f"{kind}-{act}" for kind in ("mlp", "cnn") for act in ("tanh", "gelu", "relu")]
@@ -254,7 +260,8 @@ def _checks():
             gradient_rtol=1e-5,
             extremes=(0.0, 30.0, -30.0),
         ):
-            yield pytest.param(check, id=f"{mode}-{check.name}")
+            marks = [pytest.mark.slow] * (mode != "exact")
+            yield pytest.param(check, marks=marks, id=f"{mode}-{check.name}")
 
 
 @pytest.mark.parametrize("check", list(_checks()))

@@ -221,7 +221,11 @@ HYPERPARAMETERS = {"learning_rate": 0.1, "decay": 0.9}
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, id=f"{name}-{check.name}")
+        pytest.param(
+            check,
+            marks=[pytest.mark.slow] * (name == "norm"),
+            id=f"{name}-{check.name}",
+        )
         for name, make, exempt in (
             ("norm", igr.track_gradient_norm, INVISIBLE),
             ("curvature", with_curvature, INVISIBLE | ANEW),

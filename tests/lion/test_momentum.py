@@ -76,7 +76,9 @@ def test_the_size_of_a_block_does_not_matter(magnitude):
     assert np.abs(got - x).max() <= magnitude / 127
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "in_place", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_signs_of_the_optimizer_agree_with_float32_momentum(in_place):
     key_scale, key_mean, key_noise = jax.random.split(jax.random.key(1), 3)
     scales = 10.0 ** jax.random.uniform(key_scale, (1, 5000), minval=-3.0, maxval=0.0)

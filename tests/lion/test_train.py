@@ -140,6 +140,7 @@ def test_the_imagenet_model_is_a_vit_b_16(load):
     assert size == 86_567_656 - 2 * 768
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
 def test_a_pre_trained_encoder_is_written_and_is_the_model_of_the_run(load, tmp_path):
     pytest.importorskip("tokenizers")
@@ -174,6 +175,7 @@ def test_a_pre_trained_encoder_is_written_and_is_the_model_of_the_run(load, tmp_
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("corpus")
 def test_other_models_write_no_encoder(load, tmp_path):
     train.run(load("zh_char.py:smoke,max_length=12"), tmp_path)

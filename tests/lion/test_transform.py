@@ -166,6 +166,7 @@ def test_lion_passes_the_conformance_suite(check):
     check()
 
 
+@pytest.mark.slow  # what lion passes on the whole
 @pytest.mark.parametrize(
     "check", testing.transformation_checks(lion.scale_by_lion), ids=lambda c: c.name
 )

@@ -73,7 +73,8 @@ SLOW = (  # to compile
     [
         pytest.param(
             key,
-            marks=[pytest.mark.slow] * (key[0] != "labels" and key[1] in SLOW),
+            marks=[pytest.mark.slow]
+            * (key[0] != "labels" and (key[0] != "tokens" or key[1] in SLOW)),
             id="-".join(key),
         )
         for key in CHECKS

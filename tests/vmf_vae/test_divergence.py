@@ -21,7 +21,9 @@ def exact_kl(dim, kappa_p, kappa_q, cosine):
         return p["log_normalizer"] - q["log_normalizer"] + p["ratio"] * turned
 
 
-@pytest.mark.parametrize("dim", [2, 3, 10, 200])
+@pytest.mark.parametrize(
+    "dim", [2, 10, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 200))]
+)
 @pytest.mark.parametrize(
     ("kappa_p", "kappa_q"),
     [

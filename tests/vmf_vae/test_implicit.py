@@ -59,7 +59,13 @@ def typical(dim, kappa):
     return t[(t > 0) & (t < 2)]
 
 
-@pytest.mark.parametrize(("dim", "kappa"), POINTS)
+@pytest.mark.parametrize(
+    ("dim", "kappa"),
+    [
+        pytest.param(*point, marks=[pytest.mark.slow] * (i % 2))
+        for i, point in enumerate(POINTS)
+    ],
+)
 def test_slope_is_the_integral(dim, kappa):
     for dtype, rtol in ((jnp.float32, 1e-4), (jnp.float64, 1e-6)):
         with jax.enable_x64(dtype == jnp.float64):

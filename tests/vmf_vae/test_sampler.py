@@ -68,7 +68,13 @@ def first_axis(dim, dtype=jnp.float32):
     return jnp.zeros(dim, dtype).at[0].set(1.0)
 
 
-@pytest.mark.parametrize(("dim", "kappa"), LAWS)
+@pytest.mark.parametrize(
+    ("dim", "kappa"),
+    [
+        pytest.param(*law, marks=[pytest.mark.slow] * (i % 2))
+        for i, law in enumerate(LAWS)
+    ],
+)
 def test_law_of_the_first_coordinate(dim, kappa):
     t = sample_radial(jax.random.key(dim), dim, kappa, (50_000,), complement=True)
     t = np.asarray(t, float)
