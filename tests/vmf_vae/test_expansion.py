@@ -6,8 +6,6 @@ import pytest
 
 from vmf_vae import expansion
 
-ORDERS = (0.0, 0.5, 3.5, 20.0)
-
 
 def bessel(order, x):
     return mpmath.besseli(order, x)
