@@ -117,7 +117,7 @@ def test_introduction_is_title_and_first_paragraph_without_markup(tmp_path):
 
 def test_introduction_has_idea_formulas_and_differences(repository_root):
     found = formatting.introduction(repository_root / "lion" / "README.md")
-    assert "c_t = b1 m_{t-1}" in found["idea"]
+    assert r"c_t &= \beta_1 m_{t-1}" in found["idea"]
     assert "optax.lion" in found["differences"]
     assert [name for name, _ in found["formulas"]] == ["lion", "scale_by_lion"]
 
