@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+
+from expkit.arguments import is_concrete, is_real
 
 
 def require_number(
@@ -24,21 +25,12 @@ def require_number(
     Raises:
         ValueError: if it is known and is no real scalar, or one that is not allowed.
     """
-    if isinstance(value, jax.core.Tracer):
+    if not is_concrete(value):
         return
-    number = float(value) if _is_real_scalar(value) else math.nan
+    is_scalar = is_real(value) and jnp.shape(value) == ()
+    number = float(value) if is_scalar else math.nan
     if not (math.isfinite(number) and is_allowed(number)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
-
-
-def _is_real_scalar(value: Any) -> bool:
-    """Whether it is a number, or an array of shape (), of a real type but bool."""
-    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
-        kinds = (jnp.floating, jnp.integer)
-        return value.shape == () and any(
-            jnp.issubdtype(value.dtype, kind) for kind in kinds
-        )
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def require_reserve_p(reserve_p: Any) -> None:

@@ -28,6 +28,22 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
+def is_real(value: Any) -> bool:
+    """Whether it is a real number, or an array of them.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True for integers and floating-point numbers of Python, NumPy and JAX, of any
+        shape; False for bools, complex numbers, keys and everything else.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
 def require_scalar(
     name: str,
     value: Any,
@@ -46,12 +62,7 @@ def require_scalar(
         TypeError: if it is no real number.
         ValueError: if it has another shape, is not finite or not allowed.
     """
-    dtype = getattr(value, "dtype", None)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_real = dtype is not None and (
-        jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-    )
-    if not (is_number or is_real):
+    if not is_real(value):
         raise TypeError(f"{name} must be a real number, got {value!r}.")
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
@@ -160,3 +171,31 @@ def require_mask(name: str, value: jax.typing.ArrayLike) -> jax.Array:
     if mask.dtype != bool:
         raise TypeError(f"{name} must be boolean, got {mask.dtype}; pass {name} != 0.")
     return mask
+
+
+def broadcast_mask(
+    name: str, value: jax.typing.ArrayLike | None, shape: tuple[int, ...]
+) -> jax.Array:
+    """The mask in the shape of what it selects from.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave; None selects everything.
+        shape: of the array that is masked.
+
+    Returns:
+        A boolean array of that shape.
+
+    Raises:
+        TypeError: if it is not boolean.
+        ValueError: if it does not broadcast to the shape.
+    """
+    if value is None:
+        return jnp.ones(shape, bool)
+    mask = require_mask(name, value)
+    try:
+        return jnp.broadcast_to(mask, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must broadcast to the shape {shape}, got {mask.shape}."
+        ) from error

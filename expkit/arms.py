@@ -185,22 +185,41 @@ class Arms(abc.ABC):
         """
         values = {name: self.test(name, figure) for name in (arm, rival)}
         mean, interval = claims.paired_difference(values[arm], values[rival])
-        label, baseline = self.baseline(figure)
-        is_below = bool(max(v.mean() for v in values.values()) < baseline)
         details = ", ".join(
             f"{names[name]} {numbers.mean():.3f} ({_listed(self.tuned(name))})"
             for name, numbers in values.items()
         )
-        verdict = claims.decide(interval, at_least=at_least, at_most=at_most)
+        verdict, beside = self.beside_baseline(
+            claims.decide(interval, at_least=at_least, at_most=at_most),
+            max(numbers.mean() for numbers in values.values()),
+            figure,
+        )
         return Finding(
             mean,
-            claims.NOT_DECIDED if is_below else verdict,
+            verdict,
             interval,
             self.seeds,
             f"Difference of the test {figure}: {details}. "
-            f"{budget or f'{self.config.num_steps} steps'}; {label} {baseline:.3f}"
-            f"{', more than either' * is_below}.",
+            f"{budget or f'{self.config.num_steps} steps'}; {beside}.",
         )
+
+    def beside_baseline(
+        self, verdict: str, reached: float, figure: str = "accuracy"
+    ) -> tuple[str, str]:
+        """The verdict of a comparison: none where the baseline beats all of its arms.
+
+        Args:
+            verdict: what the figures of the arms alone say.
+            reached: the highest of these figures.
+            figure: such as accuracy.
+
+        Returns:
+            The verdict, and what the details of the finding say of the baseline.
+        """
+        label, baseline = self.baseline(figure)
+        if reached < baseline:
+            return claims.NOT_DECIDED, f"{label} {baseline:.3f}, which is more"
+        return verdict, f"{label} {baseline:.3f}"
 
     def draw(
         self,

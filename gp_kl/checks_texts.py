@@ -61,15 +61,16 @@ def check_unseen(context: Context) -> Finding:
     unseen, whole = runs.test("pointer", "f1_unseen"), runs.test("pointer", "f1")
     mean, interval = claims.paired_difference(whole, unseen)
     parts = ", ".join(f"{kind} {values.mean():.3f}" for kind, values in f1.items())
-    label, baseline = runs.baseline("f1")
-    is_below = bool(whole.mean() < baseline)
+    verdict, beside = runs.beside_baseline(
+        claims.decide(interval, at_least=0.0), whole.mean(), "f1"
+    )
     return Finding(
         mean,
-        claims.NOT_DECIDED if is_below else claims.decide(interval, at_least=0.0),
+        verdict,
         interval,
         runs.seeds,
         f"F1 of all minus F1 of unseen mentions, {unseen.mean():.3f}; by type: "
-        f"{parts}. F1 of {label} {baseline:.3f}; it finds no unseen mention.",
+        f"{parts}. F1 of {beside}; the gazetteer finds no unseen mention.",
     )
 
 

@@ -23,8 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit.arguments import require_count, require_shape
-from gp_kl.arguments import broadcast_mask
+from expkit.arguments import broadcast_mask, require_count, require_shape
 
 Span = tuple[Hashable, int, int]
 
@@ -263,7 +262,7 @@ def score_counts(
         raise ValueError(f"scores must be [batch, types, n, n], got {scores.shape}.")
     require_shape("labels", labels, scores.shape)
     n = scores.shape[-1]
-    keep = broadcast_mask(where, scores.shape)
+    keep = broadcast_mask("where", where, scores.shape)
     keep &= np.triu(np.ones((n, n), bool))[None, None]
     is_found = keep & (scores > jnp.asarray(threshold, scores.dtype))
     is_true = keep & (labels != 0)

@@ -33,8 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from expkit.arguments import is_concrete, require_shape
-from gp_kl.arguments import broadcast_mask
+from expkit.arguments import broadcast_mask, is_concrete, require_shape
 
 Axis = int | Sequence[int]
 
@@ -87,7 +86,7 @@ def multilabel_cross_entropy(
     s, t = jnp.asarray(logits), jnp.asarray(labels)
     require_shape("labels", t, s.shape)
     axes = _axes(axis, s.ndim)
-    keep = broadcast_mask(where, s.shape)
+    keep = broadcast_mask("where", where, s.shape)
     s = jnp.where(keep, s.astype(trees.wide_dtype(s)), 0.0)
     _check_labels(t, keep)
     if jnp.issubdtype(t.dtype, jnp.floating):
@@ -156,7 +155,7 @@ def sparse_multilabel_cross_entropy(
     beyond = num_classes + np.arange(indices.shape[-1], dtype=np.int32)
     place = jnp.where(counts, ordered, jnp.broadcast_to(beyond, ordered.shape))
     if where is not None:
-        keep = broadcast_mask(where, s.shape)
+        keep = broadcast_mask("where", where, s.shape)
         # nan must not reach the sums, nor the gradient of the gathered scores.
         wide = jnp.where(keep, wide, -jnp.inf)
         counts &= jnp.take_along_axis(keep, place, -1, mode="fill", fill_value=False)

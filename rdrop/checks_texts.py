@@ -108,7 +108,6 @@ def check_alpha(context: Context) -> Finding:
     best = 1 + int(scores[1:].argmax())
     mean, interval = claims.paired_difference(test[:, best], test[:, 0])
     label, baseline = runs.baseline("accuracy")
-    is_below = bool(test[:, [0, best]].mean(axis=0).max() < baseline)
     listed = _listed(test.mean(axis=0), digits=3)
     _draw_alphas(
         context,
@@ -119,15 +118,17 @@ def check_alpha(context: Context) -> Finding:
         f"Test accuracy: {listed}; {label} {baseline:.3f}.",
         {label: baseline},
     )
-    verdict = claims.decide(interval, at_least=0.0)
+    verdict, beside = runs.beside_baseline(
+        claims.decide(interval, at_least=0.0), test[:, [0, best]].mean(axis=0).max()
+    )
     return Finding(
         mean,
-        claims.NOT_DECIDED if is_below else verdict,
+        verdict,
         interval,
         runs.seeds,
         f"Gain in test accuracy of alpha {ALPHAS[best]:g}, which validates best, over "
         f"alpha 0, both with two passes and learning rate {rate:.2g}: {listed}. "
-        f"{label} {baseline:.3f}{', more than either' * is_below}.",
+        f"{beside}.",
     )
 
 
@@ -251,18 +252,18 @@ def check_epochs(context: Context) -> Finding:
     }
     gains = {arm: after[arm] - before[arm] for arm in before}
     mean, interval = claims.paired_difference(gains["rdrop"], gains["none"])
-    label, baseline = runs.baseline("accuracy")
     reached = max(v.mean() for v in (*before.values(), *after.values()))
-    is_below = bool(reached < baseline)
-    verdict = claims.decide(interval, at_least=0.0)
+    verdict, beside = runs.beside_baseline(
+        claims.decide(interval, at_least=0.0), reached
+    )
     return Finding(
         mean,
-        claims.NOT_DECIDED if is_below else verdict,
+        verdict,
         interval,
         runs.seeds,
         f"Gain in test accuracy from {longer} instead of {longer // 3} steps: R-Drop "
         f"{gains['rdrop'].mean():+.3f}, without {gains['none'].mean():+.3f}. "
-        f"{reached:.3f} at most; {label} {baseline:.3f}{', more' * is_below}.",
+        f"{reached:.3f} at most; {beside}.",
     )
 
 

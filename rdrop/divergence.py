@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from expkit.arguments import require_same_shape
+from expkit.arguments import broadcast_mask, require_same_shape
 from rdrop.arguments import require_mask
 
 
@@ -82,7 +82,7 @@ def symmetric_kl(
     a, b = a.astype(wide), b.astype(wide)
     keep = ~(jnp.isneginf(a) & jnp.isneginf(b))
     if where is not None:
-        keep &= _broadcast(require_mask(where), a.shape)
+        keep &= broadcast_mask("where", require_mask(where), a.shape)
     is_one_sided = keep & (jnp.isneginf(a) | jnp.isneginf(b))
     is_infinite = jnp.any(is_one_sided, axis, keepdims=True)
     keep &= ~is_infinite
@@ -96,17 +96,6 @@ def symmetric_kl(
     terms = (jnp.exp(log_p) + jnp.exp(log_q)) * t * jnp.tanh(0.5 * t)
     total = jnp.sum(terms, axis)
     return jnp.where(jnp.squeeze(is_infinite, axis), jnp.inf, total)
-
-
-def _broadcast(where, shape):
-    """The mask in the shape of the logits."""
-    try:
-        return jnp.broadcast_to(where, shape)
-    except ValueError as error:
-        raise ValueError(
-            f"where must broadcast to the shape {shape} of the logits, got shape "
-            f"{where.shape}."
-        ) from error
 
 
 def _log_ratio(difference, log_p, log_q, is_used, axis):

@@ -89,3 +89,37 @@ def test_masks_are_boolean():
 def test_tracers_are_not_concrete():
     assert arguments.is_concrete(np.float32(1.0))
     assert jax.jit(lambda x: jnp.array(arguments.is_concrete(x)))(1.0) == False  # noqa: E712
+
+
+def test_masks_may_be_broadcast():
+    with pytest.raises(TypeError, match="where must be boolean"):
+        arguments.broadcast_mask("where", np.ones(3), (2, 3))
+    assert arguments.broadcast_mask("where", None, (2, 3)).all()
+    mask = arguments.broadcast_mask("where", np.array([True, False, True]), (2, 3))
+    np.testing.assert_array_equal(mask, [[True, False, True]] * 2)
+    with pytest.raises(ValueError, match=r"where must broadcast to .*2, 3.*got \(4,\)"):
+        arguments.broadcast_mask("where", np.ones(4, bool), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("value", "is_real"),
+    [
+        (1, True),
+        (0.5, True),
+        (np.float16(1.0), True),
+        (jnp.ones(3, jnp.bfloat16), True),
+        (np.arange(2), True),
+        (True, False),
+        (np.bool_(True), False),
+        (1j, False),
+        (jnp.ones(2, complex), False),
+        ("1", False),
+        (None, False),
+    ],
+)
+def test_bools_and_complex_numbers_are_not_real(value, is_real):
+    assert arguments.is_real(value) == is_real
+
+
+def test_keys_are_not_real():
+    assert not arguments.is_real(jax.random.key(0))

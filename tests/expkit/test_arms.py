@@ -91,7 +91,7 @@ def test_arms_are_compared_where_one_beats_the_baseline(
     assert finding.measured == pytest.approx(levels["a"] - levels["b"])
     assert f"first {levels['a']:.3f} (rate 2)" in finding.details
     assert f"a guess {baseline:.3f}" in finding.details
-    assert ("more than either" in finding.details) == (baseline == 0.9)
+    assert ("which is more" in finding.details) == (baseline == 0.9)
 
 
 def test_a_region_has_two_sides(tmp_path):

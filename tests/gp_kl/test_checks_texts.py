@@ -74,7 +74,7 @@ def test_where_a_list_of_names_wins_nothing_is_decided(context, plant):
     plant({"pointer": 0.8, "crf": 0.5}, baseline=0.9)
     finding = CHECKS["as-good-as-crf"](context)
     assert finding.verdict == claims.NOT_DECIDED
-    assert "a list 0.900, more than either" in finding.details
+    assert "a list 0.900, which is more" in finding.details
 
 
 def test_the_gain_of_alpha_is_over_two_passes_without_it(context, plant):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from expkit import claims, nets
+from expkit import arms, claims, nets
 from expkit import study as study_lib
 from rdrop import checks_runs, checks_texts
 from rdrop import claims as rdrop_claims
@@ -101,7 +101,7 @@ def test_n_grams_that_win_are_named(context, plant, ngrams, is_said):
     plant({"rdrop": 0.8, "none": 0.7}, ngrams=ngrams)
     details = checks_texts.check_better(context, "reviews", "rdrop", "none").details
     assert f"logistic regression {ngrams:.3f}" in details
-    assert ("more than either" in details) == is_said
+    assert ("which is more" in details) == is_said
 
 
 def test_equal_arms_are_as_good_to_a_point(context, plant):
@@ -162,6 +162,8 @@ def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
 
 class Memory:
     """A study of which runs are their arguments."""
+
+    beside_baseline = arms.Arms.beside_baseline
 
     def __init__(self, context):
         self.context, self.seeds = context, range(3)

@@ -242,9 +242,7 @@ def test_bad_input_is_named(arguments, where, error, message):
 @pytest.mark.parametrize("shape", [(4,), (3, 2), (2, 2, 3)])
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_a_mask_of_another_shape_is_named_with_both_shapes(wrap, shape):
-    message = (
-        f"where must broadcast to the shape (2, 3) of the logits, got shape {shape}"
-    )
+    message = f"where must broadcast to the shape (2, 3), got {shape}."
     with pytest.raises(ValueError, match=re.escape(message)):
         wrap(symmetric_kl)(np.ones((2, 3)), np.ones((2, 3)), where=np.ones(shape, bool))
 
