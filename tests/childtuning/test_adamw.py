@@ -63,6 +63,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("wrap", [jax.jit, lambda step: step], ids=["jit", "eager"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_ten_steps_are_those_of_the_authors(setting, wrap):
@@ -97,6 +98,7 @@ def test_a_schedule_starts_at_zero_and_counts_updates():
     np.testing.assert_array_equal(got[0], np.float64(weights))
 
 
+@pytest.mark.optimized
 def test_in_float64_the_rules_agree_to_its_digits():
     weights, mask, grads = make_problem(2, 50)
     options = SETTINGS["decay"]

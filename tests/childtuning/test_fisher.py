@@ -148,6 +148,7 @@ def test_examples_sharded_over_devices_give_the_same(convention, num_devices):
     assert_close(got, jax.tree.map(np.asarray, expected), rtol=1e-6)
 
 
+@pytest.mark.optimized
 def test_each_device_takes_only_its_own_examples():
     params, batch = make_params(), make_batch(8)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
@@ -214,6 +215,7 @@ def gradients_in_memory(fn, loss, params, batch):
     return analysis.temp_size_in_bytes / size
 
 
+@pytest.mark.optimized
 def test_one_gradient_is_in_memory_beside_the_model_and_the_result():
     loss, params, batch = encoder_problem()
     of_scan = gradients_in_memory(fisher._add_examples.lower, loss, params, batch)

@@ -11,6 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import childtuning
 from childtuning import blocks, order
 
+pytestmark = pytest.mark.optimized
+
 FRACTIONS = [1e-3, 0.1, 0.3, 0.5, 0.77, 0.999, 1.0]
 
 

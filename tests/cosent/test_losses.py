@@ -7,6 +7,8 @@ import pytest
 
 from cosent import binary_cosent_loss, cosent_loss, losses
 
+pytestmark = pytest.mark.optimized
+
 CROSSING = losses.CROSSING
 SIZES = (1, 2, 7, CROSSING - 1, CROSSING, 300)
 

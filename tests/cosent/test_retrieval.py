@@ -52,6 +52,7 @@ def test_a_zero_vector_is_at_no_end():
     np.testing.assert_allclose(cosines, [[1.0, 0.0, -1.0]], atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_memory_does_not_grow_with_the_corpus():
     def temporary(size, block_size):
         search = functools.partial(top_k, k=3, block_size=block_size)

@@ -6,6 +6,8 @@ import pytest
 
 from cosent.suffix_sums import GROUP, suffix_log_sums
 
+pytestmark = pytest.mark.optimized
+
 SIZES = (1, 2, GROUP - 1, GROUP, GROUP + 1, GROUP**2, GROUP**2 + 3, 100)
 
 

@@ -185,6 +185,7 @@ def test_a_loss_that_mixes_the_batch_is_outside_the_contract():
     np.testing.assert_allclose(norms_of(params, x), one_by_one(output_loss), rtol=1e-5)
 
 
+@pytest.mark.optimized
 def test_no_gradient_per_example_is_in_memory():
     batch, width = 64, 128
     params = [(jnp.zeros((width, width)), jnp.zeros(width))] * 3

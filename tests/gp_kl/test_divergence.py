@@ -10,6 +10,8 @@ from scipy.special import expit, log_expit, rel_entr
 from expkit import testing
 from gp_kl import span_divergence
 
+pytestmark = pytest.mark.optimized
+
 RNG = np.random.default_rng(0)
 S, T = RNG.normal(size=(2, 3, 2, 4, 4)).astype(np.float32)
 WHERE = np.triu(np.ones((4, 4), bool)) & (np.arange(4) < 3)

@@ -73,6 +73,7 @@ def value_and_gradient(logits, labels, where=None):
     return values, gradient
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "labels", [LABELS, LABELS.astype(int), LABELS.astype(np.float32), SOFT]
 )
@@ -108,6 +109,7 @@ def test_the_gradients_of_each_side_add_up_to_less_than_one():
     assert np.abs(binary[3:]).sum() > 1000 * np.abs(binary[:3]).sum()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_huge_scores_give_exact_values_and_gradients(dtype):
     logits = jnp.asarray([[7e3, -7e3, 7e3], [-7e3, 7e3, 7e3]], dtype)
@@ -131,6 +133,7 @@ def idiom(logits, labels):
     return parts[0] + parts[1]
 
 
+@pytest.mark.optimized
 def test_float16_is_finite_where_the_usual_idiom_is_nan():
     logits, labels = jnp.asarray(LOGITS, jnp.float16), jnp.asarray(LABELS)
     values, gradient = value_and_gradient(logits, labels)
@@ -142,6 +145,7 @@ def test_float16_is_finite_where_the_usual_idiom_is_nan():
     np.testing.assert_allclose(wide, definition(LOGITS, LABELS), rtol=1e-5)
 
 
+@pytest.mark.optimized
 def test_a_small_loss_keeps_its_digits():
     logits = np.array([[25.0, -25.0, -26.0]], np.float32)
     labels = np.array([[True, False, False]])
@@ -160,6 +164,7 @@ def test_one_side_may_be_empty(label, value):
     np.testing.assert_array_equal(gradient[0], [-1 if label else 1, 0, 0, 0])
 
 
+@pytest.mark.optimized
 def test_without_any_class_that_counts_the_loss_is_zero_and_flat():
     for where in (np.zeros((5, 6), bool), np.zeros((1, 1), bool)):
         values, gradient = value_and_gradient(LOGITS, LABELS, where)

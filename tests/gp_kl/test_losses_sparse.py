@@ -179,6 +179,7 @@ def step(kernel, x, targets):
     return jax.value_and_grad(lambda k: total(x @ k, targets))(kernel)
 
 
+@pytest.mark.optimized
 def test_memory_is_that_of_the_positives():
     logits = jnp.zeros((ROWS, CLASSES))
     for k in (4, 32):

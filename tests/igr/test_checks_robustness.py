@@ -119,6 +119,7 @@ def test_a_few_steps_of_every_regulariser_give_figures(context, monkeypatch):
         assert all(np.isfinite(values).all() for values in figures.values())
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_no_step_costs_more_than_three_plain_ones():
     def operations(regularizer):

@@ -155,6 +155,7 @@ def test_losses_are_differentiable_in_a_batch_of_learning_rates():
         np.testing.assert_allclose(slopes, [wanted] * 2, rtol=1e-5)
 
 
+@pytest.mark.optimized
 def test_flow_of_second_order_costs_one_product_more_than_a_gradient():
     wide = (jnp.ones((3, 64)), jnp.ones(64))
     cost = [

@@ -81,6 +81,7 @@ def temp_bytes(loss, num_batches):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimized
 def test_memory_of_the_gradient_does_not_grow_with_the_number_of_batches():
     loss = igr.stochastic_modified_loss(network, 0.1)
     growth = temp_bytes(loss, 256) - temp_bytes(loss, 64)

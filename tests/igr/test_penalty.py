@@ -59,6 +59,7 @@ def test_the_penalty_of_a_quadratic_is_the_closed_form(mode):
     np.testing.assert_allclose(got, slope + 0.6 * matrix @ slope, rtol=tolerance)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("argnum", [0, 1, -2])
 def test_the_gradient_is_that_of_a_dense_hessian(argnum):
     with jax.enable_x64(True):
@@ -122,6 +123,7 @@ def build(name):
     return *make(shape, widths, 3, activation=activation), shape
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "is_wide",
     [

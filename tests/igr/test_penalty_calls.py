@@ -206,6 +206,7 @@ def test_a_donated_step_compiles_once():
     close(params, expected)
 
 
+@pytest.mark.optimized
 def test_only_what_is_differentiated_costs_anything():
     def flops(fn, *args):
         return jax.jit(fn).lower(*args).compile().cost_analysis()["flops"]

@@ -160,6 +160,7 @@ def test_the_mean_of_squares_is_not_the_square_of_the_mean(argnum):
     assert of_the_mean(params, x, signs) == (0.0 if argnum == 0 else 2 * 1.5**2)
 
 
+@pytest.mark.optimized
 def test_a_chunk_of_one_holds_no_gradients_of_the_other_examples():
     size, width = 16, 64
     params = {"in": jnp.ones((width, width)), "out": jnp.ones(width)}

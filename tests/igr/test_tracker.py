@@ -151,6 +151,7 @@ def lowered(tx, **extra):
     return jax.jit(step).lower(params, tx.init(params), jnp.ones((128, 64))).compile()
 
 
+@pytest.mark.optimized
 def test_compiled_extra_cost_is_one_sum_of_squares():
     plain = optax.with_extra_args_support(optax.sgd(0.1))
     tracked = optax.chain(igr.track_gradient_norm(0.1), optax.sgd(0.1))
@@ -186,6 +187,7 @@ def num_products(bodies):
     )
 
 
+@pytest.mark.optimized
 def test_hessian_products_are_computed_in_the_conditional_alone():
     plain = computations(lowered(optax.sgd(0.1)).as_text())
     tx = optax.chain(igr.track_gradient_norm(0.1, curvature_every=5), optax.sgd(0.1))

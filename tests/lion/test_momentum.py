@@ -32,6 +32,7 @@ def test_error_is_that_of_half_a_level(x):
     assert (error <= scale * (2 * r * half + half**2) * (1 + 1e-4) + 1e-30).all()
 
 
+@pytest.mark.optimized
 def test_codes_come_back_as_themselves():
     codes = jnp.arange(-127, 128, dtype=jnp.int8)
     stored = momentum.Int8Momentum(codes, jnp.array([3.0]))
@@ -40,6 +41,7 @@ def test_codes_come_back_as_themselves():
     np.testing.assert_allclose(again.scales, [3.0], rtol=1e-6)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (256,), (257,), (5, 100), (0, 4)])
 @pytest.mark.parametrize("value", [0.0, 1.5, -2.0])
 def test_constant_blocks_are_exact_and_finite(shape, value):
@@ -57,6 +59,7 @@ def test_what_is_not_finite_stays_visible_and_in_its_block(bad):
     np.testing.assert_array_equal(values[256:], 1.0)
 
 
+@pytest.mark.optimized
 def test_subnormal_scales_do_not_divide_by_zero():
     tiny = jnp.full((4,), np.finfo(np.float32).tiny)
     assert np.isfinite(momentum.expand(momentum.compress(tiny))).all()

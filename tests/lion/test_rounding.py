@@ -57,6 +57,7 @@ def test_the_neighbours_come_with_the_right_probability(dtype, value):
     assert stats.chisquare(nearest, expected).pvalue < 1e-4
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", LOW)
 def test_representable_values_stay(dtype):
     bits = np.arange(2**16, dtype=np.uint16)
@@ -78,6 +79,7 @@ def test_what_is_not_finite_stays_and_nothing_else_becomes_so(dtype):
     np.testing.assert_array_equal(rounded, expected)
 
 
+@pytest.mark.optimized
 def test_apply_updates_lands_on_the_rounded_value():
     rng = np.random.default_rng(0)
     n = 200_000
@@ -111,6 +113,7 @@ def displacement(tx, dtype, num_steps=1000):
     return np.float64(params) - np.float64(after)
 
 
+@pytest.mark.optimized
 def test_a_thousand_small_steps_move_bfloat16_as_far_as_float32():
     rule = lion.lion(1e-4, weight_decay=0.0)
     rounded = optax.chain(rule, lion.stochastic_rounding(jax.random.key(2)))

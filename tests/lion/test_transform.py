@@ -72,6 +72,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)]
 )
@@ -86,6 +87,7 @@ def test_trajectory_has_the_bits_of_optax_lion(options, dtype):
     )
 
 
+@pytest.mark.optimized
 def test_injected_hyperparameters_have_the_bits_of_optax_lion():
     params = make_params(jnp.float32)
     grads = make_gradients(params, NUM_STEPS)
@@ -96,6 +98,7 @@ def test_injected_hyperparameters_have_the_bits_of_optax_lion():
     )
 
 
+@pytest.mark.optimized
 def test_comparison_with_optax_lion_sees_a_wrong_beta():
     params = make_params(jnp.float32)
     grads = make_gradients(params, NUM_STEPS)
@@ -143,6 +146,7 @@ def compare_with_algorithm_2(*, is_coupled):
         before = after
 
 
+@pytest.mark.optimized
 def test_momentum_and_signs_are_those_of_algorithm_2_in_float64():
     compare_with_algorithm_2(is_coupled=False)
 
@@ -174,6 +178,7 @@ def test_scale_by_lion_passes_the_conformance_suite(check):
     check()
 
 
+@pytest.mark.optimized
 @hypothesis.settings(derandomize=True, deadline=None, max_examples=50)
 @hypothesis.given(
     grads=hnp.arrays(

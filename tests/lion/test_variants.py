@@ -75,6 +75,7 @@ def copies_and_temp(tx, shape=(64, 128)):
     return copies, temp / sum(p.nbytes for p in params.values())
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("options", [{}, {"cautious": True}], ids=str)
 def test_a_donated_step_in_place_copies_nothing(options):
     copies, temp = copies_and_temp(lion.lion(1e-4, in_place=True, **options))
@@ -82,6 +83,7 @@ def test_a_donated_step_in_place_copies_nothing(options):
     assert temp <= 0.01
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("shape", [(64, 128), (61, 130)])
 def test_a_donated_step_in_place_keeps_no_codes(shape):
     tx = lion.lion(1e-4, mu_dtype="int8", in_place=True)
@@ -90,6 +92,7 @@ def test_a_donated_step_in_place_keeps_no_codes(shape):
     assert temp <= 4 / 256
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("shape", [(64, 128), (61, 130)])
 def test_a_donated_step_with_codes_has_no_other_momentum_in_memory(shape):
     copies, temp = copies_and_temp(lion.lion(1e-4, mu_dtype="int8"), shape)
@@ -97,6 +100,7 @@ def test_a_donated_step_with_codes_has_no_other_momentum_in_memory(shape):
     assert temp <= 0.25 + 4 / 256
 
 
+@pytest.mark.optimized
 def test_a_donated_step_of_optax_lion_copies_every_momentum():
     copies, temp = copies_and_temp(optax.lion(1e-4))
     assert copies == ["f32"] * 10
@@ -119,6 +123,7 @@ def noisy_gradients(num_steps=50, size=40_000):
     return scales * (means + jax.random.normal(key_noise, (num_steps, size)))
 
 
+@pytest.mark.optimized
 def test_in_place_flips_at_most_one_sign_in_a_million():
     grads = noisy_gradients()
     standard = directions(lion.scale_by_lion(), grads)

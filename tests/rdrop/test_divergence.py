@@ -13,6 +13,8 @@ from scipy.stats import entropy
 from expkit import testing
 from rdrop import symmetric_kl
 
+pytestmark = pytest.mark.optimized
+
 CHECKS = testing.loss_checks(
     symmetric_kl,
     (

@@ -132,6 +132,7 @@ CONSTANTS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_equal_passes_leave_exactly_a_multiple_of_the_plain_loss(convention):
     logits = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)

@@ -11,6 +11,8 @@ from scipy import special
 from expkit import testing
 from vmf_vae import bessel, expansion
 
+pytestmark = pytest.mark.optimized
+
 # Largest relative error over the table.
 BOUNDS = {
     jnp.float32: {"log_iv": 8e-7, "ratio": 2.5e-7, "slope": 5e-7, "complement": 3e-7},

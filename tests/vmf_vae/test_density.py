@@ -9,6 +9,8 @@ from scipy import special
 from expkit import testing
 from vmf_vae import debye, density, expansion
 
+pytestmark = pytest.mark.optimized
+
 BOUNDS = {
     jnp.float32: {"log_normalizer": 5e-7, "kl": 5e-7, "entropy": 1e-6},
     jnp.float64: {"log_normalizer": 3e-15, "kl": 2e-15, "entropy": 5e-15},

@@ -7,6 +7,8 @@ import vmf_reference
 
 from vmf_vae import density, divergence
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(params=[jnp.float32, jnp.float64], ids=["float32", "float64"])
 def dtype(request):

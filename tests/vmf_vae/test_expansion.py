@@ -6,6 +6,8 @@ import pytest
 
 from vmf_vae import expansion
 
+pytestmark = pytest.mark.optimized
+
 
 def bessel(order, x):
     return mpmath.besseli(order, x)

@@ -6,6 +6,8 @@ import pytest
 
 from vmf_vae.implicit import follow, follow_radial, slope_over_sine2
 
+pytestmark = pytest.mark.optimized
+
 
 def exact_slope(dim, kappa, t):
     """(dw/dkappa) / (1 - w^2), from the distribution function in the angle."""

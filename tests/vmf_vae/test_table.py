@@ -7,6 +7,8 @@ from scipy import stats
 
 from vmf_vae.table import FixedConcentrationSampler
 
+pytestmark = pytest.mark.optimized
+
 POINTS = [
     (2, 0.0),
     (2, 5.0),
