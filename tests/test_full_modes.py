@@ -24,7 +24,7 @@ EXPERIMENTS = [
     ("rdrop", "docs"),
     ("rdrop", "reviews"),
 ]
-SIZES = {"train": 600, "validation": 48, "test": 96}
+SIZES = {"train": 1000, "validation": 48, "test": 96}
 STEPS = {"cosent": 4, "gp_kl": 5}
 """A step for each part of a run that is looked at; elsewhere two are enough."""
 
