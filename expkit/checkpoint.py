@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from expkit import jsonfile
+from expkit import jsonfile, sharding
 
 State = TypeVar("State")
 Manifest = dict[str, dict[str, Any]]
@@ -91,7 +91,10 @@ class Checkpointer:
         self._manager.wait_until_finished()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            problem = _damage(self.directory / str(step))
+            # The first process looks, so that all come to the same end.
+            problem = sharding.from_first_process(
+                _damage(self.directory / str(step)) if jax.process_index() == 0 else ""
+            )
             if problem:
                 damaged[step] = problem
                 continue
@@ -124,11 +127,14 @@ class Checkpointer:
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, reason in damaged.items():
             folder = self.directory / str(step)
+            if jax.process_index():
+                continue
             logging.warning("Checkpoint %s is damaged, set aside: %s", folder, reason)
             aside = folder.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         if damaged:
+            sharding.from_first_process("")  # all wait until the folders are renamed
             self._manager.close()
             self._manager = self._open()
 
