@@ -35,8 +35,6 @@ PACKAGES = ("childtuning", "cosent", "gp_kl", "igr", "lion", "rdrop", "vmf_vae")
 SLOW = ("vmf_vae.BatchNormVAE.", "vmf_vae.GaussianVAE.")
 STEPS = (
     "childtuning/reviews.py:method=f",
-    "cosent/api_docs_pairs.py:",
-    "gp_kl/news_entities.py:",
     "igr/digits.py:",
     "lion/digits.py:",
     "rdrop/reviews.py:",
