@@ -5,6 +5,7 @@ is that a batch is a function of the step number and every random key is derived
 the state, so a run that is killed anywhere and started again ends in the same bits.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from expkit import metrics as metrics_lib
 from expkit import sharding
 from expkit.checkpoint import Checkpointer
 from expkit.metrics import MetricsWriter
@@ -143,8 +145,9 @@ def fit(
         The state after `num_steps` updates.
 
     Raises:
-        NonFiniteError: if a loss, or a parameter about to be saved, is not finite; the
-            message names the step and the last finite metrics. Checkpoints stay.
+        NonFiniteError: if a loss, or part of a state about to be saved, is not finite
+            where the initial state was; the message names the step and, for a loss, the
+            last finite metrics. Checkpoints stay.
         Interrupted: after SIGINT or SIGTERM, once the state is saved.
         CheckpointError: if `workdir` holds checkpoints that cannot be used.
     """
@@ -154,13 +157,15 @@ def fit(
         _with_strong_types(step_fn), donate_argnums=0, out_shardings=whole
     )
     state = sharding.place_state(state, mesh)
+    finite = _finite_leaves(state)
+    metrics_path = Path(workdir) / "metrics.jsonl"
     with (
         Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
         stop_signal() as stop,
     ):
-        state = checkpoints.restore(state) or state
+        rows = functools.partial(metrics_lib.digest, metrics_path)
+        state = checkpoints.restore(state, beside=rows) or state
         first = int(state.step)
-        metrics_path = Path(workdir) / "metrics.jsonl"
         with (
             MetricsWriter(metrics_path, resume_step=first) as writer,
             Progress(first, num_steps) as progress,
@@ -181,8 +186,8 @@ def fit(
                 signum = stop.signum
                 if done == num_steps or signum or _is_due(done, checkpoint_every):
                     log.finish_pending()
-                    _require_finite(state.params, done)
-                    checkpoints.save(done, state)
+                    _require_finite(state, finite, done)
+                    checkpoints.save(done, state, beside=writer.sync())
                 if signum and done < num_steps:
                     raise Interrupted(signum, done)
         if stop.signum and first >= num_steps:
@@ -245,11 +250,20 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _require_finite(params: Any, step: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+def _finite_leaves(state: TrainState) -> dict[str, jax.Array]:
+    """Of each leaf of floats, by path, whether all its values are finite."""
+    return {
+        jax.tree_util.keystr(path): jnp.isfinite(leaf).all()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+
+
+def _require_finite(state: TrainState, before: dict[str, jax.Array], step: int) -> None:
+    """Refuses what was finite in the beginning: Lion hides an infinite momentum."""
+    for path, is_finite in _finite_leaves(state).items():
+        if before.get(path) and not is_finite:
             raise NonFiniteError(
-                f"parameter {jax.tree_util.keystr(path)} is not finite after step "
-                f"{step}, with a finite loss; it is not saved, checkpoints before it "
-                "are kept."
+                f"state{path} is not finite after step {step}, with a "
+                "finite loss; it is not saved, checkpoints before it are kept."
             )
