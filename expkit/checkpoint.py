@@ -3,13 +3,19 @@
 Orbax writes atomically and in the background. It restores a flipped bit in an array
 without complaint, and leaves tracebacks from its threads when a file is cut. So the
 last thing written into a checkpoint is a digest of each of its files, and none is read
-unless all match. Leaves are stored by path, with shape and dtype in a manifest: the
-structure (NamedTuples, empty leaves, integer keys) comes from the state restored into.
+unless all match; nor unless the rows of metrics up to its step are those it was saved
+with, since a run resumed from it does not write them again. Leaves are stored by path,
+with shape and dtype in a manifest: the structure (NamedTuples, empty leaves, integer
+keys) comes from the state restored into.
 """
 
+import contextlib
 import hashlib
 import logging
+import os
+import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +28,13 @@ from expkit import jsonfile, sharding
 State = TypeVar("State")
 Manifest = dict[str, dict[str, Any]]
 SEAL = "digests.json"
+BESIDE = "beside"  # in the seal: the digest of what is kept outside of the checkpoint
 
-# Orbax reports every step it takes; a reader of our log wants the training.
-logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+# Orbax reports every step it takes; a reader of our log wants the training. It also
+# logs the traceback of each error that it goes on to raise.
+logging.getLogger("absl").addFilter(
+    lambda record: record.levelno >= logging.WARNING and not record.exc_info
+)
 
 
 class CheckpointError(RuntimeError):
@@ -36,7 +46,7 @@ class Checkpointer:
 
     def __init__(self, directory: str | Path, *, max_to_keep: int = 2):
         self.directory = Path(directory).absolute()
-        self._being_saved = 0
+        self._being_saved: tuple[int, str] = (0, "")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,
             create=True,
@@ -49,15 +59,24 @@ class Checkpointer:
     def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            with self._naming_errors():
+                self._manager.close()
+        except OSError:
+            if kind is None:  # otherwise what came first is what went wrong
+                raise
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, *, beside: str = "") -> None:
         """Starts to save, and returns once the state may be donated again.
 
         Args:
             step: number of updates done; a step that is already saved is left alone.
             state: pytree of arrays and typed PRNG keys.
+            beside: digest of what belongs to the state and is kept elsewhere.
+
+        Raises:
+            OSError: if this or the checkpoint before cannot be written.
         """
         if step in self._manager.all_steps():
             return
@@ -68,11 +87,14 @@ class Checkpointer:
             state=ocp.args.StandardSave({k: v for k, v in leaves.items() if v.size}),
             manifest=ocp.args.JsonSave(_manifest(leaves)),
         )
-        self._manager.wait_until_finished()
-        self._being_saved = step
-        self._manager.save(step, args=arguments)
+        with self._naming_errors():
+            self._manager.wait_until_finished()
+            self._being_saved = (step, beside)
+            self._manager.save(step, args=arguments)
 
-    def restore(self, like: State) -> State | None:
+    def restore(
+        self, like: State, *, beside: Callable[[int], str] | None = None
+    ) -> State | None:
         """Restores the newest checkpoint that is intact.
 
         Damaged newer ones are renamed to `<step>.damaged` with a warning, so that the
@@ -80,6 +102,8 @@ class Checkpointer:
 
         Args:
             like: a state with the structure, shapes, dtypes and shardings wanted.
+            beside: `step -> digest` of what is kept elsewhere, as it is now. Where it
+                is not what the checkpoint was saved with, that counts as damage.
 
         Returns:
             The state, or None if the folder holds no checkpoint.
@@ -92,9 +116,12 @@ class Checkpointer:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             # The first process looks, so that all come to the same end.
-            problem = sharding.from_first_process(
-                _damage(self.directory / str(step)) if jax.process_index() == 0 else ""
-            )
+            problem = ""
+            if jax.process_index() == 0:
+                problem = _damage(
+                    self.directory / str(step), beside(step) if beside else None
+                )
+            problem = sharding.from_first_process(problem)
             if problem:
                 damaged[step] = problem
                 continue
@@ -107,6 +134,20 @@ class Checkpointer:
                 f"{next(iter(damaged.values()))}; delete the folder to start over."
             )
         return None
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """Makes the errors of Orbax's threads, of any kind, say what failed."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            number = int(code[1]) if code else getattr(error, "errno", None)
+            reason = os.strerror(number) if number else str(error).split("\n")[0]
+            message = f"cannot write a checkpoint ({reason})"
+            raise OSError(number, message, str(self.directory)) from error
 
     def _restore_step(self, step: int, like: State) -> State:
         manifest = self._manager.restore(
@@ -140,12 +181,14 @@ class Checkpointer:
 
     def _seal(self) -> None:
         """Called by Orbax when all is written, before it moves the folder in place."""
-        folder = self.directory / f"{self._being_saved}{ocp.utils.TMP_DIR_SUFFIX}"
+        step, beside = self._being_saved
+        folder = self.directory / f"{step}{ocp.utils.TMP_DIR_SUFFIX}"
         if not folder.is_dir():
             raise CheckpointError(
                 f"Orbax does not write in {folder}: its version is not supported."
             )
-        jsonfile.write(folder / SEAL, _digests(folder))
+        seal = _digests(folder) | ({BESIDE: beside} if beside else {})
+        jsonfile.write(folder / SEAL, seal)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -159,11 +202,14 @@ def _digests(folder: Path) -> dict[str, str]:
     return digests
 
 
-def _damage(folder: Path) -> str:
+def _damage(folder: Path, beside: str | None) -> str:
     """What is wrong with the files of a checkpoint; empty if nothing is."""
     sealed = jsonfile.read(folder / SEAL)
     if not isinstance(sealed, dict):
         return f"{SEAL} is missing, cut, or of another program"
+    expected = sealed.pop(BESIDE, None)
+    if beside is not None and expected not in (None, beside):
+        return "the rows of metrics.jsonl up to it have changed or are missing"
     found = _digests(folder)
     changed = sorted(name for name in sealed if found.get(name) != sealed[name])
     return f"{changed[0]} has changed or is missing" if changed else ""

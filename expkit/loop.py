@@ -5,6 +5,7 @@ is that a batch is a function of the step number and every random key is derived
 the state, so a run that is killed anywhere and started again ends in the same bits.
 """
 
+import functools
 import math
 import os
 import time
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from expkit import metrics as metrics_lib
 from expkit import sharding
 from expkit.checkpoint import Checkpointer
 from expkit.metrics import MetricsWriter
@@ -149,23 +151,26 @@ def fit(
         whole in each of them, as `evaluate` gets them.
 
     Raises:
-        NonFiniteError: if a loss, or a parameter about to be saved, is not finite; the
-            message names the step and the last finite metrics. Checkpoints stay.
+        NonFiniteError: if a loss, or part of a state about to be saved, is not finite
+            where the initial state was; the message names the step and, for a loss, the
+            last finite metrics. Checkpoints stay.
         Interrupted: after SIGINT or SIGTERM, once the state is saved.
         CheckpointError: if `workdir` holds checkpoints that cannot be used.
     """
     mesh = mesh or sharding.make_mesh("data:1", 1)
     state = sharding.place_state(state, mesh, fully_sharded=fully_sharded)
     compiled_step = _compile(step_fn, state, mesh)
+    finite = _finite_leaves(state)
+    metrics_path = Path(workdir) / "metrics.jsonl"
+    if jax.process_index():  # every process trains; the first one tells
+        metrics_path = Path(os.devnull)
     with (
         Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
         stop_signal() as stop,
     ):
-        state = checkpoints.restore(state) or state
+        told = functools.partial(metrics_lib.digest, metrics_path)
+        state = checkpoints.restore(state, beside=told) or state
         first = int(state.step)
-        # Every process trains; the first one tells.
-        is_first = jax.process_index() == 0
-        metrics_path = Path(workdir) / "metrics.jsonl" if is_first else Path(os.devnull)
         with (
             MetricsWriter(metrics_path, resume_step=first) as writer,
             Progress(first, num_steps) as progress,
@@ -187,8 +192,8 @@ def fit(
                 signum = stop.signum if jax.process_count() == 1 else log.signum
                 if done == num_steps or signum or _is_due(done, checkpoint_every):
                     log.finish_pending()
-                    _require_finite(state.params, done)
-                    checkpoints.save(done, state)
+                    _require_finite(state, finite, done)
+                    checkpoints.save(done, state, beside=writer.sync())
                 if signum and done < num_steps:
                     raise Interrupted(signum, done)
         if stop.signum and first >= num_steps:
@@ -277,11 +282,20 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _require_finite(params: Any, step: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not jnp.isfinite(leaf).all():
+def _finite_leaves(state: TrainState) -> dict[str, jax.Array]:
+    """Of each leaf of floats, by path, whether all its values are finite."""
+    return {
+        jax.tree_util.keystr(path): jnp.isfinite(leaf).all()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
+
+
+def _require_finite(state: TrainState, before: dict[str, jax.Array], step: int) -> None:
+    """Refuses what was finite in the beginning: Lion hides an infinite momentum."""
+    for path, is_finite in _finite_leaves(state).items():
+        if before.get(path) and not is_finite:
             raise NonFiniteError(
-                f"parameter {jax.tree_util.keystr(path)} is not finite after step "
-                f"{step}, with a finite loss; it is not saved, checkpoints before it "
-                "are kept."
+                f"state{path} is not finite after step {step}, with a "
+                "finite loss; it is not saved, checkpoints before it are kept."
             )

@@ -1,6 +1,8 @@
 """`metrics.jsonl`: one JSON object a line, that survives being killed and resumed."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +22,7 @@ class MetricsWriter:
         text = "".join(_line(row) for row in kept)
         if not path.exists() or path.read_text(errors="replace") != text:
             jsonfile.write_text(path, text)
+        self._digest = hashlib.sha256(text.encode())
         self._file: TextIO = path.open("a")
 
     def write(self, step: int, **values: float) -> None:
@@ -29,9 +32,27 @@ class MetricsWriter:
             step: number of updates done.
             **values: figures; wall-clock ones have `seconds` in their name, since they
                 are the only ones that differ between identical runs.
+
+        Raises:
+            FileNotFoundError: if somebody has removed the file, whose rows would be
+                lost without a word.
         """
-        self._file.write(_line({"step": step, **values}))
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise FileNotFoundError(f"{self._file.name} was removed during the run")
+        line = _line({"step": step, **values})
+        self._file.write(line)
         self._file.flush()
+        self._digest.update(line.encode())
+
+    def sync(self) -> str:
+        """Puts the rows on the disk, before a checkpoint that relies on them.
+
+        Returns:
+            What `digest` gives for all the rows.
+        """
+        if self._file.name != os.devnull:  # which cannot be synced
+            os.fsync(self._file.fileno())
+        return self._digest.hexdigest()
 
     def close(self) -> None:
         """Closes the file."""
@@ -68,6 +89,20 @@ def read(path: str | Path) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
+
+
+def digest(path: str | Path, step: int) -> str:
+    """A digest of the rows of a metrics file.
+
+    Args:
+        path: the file; it need not exist.
+        step: rows after it do not count.
+
+    Returns:
+        The SHA-256 of the rows in hexadecimal digits.
+    """
+    lines = (_line(row) for row in read(path) if row["step"] <= step)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _line(row: dict[str, Any]) -> str:
