@@ -161,9 +161,8 @@ def fit(
     state = sharding.place_state(state, mesh, fully_sharded=fully_sharded)
     compiled_step = _compile(step_fn, state, mesh)
     finite = _finite_leaves(state)
-    metrics_path = Path(workdir) / "metrics.jsonl"
-    if jax.process_index():  # every process trains; the first one tells
-        metrics_path = Path(os.devnull)
+    # Every process trains; the first one tells.
+    metrics_path = Path(workdir, os.devnull if jax.process_index() else "metrics.jsonl")
     with (
         Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
         stop_signal() as stop,
