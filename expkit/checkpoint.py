@@ -10,6 +10,7 @@ keys) comes from the state restored into.
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -145,9 +146,14 @@ class Checkpointer:
         except Exception as error:
             code = re.search(r"os_error_code='(\d+)'", str(error))
             number = int(code[1]) if code else getattr(error, "errno", None)
-            reason = os.strerror(number) if number else str(error).split("\n")[0]
-            message = f"cannot write a checkpoint ({reason})"
-            raise OSError(number, message, str(self.directory)) from error
+            if number is None and "NOT_FOUND" in str(error):
+                number = errno.ENOENT
+            # The messages of Orbax go on for lines; the first sentence says enough.
+            text = " ".join(str(error).split()).split(". ")[0]
+            reason = os.strerror(number) if number else text
+            raise OSError(
+                f"cannot write a checkpoint in {self.directory}: {reason}"
+            ) from error
 
     def _restore_step(self, step: int, like: State) -> State:
         manifest = self._manager.restore(

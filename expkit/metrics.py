@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one JSON object a line, that survives being killed and resumed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,12 +37,16 @@ class MetricsWriter:
         Raises:
             FileNotFoundError: if somebody has removed the file, whose rows would be
                 lost without a word.
+            OSError: if it cannot be written.
         """
         if not os.fstat(self._file.fileno()).st_nlink:
             raise FileNotFoundError(f"{self._file.name} was removed during the run")
         line = _line({"step": step, **values})
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:  # which does not say where
+            raise OSError(f"cannot write {self._file.name}: {error}") from error
         self._digest.update(line.encode())
 
     def sync(self) -> str:
@@ -61,8 +66,10 @@ class MetricsWriter:
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # What could not be written before cannot be written at the end either.
+        with contextlib.suppress(*([OSError] if kind else [])):
+            self.close()
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
