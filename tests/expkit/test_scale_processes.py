@@ -148,7 +148,9 @@ def test_processes_with_different_configs_are_all_refused(repository_root, tmp_p
 
 
 @pytest.mark.slow
-def test_a_folder_of_another_run_is_refused_by_both_processes(repository_root, tmp_path):
+def test_a_folder_of_another_run_is_refused_by_both_processes(
+    repository_root, tmp_path
+):
     (tmp_path / "config.json").write_text('{"seed": 7}')
     config = f"{CHEAP},{COMMON}"
     ends = finish(start_two(repository_root, tmp_path, "lion", [config] * 2), 100)
