@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 import ml_collections
 from absl import flags
 
@@ -22,6 +23,10 @@ from expkit.loop import Interrupted, NonFiniteError
 from expkit.signals import exit_on_signals
 
 TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
+
+PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+HEARTBEAT = 30
+"""Seconds of silence after which a process counts as lost."""
 
 # Flags defined here belong to the module that calls, so that its --help shows them.
 flags.disclaim_key_flags()
@@ -57,8 +62,11 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         if {"--help", "-help", "-h", "--helpfull"} & set(sys.argv[1:]):
             _exit(0, flags.FLAGS.main_module_help())
         config, workdir = _parse(sys.argv)
+        if join_processes():
+            exit_on_signals(name)  # JAX has taken SIGTERM
         result = run(config, workdir)
-        jsonfile.write(Path(workdir) / "result.json", result)
+        if jax.process_index() == 0:
+            jsonfile.write(Path(workdir) / "result.json", result)
     except (ConfigError, CheckpointError, flags.Error) as error:
         _exit(2, f"{name}: {' '.join(str(error).split())}")
     except NonFiniteError as error:
@@ -70,6 +78,36 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         os._exit(1)  # threads that still try to write would keep the process alive
     else:
         _exit(0, " ".join(f"{key}={value:.6g}" for key, value in result.items()))
+
+
+def join_processes() -> bool:
+    """Starts `jax.distributed` where the environment says that there are others.
+
+    JAX itself reads `JAX_COORDINATOR_ADDRESS`, host:port of process 0, and asks Slurm
+    or Open MPI for the rest; elsewhere `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` say it.
+
+    Returns:
+        Whether one of the three variables is set.
+
+    Raises:
+        ConfigError: if they do not say enough, or the others are not found in time.
+    """
+    found = {name: os.environ[name] for name in PROCESS_VARIABLES if name in os.environ}
+    if not found:
+        return False
+    numbers = [found.get(name) for name in PROCESS_VARIABLES[1:]]
+    said = ", ".join(f"{name}={value}" for name, value in found.items())
+    try:
+        count, index = (None if text is None else int(text) for text in numbers)
+        jax.distributed.initialize(
+            num_processes=count, process_id=index, heartbeat_timeout_seconds=HEARTBEAT
+        )
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot join the other processes ({said}): {error}; needed are "
+            f"{', '.join(PROCESS_VARIABLES)}."
+        ) from error
+    return True
 
 
 def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
@@ -101,5 +139,9 @@ def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
 
 def _exit(status: int, line: str) -> NoReturn:
     """Prints one line, on stderr unless all is well, and exits."""
-    print(line, file=sys.stderr if status else sys.stdout, flush=True)
+    is_done = status == 0
+    if not is_done or jax.process_index() == 0:
+        print(line, file=sys.stderr if status else sys.stdout, flush=True)
+    if not is_done and jax.process_count() > 1:
+        os._exit(status)  # waiting for the others at the exit would take minutes
     sys.exit(status)

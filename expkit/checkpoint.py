@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from expkit import jsonfile
+from expkit import jsonfile, sharding
 
 State = TypeVar("State")
 Manifest = dict[str, dict[str, Any]]
@@ -116,7 +116,13 @@ class Checkpointer:
         self._manager.wait_until_finished()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            problem = _damage(self.directory / str(step), beside and beside(step))
+            # The first process looks, so that all come to the same end.
+            problem = ""
+            if jax.process_index() == 0:
+                problem = _damage(
+                    self.directory / str(step), beside(step) if beside else None
+                )
+            problem = sharding.from_first_process(problem)
             if problem:
                 damaged[step] = problem
                 continue
@@ -168,11 +174,14 @@ class Checkpointer:
     def _set_aside(self, damaged: dict[int, str]) -> None:
         for step, reason in damaged.items():
             folder = self.directory / str(step)
+            if jax.process_index():
+                continue
             logging.warning("Checkpoint %s is damaged, set aside: %s", folder, reason)
             aside = folder.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         if damaged:
+            sharding.from_first_process("")  # all wait until the folders are renamed
             self._manager.close()
             self._manager = self._open()
 

@@ -6,6 +6,7 @@ and the end of the log if it failed.
 """
 
 import dataclasses
+import functools
 import shlex
 import signal
 import sys
@@ -98,9 +99,9 @@ class Driver:
         """
         return jsonfile.read(self.folder(step) / "claims.json", [])
 
-    def _fingerprint(self, package: str, name: str) -> dict[str, Any]:
+    def _fingerprint(self, package: str, is_training: bool) -> dict[str, Any]:
         """What a step must have run with; training is the same in both modes."""
-        full = self.full and name != "train"
+        full = self.full and not is_training
         return environment.fingerprint(self.root, package, full=full)
 
     def execute(self, step: Step, tick: Callable[[], None] = lambda: None) -> Row:
@@ -116,9 +117,9 @@ class Driver:
         folder, start = self.folder(step), time.monotonic()
         status: Row = {"state": "running", "exit": None, "command": step.command}
         if step.name == "train":
-            discard_stale_training(folder, self._fingerprint(step.package, step.name))
+            discard_stale_training(folder, self._fingerprint(step.package, True))
         elif step.claims:
-            discard_stale(folder, self._fingerprint(step.package, step.name))
+            discard_stale(folder, self._fingerprint(step.package, False))
         jsonfile.write(folder / "status.json", status)
         how = None
         try:
@@ -226,6 +227,7 @@ class Driver:
             All rows.
         """
         rows, devices, stale = [], [], []
+        fingerprint = functools.cache(self._fingerprint)
         for file in sorted(self.out.glob("*/plan/plan.json")):
             plan, package = jsonfile.read(file), file.parent.parent.name
             known = {claim["id"] for claim in plan["claims"]}
@@ -233,7 +235,7 @@ class Driver:
                 folder = self.out / package / name
                 if not folder.is_dir():
                     continue
-                if not is_current(folder, self._fingerprint(package, name)):
+                if not is_current(folder, fingerprint(package, name == "train")):
                     stale.append(f"{package}/{name}")
                     continue
                 found = jsonfile.read(folder / "claims.json", [])

@@ -5,13 +5,14 @@ fingerprint(Path.cwd(), "lion", full=False)["source"]   # changes with lion/*.py
 
 import ast
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,20 @@ def versions(names: Iterable[str] = NUMERICAL + OTHERS) -> dict[str, str]:
     return found
 
 
-def _imported_folders(file: Path, root: Path) -> Iterator[str]:
-    """Top-level folders of the checkout that a file imports from."""
+@functools.lru_cache(maxsize=4096)  # a report asks for every experiment
+def _imported(source: bytes) -> frozenset[str]:
+    """Top-level names that a module imports."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return
+        return frozenset()
+    names = []
     for node in ast.walk(tree):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module]
-        for name in names:
-            top = name.partition(".")[0]
-            if (root / top).is_dir():
-                yield top
+            names.append(node.module)
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def source_digest(root: Path, package: str, *, presentation: bool = True) -> str:
@@ -111,7 +110,8 @@ def source_digest(root: Path, package: str, *, presentation: bool = True) -> str
             *(root / "configs" / folder).glob("*.py"),
         ]
         files |= {f.relative_to(root).as_posix(): f for f in own}
-        pending += [top for file in own for top in _imported_folders(file, root)]
+        tops = frozenset().union(*(_imported(file.read_bytes()) for file in own))
+        pending += [top for top in tops if (root / top).is_dir()]
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + files[name].read_bytes() + b"\0")

@@ -148,17 +148,17 @@ def introduction(readme: Path) -> dict[str, Any]:
         readme: `README.md` in the folder of the package; it need not exist.
 
     Returns:
-        `title` and `text`, the first paragraph, as plain text; `idea` and
+        `title` and `text`, the first paragraph, as plain text; `idea`, `published` and
         `differences`, the sections of that name, as Markdown; "" for what is missing.
         `formulas`: `[name, LaTeX]` of the functions, in the order of the section "API".
     """
-    found: dict[str, Any] = {"title": "", "text": "", "idea": "", "differences": ""}
+    sections = ("idea", "published", "differences")
+    found: dict[str, Any] = dict.fromkeys(("title", "text", *sections), "")
     found["formulas"] = []
     if not readme.is_file():
         return found
     whole = readme.read_text(encoding="utf-8")
-    found["idea"] = markdown.section(whole, "Idea")
-    found["differences"] = markdown.section(whole, "Differences")
+    found |= {name: markdown.section(whole, name.capitalize()) for name in sections}
     order = markdown.section(whole, "API")
     found["formulas"] = [list(p) for p in markdown.formulas(readme.parent, order)]
     for block in re.split(r"\n\s*\n", whole):

@@ -7,6 +7,7 @@ the state, so a run that is killed anywhere and started again ends in the same b
 
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from expkit.signals import stop_signal
 
 Batch = Any
 Key = jax.Array | None
+SIGNAL = "_signal"  # key of a batch and of the metrics
 LossFn = Callable[[Any, Batch, Key], tuple[jax.Array, dict[str, jax.Array]]]
 StepFn = Callable[["TrainState", Batch], tuple["TrainState", dict[str, jax.Array]]]
 
@@ -118,6 +120,7 @@ def fit(
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     evaluate_every: int = 0,
     mesh: jax.sharding.Mesh | None = None,
+    fully_sharded: bool = False,
 ) -> TrainState:
     """Trains to `num_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -140,9 +143,12 @@ def fit(
             host and may jit inside.
         evaluate_every: steps between evaluations; 0 evaluates only after the last.
         mesh: devices to split the batch over; default: the first device alone.
+        fully_sharded: whether they split the state as well, see
+            `sharding.state_shardings`.
 
     Returns:
-        The state after `num_steps` updates.
+        The state after `num_steps` updates. With several processes its parameters are
+        whole in each of them, as `evaluate` gets them.
 
     Raises:
         NonFiniteError: if a loss, or part of a state about to be saved, is not finite
@@ -152,19 +158,17 @@ def fit(
         CheckpointError: if `workdir` holds checkpoints that cannot be used.
     """
     mesh = mesh or sharding.make_mesh("data:1", 1)
-    whole = sharding.replicated(mesh)
-    compiled_step = jax.jit(
-        _with_strong_types(step_fn), donate_argnums=0, out_shardings=whole
-    )
-    state = sharding.place_state(state, mesh)
+    state = sharding.place_state(state, mesh, fully_sharded=fully_sharded)
+    compiled_step = _compile(step_fn, state, mesh)
     finite = _finite_leaves(state)
-    metrics_path = Path(workdir) / "metrics.jsonl"
+    # Every process trains; the first one tells.
+    metrics_path = Path(workdir, os.devnull if jax.process_index() else "metrics.jsonl")
     with (
         Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
         stop_signal() as stop,
     ):
-        rows = functools.partial(metrics_lib.digest, metrics_path)
-        state = checkpoints.restore(state, beside=rows) or state
+        told = functools.partial(metrics_lib.digest, metrics_path)
+        state = checkpoints.restore(state, beside=told) or state
         first = int(state.step)
         with (
             MetricsWriter(metrics_path, resume_step=first) as writer,
@@ -175,15 +179,16 @@ def fit(
                 progress,
                 log_every=log_every,
                 num_steps=num_steps,
-                evaluate=evaluate,
+                evaluate=_on_this_process(evaluate, mesh),
                 evaluate_every=evaluate_every,
             )
             for done in range(first + 1, num_steps + 1):
-                batch = sharding.place_batch(batches[done - 1], mesh)
+                rows = _with_signal(sharding.load_rows(batches, done - 1), stop.signum)
+                batch = sharding.place_batch(rows, mesh)
                 state, metrics = compiled_step(state, batch)
                 log.finish_pending()
                 log.add(done, metrics, state.params)
-                signum = stop.signum
+                signum = stop.signum if jax.process_count() == 1 else log.signum
                 if done == num_steps or signum or _is_due(done, checkpoint_every):
                     log.finish_pending()
                     _require_finite(state, finite, done)
@@ -192,18 +197,42 @@ def fit(
                     raise Interrupted(signum, done)
         if stop.signum and first >= num_steps:
             raise Interrupted(stop.signum, first)
-    return state
+    return state._replace(params=sharding.on_this_process(state.params, mesh))
 
 
-def _with_strong_types(step_fn: StepFn) -> StepFn:
-    """A step whose state has the types of the one before, so that it compiles once."""
+def _compile(step_fn: StepFn, state: TrainState, mesh: jax.sharding.Mesh) -> StepFn:
+    """A jitted step whose state has the types and the placement of the one before.
+
+    So it compiles once, and the buffers of the old state can hold the new one.
+    """
 
     def step(state, batch):
+        signals = batch.pop(SIGNAL) if jax.process_count() > 1 else None
         state, metrics = step_fn(state, batch)
         state = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
+        if signals is not None:
+            metrics = {**metrics, SIGNAL: signals.max()}
         return state, metrics
 
-    return step
+    placed = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(
+        step, donate_argnums=0, out_shardings=(placed, sharding.replicated(mesh))
+    )
+
+
+def _with_signal(rows: dict[str, np.ndarray], signum: int | None) -> dict:
+    """A batch that tells the other processes of a signal, so that all stop at once."""
+    if jax.process_count() == 1:
+        return rows
+    num_rows = len(next(iter(rows.values())))
+    return {**rows, SIGNAL: np.full(num_rows, signum or 0, np.int32)}
+
+
+def _on_this_process(evaluate, mesh: jax.sharding.Mesh):
+    """An evaluation that each process can do without the others."""
+    if evaluate is None:
+        return None
+    return lambda params: evaluate(sharding.on_this_process(params, mesh))
 
 
 class _Log:
@@ -217,6 +246,7 @@ class _Log:
         self._evaluate, self._evaluate_every = evaluate, evaluate_every
         self._pending: tuple[int, dict[str, jax.Array], dict[str, float]] | None = None
         self._last_finite = "none before"
+        self.signum = 0  # of the signal that a process had before a finished step
         self._start = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, jax.Array], params: Any) -> None:
@@ -232,6 +262,7 @@ class _Log:
         step, metrics, figures = self._pending
         self._pending = None
         values = {k: float(v) for k, v in jax.device_get(metrics).items()} | figures
+        self.signum = int(values.pop(SIGNAL, 0))
         if not math.isfinite(values["loss"]):
             raise NonFiniteError(
                 f"loss is {values['loss']} at step {step}; last finite metrics: "

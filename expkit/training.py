@@ -9,15 +9,18 @@
 """
 
 import functools
+import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from expkit import config as config_lib
-from expkit import loop, sharding
+from expkit import jsonfile, loop, sharding
 from expkit.datasets.batches import Batches
 
 Fit = Callable[[loop.StepFn, loop.TrainState], loop.TrainState]
@@ -49,15 +52,48 @@ def prepare(
     """
     if batches is None:
         batches = Batches(arrays, config.batch_size, seed=config.seed, remainder="wrap")
+    _require_same_config(config)
     mesh = sharding.make_mesh(config.mesh, config.batch_size)
     return functools.partial(
         loop.fit,
         batches=batches,
         num_steps=config.num_steps,
-        workdir=config_lib.prepare_workdir(config, workdir),
+        workdir=_prepare_workdir(config, workdir),
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         evaluate=evaluate,
         evaluate_every=config.evaluate_every,
         mesh=mesh,
+        fully_sharded=sharding.is_fully_sharded(config.mesh),
     )
+
+
+def _require_same_config(config: ml_collections.ConfigDict) -> None:
+    """Raises in every process if they were not started with the same config."""
+    text = json.dumps(jsonfile.plain(config.to_dict()), sort_keys=True)
+    hashes = sharding.from_all_processes(zlib.crc32(text.encode()) & 0x7FFFFFFF)
+    if len(set(hashes)) > 1:
+        raise config_lib.ConfigError(
+            f"the {len(hashes)} processes have different configs; start all of them "
+            "with the same command."
+        )
+
+
+def _prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> Path:
+    """Has the first process prepare and lock the folder, while the others wait."""
+    if jax.process_count() == 1:
+        return config_lib.prepare_workdir(config, workdir)
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            config_lib.prepare_workdir(config, workdir)
+        except config_lib.ConfigError as error:
+            problem = str(error)
+    problem = sharding.from_first_process(problem)
+    if problem:
+        raise config_lib.ConfigError(problem)
+    if not all(sharding.from_all_processes(Path(workdir, "config.json").exists())):
+        raise config_lib.ConfigError(
+            f"workdir {str(workdir)!r} must be one folder that all processes see."
+        )
+    return Path(workdir)

@@ -52,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         loop.init_state(task.net.init(init_key), optimizer, run_key),
     )
     figures = evaluate(state.params, "validation") | evaluate(state.params, "test")
-    if config.get("model") == "encoder":
+    if config.get("model") == "encoder" and jax.process_index() == 0:
         save_encoder(config, state.params, figures, Path(workdir))
     return figures
 

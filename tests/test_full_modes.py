@@ -24,7 +24,9 @@ EXPERIMENTS = [
     ("rdrop", "docs"),
     ("rdrop", "reviews"),
 ]
-SIZES = {"train": 400, "validation": 48, "test": 96}
+SIZES = {"train": 1000, "validation": 48, "test": 96}
+STEPS = {"cosent": 4, "gp_kl": 5}
+"""A step for each part of a run that is looked at; elsewhere two are enough."""
 
 
 def checks_of(package: str, experiment: str) -> list[claims.Claim]:
@@ -34,13 +36,13 @@ def checks_of(package: str, experiment: str) -> list[claims.Claim]:
 
 
 @pytest.fixture
-def short_runs(monkeypatch):
-    """Cuts the runs to two steps, the splits to a few texts, and the seeds to two."""
+def short_runs(monkeypatch, package):
+    """Cuts the runs to few steps, the splits to a few texts, and the seeds to two."""
     load = config_lib.load
 
     def load_short(path):
         config = load(path)
-        config.num_steps = 2
+        config.num_steps = STEPS.get(package, 2)
         config.num_layers = 1
         for split, size in SIZES.items():
             name = f"{split}_split"

@@ -27,6 +27,7 @@ HEADINGS = (
     "API",
     "Experiments",
     "Results",
+    "Published",
     "Differences",
     "References",
 )
@@ -80,7 +81,14 @@ def readme(file: Path) -> Iterator[str]:
         yield "the results come without their command"
     if results and not re.search(r"^\|.*\d", results[0], re.MULTILINE):
         yield "the results have no table with numbers"
-    references = text.partition("\n## References")[2]
+    published = re.search(
+        r"^## Published.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    if published and "https://" not in published[0]:
+        yield "the published numbers come without an address"
+    if published and not re.search(r"^\|.*\d", published[0], re.MULTILINE):
+        yield "the published numbers are in no table"
+    references = prose.partition("\n## References")[2]
     if references and "https://" not in references:
         yield "the references have no address"
 
@@ -201,6 +209,9 @@ A rule.
 `./reproduce.sh sam`
 <!-- python -m is no command here -->
 | accuracy | 0.9 |
+## Published
+[Table 1](https://a.example): another task.
+| published accuracy | 0.8 |
 ## Differences from the paper
 ## References
 https://arxiv.org/abs/2302.06675
@@ -258,7 +269,9 @@ def test_a_missing_section_is_found(check_readme, heading):
         ("A rule.", "", "no paragraph introduces it"),
         ("./reproduce.sh sam", "", "the results come without their command"),
         ("| accuracy | 0.9 |", "", "the results have no table with numbers"),
-        ("https://", "", "the references have no address"),
+        ("https://a.", "", "the published numbers come without an address"),
+        ("| published accuracy | 0.8 |", "", "the published numbers are in no table"),
+        ("https://arxiv", "arxiv", "the references have no address"),
     ],
 )
 def test_an_incomplete_section_is_found(check_readme, old, new, problem):

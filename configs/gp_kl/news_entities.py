@@ -48,7 +48,7 @@ def get_config(arg=""):
     config.log_every = 10  # steps
     config.evaluate_every = 100  # steps, on the validation split
     config.checkpoint_every = 100  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     smoke = {
         "train_split": "train[:60]",
         "validation_split": "validation[:20]",

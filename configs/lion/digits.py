@@ -36,7 +36,7 @@ def get_config(arg=""):
     config.log_every = 10  # steps
     config.evaluate_every = 100  # steps, on the validation split
     config.checkpoint_every = 200  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     return config_lib.apply(
         config, arg, smoke={"num_steps": 2, "hidden": (8,), "width": 8, "depth": 1}
     )

@@ -52,7 +52,7 @@ def get_config(arg=""):
     config.log_every = 100  # steps
     config.evaluate_every = 1000  # steps, on the validation split
     config.checkpoint_every = 1000  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     smoke = {
         "dataset": "synthetic:32x32x3:10",
         "train_split": "train",

@@ -29,5 +29,5 @@ def get_config(arg=""):
     config.log_every = 20  # steps
     config.evaluate_every = 200  # steps, on the validation split
     config.checkpoint_every = 500  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     return config_lib.apply(config, arg, smoke={"num_steps": 2})

@@ -44,7 +44,7 @@ def get_config(arg=""):
     config.log_every = 20  # steps
     config.evaluate_every = 200  # steps, on the validation split
     config.checkpoint_every = 500  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     smoke = {
         "train_split": "train[:200]",
         "validation_split": "validation[:50]",

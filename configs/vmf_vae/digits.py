@@ -36,6 +36,6 @@ def get_config(arg=""):
     config.log_every = 20  # steps
     config.evaluate_every = 200  # steps, on the validation split
     config.checkpoint_every = 500  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     smoke = {"num_steps": 2, "hidden": (8,), "importance_samples": 3}
     return config_lib.apply(config, arg, smoke=smoke)

@@ -41,7 +41,7 @@ def get_config(arg=""):
     config.log_every = 100  # steps
     config.evaluate_every = 1000  # steps, on the validation split
     config.checkpoint_every = 2000  # steps
-    config.mesh = "data"  # all devices, or data:N
+    config.mesh = "data"  # data, data:N, fsdp or fsdp:N
     smoke = {
         "dataset": "synthetic:28x28x1:10",
         "data_dir": "",

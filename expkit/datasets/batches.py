@@ -74,19 +74,43 @@ class Batches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """Returns the batch of a global step >= 0."""
-        step = check_step(step)
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, count: int) -> dict[str, np.ndarray]:
+        """Makes a part of a batch, and not the rest.
+
+        Args:
+            step: global step, at least 0.
+            index: which part, from 0.
+            count: how many parts of the same size the batch has.
+
+        Returns:
+            Rows `index * batch_size / count` and following of the batch.
+
+        Raises:
+            ValueError: if `count` does not divide the batch.
+        """
+        size, rest = divmod(self.batch_size, count)
+        if rest:
+            raise ValueError(
+                f"batch_size must be a multiple of the {count} parts, got "
+                f"{self.batch_size}."
+            )
+        rows = self._rows(check_step(step))
+        cut = slice(index * size, (index + 1) * size)
+        batch = self._take(np.pad(rows, (0, self.batch_size - len(rows)))[cut])
+        if self.remainder == "pad":
+            batch["mask"] = np.arange(self.batch_size)[cut] < len(rows)
+        return batch
+
+    def _rows(self, step: int) -> np.ndarray:
+        """Returns the rows of a step, without copies of row 0."""
         if self.remainder == "wrap":
             first = step * self.batch_size
-            return self._take(self._stream(first, first + self.batch_size))
+            return self._stream(first, first + self.batch_size)
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(self.num_rows, self.seed, epoch)
         start = position * self.batch_size
-        rows = order[start : start + self.batch_size]
-        if self.remainder == "drop":
-            return self._take(rows)
-        n_copies = self.batch_size - len(rows)
-        batch = self._take(np.concatenate([rows, np.zeros(n_copies, rows.dtype)]))
-        return {**batch, "mask": np.arange(self.batch_size) < len(rows)}
+        return _order(self.num_rows, self.seed, epoch)[start : start + self.batch_size]
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return (self[step] for step in range(self.steps_per_epoch))

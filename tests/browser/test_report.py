@@ -32,6 +32,9 @@ ABOUT = {
     "text": "Words before the claims. " * 8,
     "idea": "With `x`:\n\n```\n" + "y = x + 1   " * 20 + "\n```\n\n```math\n"
     "a &= \\frac{b}{c} \\\\ \\theta_t &= \\sum_i " + "x_i + " * 40 + "1\n```",
+    "published": "From [a paper](https://a.example), on other data.\n\n"
+    "| model | a | b | c | d | e | f | g |\n|---|---|---|---|---|---|---|---|\n"
+    "| A long name of a model" + " | 12.34 / 56.78" * 7 + " |",
     "differences": "- None.\n\n"
     "| | first | second | third | fourth |\n|---|---|---|---|---|\n"
     "| `a_long_name_of_a_function` | " + "words " * 20 + "| b | c | d |",

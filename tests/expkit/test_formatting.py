@@ -111,14 +111,16 @@ def test_introduction_is_title_and_first_paragraph_without_markup(tmp_path):
     found = formatting.introduction(tmp_path / "README.md")
     assert found["title"] == "Lion: signs instead of steps"
     assert found["text"] == "The Lion optimiser (paper) takes the sign of m: see below."
-    assert found["idea"] == found["differences"] == ""
+    assert found["idea"] == found["published"] == found["differences"] == ""
     assert not any(formatting.introduction(tmp_path / "no.md").values())
 
 
-def test_introduction_has_idea_formulas_and_differences(repository_root):
+def test_introduction_has_sections_and_formulas(repository_root):
     found = formatting.introduction(repository_root / "lion" / "README.md")
     assert r"c_t &= \beta_1 m_{t-1}" in found["idea"]
+    assert "| ViT-B/16 | 75.48 (80.12) | 77.44 (80.77) |" in found["published"]
     assert "optax.lion" in found["differences"]
+    assert "optax.lion" not in found["published"]
     assert [name for name, _ in found["formulas"]] == ["lion", "scale_by_lion"]
 
 

@@ -222,9 +222,10 @@ def test_claims_are_counted_by_source_too(page):
     assert "a.example/paper?x=1&y=2 0 1 0 0 " in words[start:]
 
 
-def test_idea_formulas_and_differences_of_the_readme_are_shown(out):
+def test_the_sections_and_formulas_of_the_readme_are_shown(out):
     about = {
         "idea": f"Signs. {HOSTILE}\n\n```math\nu = \\frac{{a}}{{b}}\n```",
+        "published": f"Table {HOSTILE}:\n\n| model | gain |\n|---|---|\n| ViT | 1.25 |",
         "differences": "- None in the `rule`.",
         "formulas": [["f", "a_1"], ["g", "a_2"], ["h", "a_3"], ["k", "a_4 < x_y_z"]],
     }
@@ -236,8 +237,14 @@ def test_idea_formulas_and_differences_of_the_readme_are_shown(out):
     assert f"Idea Signs. {HOSTILE}" in words
     assert "1 more" in words
     assert "a_4 < x_y_z" in words
-    assert "Differences None in the rule." in words
-    assert {"href": "#lion-about-differences"} in page.all("a")
+    ends = "Published tables", "Differences None in the rule."
+    sections = [words.rindex(title) for title in ends]
+    quoted = words[sections[0] : sections[1]]
+    assert quoted.startswith(f"Published tables Table {HOSTILE}:")
+    assert quoted.replace(" ", "").endswith("modelgainViT1.25")
+    for name in "published", "differences":
+        assert {"href": f"#lion-about-{name}"} in page.all("a")
+        assert {"id": f"lion-about-{name}"} in page.all("section")
 
 
 def test_claims_that_were_not_reached_are_listed_as_not_run(out):

@@ -14,10 +14,15 @@ import lion
 from expkit import loop, metrics, nets, sharding
 from expkit.config import ConfigError
 
+ALLOWED = "allowed: 'data', 'data:N', 'fsdp', 'fsdp:N'"
+
 
 @pytest.mark.parametrize("spec", ["data", "data:1", "data:2", "data:3", "data:4"])
-def test_the_largest_number_of_devices_that_divides_the_batch_is_used(spec):
+@pytest.mark.parametrize("kind", ["data", "fsdp"])
+def test_the_largest_number_of_devices_that_divides_the_batch_is_used(spec, kind):
     assert jax.device_count() == 4
+    spec = spec.replace("data", kind)
+    assert sharding.is_fully_sharded(spec) == (kind == "fsdp")
     wanted = int(spec.partition(":")[2] or 4)
     for batch_size in range(1, 50):
         mesh = sharding.make_mesh(spec, batch_size)
@@ -29,11 +34,16 @@ def test_the_largest_number_of_devices_that_divides_the_batch_is_used(spec):
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("model", "allowed: 'data', 'data:N'"),
-        ("", "allowed: 'data', 'data:N'"),
-        ("data:two", "allowed: 'data', 'data:N'"),
-        ("data:-1", "allowed: 'data', 'data:N'"),
-        ("data:1.5", "allowed: 'data', 'data:N'"),
+        ("model", ALLOWED),
+        ("", ALLOWED),
+        ("data:two", ALLOWED),
+        ("data:-1", ALLOWED),
+        ("data:1.5", ALLOWED),
+        ("data:", ALLOWED),
+        ("fsdp:", ALLOWED),
+        ("fsdp2", ALLOWED),
+        ("fsdp:0", "asks for 0 of 4 device"),
+        ("fsdp:5", "asks for 5 of 4 device"),
         ("data:0", "asks for 0 of 4 device"),
         ("data:5", "asks for 5 of 4 device"),
     ],

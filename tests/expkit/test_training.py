@@ -51,6 +51,7 @@ def test_the_loop_gets_what_the_config_says(tmp_path, monkeypatch):
         "log_every": 3,
         "evaluate": evaluate,
         "evaluate_every": 4,
+        "fully_sharded": False,
     }
     assert dict(mesh.shape) == {"data": 2}
     seen = np.concatenate([batches[step]["x"] for step in range(5)])

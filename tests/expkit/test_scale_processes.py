@@ -1,0 +1,159 @@
+"""Eight devices, or two processes of four: the losses of one device, in every package.
+
+The processes talk over the loopback interface, as they would over a network.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from expkit import metrics
+
+RTOL = 1e-5
+RESULTS = ("test_", "validation_")
+COMMON = "num_steps=50,checkpoint_every=0,evaluate_every=0,batch_size=8"
+CHEAP = "configs/lion/digits.py:smoke,dataset=synthetic:8x8x1:10,hidden=(64,64)"
+CONFIGS = {
+    "childtuning": "configs/childtuning/reviews.py:smoke",
+    "cosent": "configs/cosent/api_docs_pairs.py:smoke",
+    "gp_kl": "configs/gp_kl/news_entities.py:smoke",
+    "igr": "configs/igr/digits.py:smoke",
+    "lion": "configs/lion/digits.py:smoke",
+    "rdrop": "configs/rdrop/reviews.py:smoke",
+    "vmf_vae": "configs/vmf_vae/digits.py:smoke",
+}
+
+
+def start(root, workdir, package, config, devices, **variables):
+    command = [sys.executable, "-m", f"{package}.main", f"--config={config}"]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}"],
+        cwd=root,
+        env=os.environ | {"XLA_FLAGS": flags} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(root, workdir, package, configs, devices=4):
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        start(
+            root,
+            workdir,
+            package,
+            config,
+            devices,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+        )
+        for index, config in enumerate(configs)
+    ]
+
+
+def finish(processes, timeout=600):
+    """`[(status, out, err)]`; none is left behind."""
+    try:
+        ends = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *e) for p, e in zip(processes, ends, strict=True)]
+
+
+def run(root, workdir, package, config, mesh, devices, processes):
+    config = f"{config},{COMMON},mesh={mesh}"
+    if processes == 1:
+        started = [start(root, workdir, package, config, devices)]
+    else:
+        started = start_two(root, workdir, package, [config] * 2, devices)
+    ends = finish(started)
+    assert [end[0] for end in ends] == [0] * processes, ends
+    # The first process prints the result; gloo prints in all of them.
+    told = [any(line.startswith(RESULTS) for line in end[1].split()) for end in ends]
+    assert told == [True, False][:processes]
+    rows = metrics.read(workdir / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 51))
+    result = json.loads((workdir / "result.json").read_text())
+    return [row["loss"] for row in rows], result
+
+
+def require_same(found, expected):
+    np.testing.assert_allclose(found[0], expected[0], rtol=RTOL)
+    assert found[0] != expected[0]  # or both ran on the same devices
+    assert len(set(expected[0])) == 50
+    assert found[1].keys() == expected[1].keys()
+
+
+@pytest.fixture(scope="module")
+def one_device(repository_root, tmp_path_factory):
+    """Losses and result of a package on one device; each is run once."""
+    found = {}
+
+    def of(package, config):
+        if (package, config) not in found:
+            workdir = tmp_path_factory.mktemp("one")
+            found[package, config] = run(
+                repository_root, workdir, package, config, "data", 1, 1
+            )
+        return found[package, config]
+
+    return of
+
+
+@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (4, 2)])
+def test_a_fully_sharded_run_has_the_losses_of_one_device(
+    repository_root, tmp_path, one_device, devices, processes
+):
+    expected = one_device("lion", CHEAP)
+    found = run(repository_root, tmp_path, "lion", CHEAP, "fsdp", devices, processes)
+    require_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", CONFIGS)
+@pytest.mark.parametrize("mesh", ["data", "fsdp"])
+@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (4, 2)])
+def test_every_package_has_the_losses_of_one_device(
+    repository_root, tmp_path, one_device, package, mesh, devices, processes
+):
+    config = CONFIGS[package]
+    expected = one_device(package, config)
+    found = run(repository_root, tmp_path, package, config, mesh, devices, processes)
+    require_same(found, expected)
+
+
+@pytest.mark.slow
+def test_processes_with_different_configs_are_all_refused(repository_root, tmp_path):
+    configs = [f"{CHEAP},{COMMON},seed={seed}" for seed in (0, 1)]
+    ends = finish(start_two(repository_root, tmp_path, "lion", configs), timeout=100)
+    for status, _, err in ends:
+        assert status == 2
+        assert "the 2 processes have different configs" in err
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_of_another_run_is_refused_by_both_processes(
+    repository_root, tmp_path
+):
+    (tmp_path / "config.json").write_text('{"seed": 7}')
+    config = f"{CHEAP},{COMMON}"
+    ends = finish(start_two(repository_root, tmp_path, "lion", [config] * 2), 100)
+    for status, _, err in ends:
+        assert status == 2
+        assert "holds a run with" in err

@@ -1,0 +1,105 @@
+"""The tables of the benchmarks are those of their files, and add up."""
+
+import ast
+import importlib.util
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+
+def load(root, name):
+    """A script of `benchmarks/`, as a module."""
+    spec = importlib.util.spec_from_file_location(
+        f"benchmark_{name}", root / f"benchmarks/{name}.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def scale(repository_root):
+    return load(repository_root, "scale")
+
+
+@pytest.fixture(scope="module")
+def results(repository_root):
+    path = repository_root / "benchmarks/results/scale-cpu.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_readme_is_what_the_files_render_to(repository_root):
+    text = (repository_root / "benchmarks/README.md").read_text(encoding="utf-8")
+    assert text == load(repository_root, "render").render()
+
+
+def test_eight_devices_share_the_state_that_one_holds(results):
+    rows = {row["variant"]: row for row in results["tables"]["Bytes a parameter"]}
+    fishers = {name for name in rows if name.startswith("Fisher")}
+    assert len(fishers) == 2
+    for name in rows.keys() - fishers:
+        row = rows[name]
+        for figure in ("state_1", "times_8"):
+            assert row[figure] == pytest.approx(row["expected"], abs=1e-3), name
+    in_place = [row for name, row in rows.items() if "in_place" in name]
+    assert in_place
+    assert all(row["beside_1"] == row["beside_8"] == 0 for row in in_place)
+
+
+def test_bytes_are_those_of_the_step_that_is_compiled(scale):
+    devices = scale.jax.device_count()
+    make, expected = scale.OPTIMIZERS["child_tuning_d, lion bfloat16"]
+    row = scale.of_optimizer(make)
+    assert row["state"] == pytest.approx(expected / devices, abs=1e-3)
+    assert row["beside"] < 0.01
+
+
+def test_exponents_are_those_of_the_measurements(results):
+    rows = results["tables"]["Growth"]
+    assert len(rows) == 2 * len(results["measurements"])
+    for row in rows:
+        measured = results["measurements"][row["variant"]]
+        values = measured["milliseconds" if row["figure"] == "time" else "bytes"]
+        x, y = np.log(measured["sizes"]), np.log(values)
+        fit = stats.linregress(x, y)
+        assert row["exponent"] == pytest.approx(fit.slope, abs=1e-9)
+        off = np.abs(y - fit.intercept - fit.slope * x).max()
+        assert row["factor"] == pytest.approx(math.exp(off), rel=1e-9)
+
+
+def test_the_fit_of_a_power_is_its_exponent(scale):
+    sizes = np.array([1.0, 2.0, 8.0])
+    assert scale.slope(sizes, 3.0 * sizes**1.5) == pytest.approx((1.5, 1.0))
+    assert scale.slope(sizes, 3.0 + sizes**1.5)[1] > 1.1
+
+
+def test_the_plan_takes_each_number_from_those_above(results):
+    above: set[str] = set()
+    for row in results["tables"]["1B parameters on 64 chips"]:
+        nodes = ast.walk(ast.parse(row["from"].strip("`")))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert names - {"max"} <= above, row
+        above.add(row["symbol"].strip("`"))
+
+
+def test_the_plan_adds_up(results):
+    """The same by hand: powers of two where there are some."""
+    rows = results["tables"]["1B parameters on 64 chips"]
+    value = {row["symbol"].strip("`"): row["value"] for row in rows}
+    parameters = 240 * 2**22
+    assert value["P"] == parameters
+    assert value["a"] == 4 + 4 + 2 + 1 / 8
+    close = pytest.approx
+    assert value["A_c"] == close(81 / 8 * 240 * 2**16 / 1e9)
+    assert value["M"] == close((81 / 8 * 240 * 2**16 + 48 * 2**22 + 320 * 2**20) / 1e9)
+    # 63 of 64 parts, twice in bfloat16 and once in float32, at 1e8 bytes a ms.
+    assert value["t_N"] == close(8 * 63 * 240 * 2**16 / 1e8)
+    assert value["t_F"] == close(8 * parameters * 2**12 / 8e10)
+    assert value["t"] == close(value["t_F"] + 16.25 * 240 * 2**16 / 1e9)
+    assert value["S"] == close(49 / 8 * parameters / 1e9)
+    shown = {row["symbol"].strip("`"): row["shown"] for row in rows}
+    assert shown["P"] == "1,006,632,960"
+    assert shown["S"] == f"{value['S']:.5g} GB"
