@@ -7,8 +7,7 @@ import sys
 import time
 
 import pytest
-
-from expkit import metrics
+from training_runs import rows
 
 CONFIG = (
     "configs/lion/digits.py:smoke,dataset=synthetic:8x8x1:10,num_steps=300,"
@@ -52,14 +51,6 @@ def wait_until(condition, process):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
-
-
-def rows(workdir):
-    """The rows without what the clock says."""
-    return [
-        {name: value for name, value in row.items() if "seconds" not in name}
-        for row in metrics.read(workdir / "metrics.jsonl")
-    ]
 
 
 def has_rows(n):

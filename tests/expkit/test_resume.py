@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from training_runs import bits, rows
 
-from expkit import loop, metrics, sharding
+from expkit import loop, sharding
 
 NUM_STEPS = 12
 OPTIMIZER = optax.adamw(1e-2)
@@ -63,20 +64,6 @@ def fit(workdir, batches, **options):
         evaluate_every=4,
         **options,
     )
-
-
-def bits(state):
-    """All that a later step depends on, as bytes."""
-    state = state._replace(key=jax.random.key_data(state.key))
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-
-
-def rows(workdir):
-    """The rows without what the clock says."""
-    return [
-        {name: value for name, value in row.items() if "seconds" not in name}
-        for row in metrics.read(workdir / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")

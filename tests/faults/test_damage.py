@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_runs import bits, rows
 
 import lion
-from expkit import loop, metrics
+from expkit import loop
 from expkit.checkpoint import SEAL, Checkpointer, CheckpointError
 
 OPTIMIZER = lion.lion(1e-2)
@@ -53,20 +54,6 @@ def fit(workdir, num_steps=8, batches=None, step=None):
         workdir=workdir,
         checkpoint_every=2,
     )
-
-
-def bits(state):
-    """All that a later step depends on, as bytes."""
-    state = state._replace(key=jax.random.key_data(state.key))
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-
-
-def rows(workdir):
-    """The rows without what the clock says."""
-    return [
-        {name: value for name, value in row.items() if "seconds" not in name}
-        for row in metrics.read(workdir / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")

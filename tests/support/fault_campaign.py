@@ -11,9 +11,10 @@ import jax
 import kill_points
 import numpy as np
 import orbax.checkpoint as ocp
+import training_runs
 from fault_cases import FULL_DISK, Case, fill_disk, send, small_disk
 
-from expkit import jsonfile, metrics
+from expkit import jsonfile
 
 WINDOWS = ("clock", "compilation", "checkpoint", "metrics")
 LAST = 40
@@ -179,11 +180,10 @@ def _print_arrays(saved: Path) -> None:
 
 def _rows(workdir: Path) -> list[dict[str, Any]]:
     """The rows without what the clock says; raises where a line is not a row."""
-    path = workdir / "metrics.jsonl"
-    rows = metrics.read(path)
+    path, rows = workdir / "metrics.jsonl", training_runs.rows(workdir)
     if len(rows) != path.read_bytes().count(b"\n"):
         raise RuntimeError(f"{path} has lines that are not rows.")
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+    return rows
 
 
 def _left(workdir: Path) -> dict[str, Any]:
