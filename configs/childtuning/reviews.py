@@ -39,7 +39,7 @@ def get_config(arg=""):
     config.num_steps = 40
     config.batch_size = 16
 
-    config.log_every = 10  # steps
+    config.log_every = 5  # steps
     config.evaluate_every = 100  # steps, on the validation split
     config.checkpoint_every = 100  # steps
     config.mesh = "data"  # data, data:N, fsdp or fsdp:N

@@ -41,7 +41,7 @@ def get_config(arg=""):
     config.num_steps = 16
     config.batch_size = 16  # pairs; the loss of CoSENT grows with the logarithm of it
 
-    config.log_every = 10  # steps
+    config.log_every = 2  # steps
     config.evaluate_every = 100  # steps, on the validation split
     config.checkpoint_every = 100  # steps
     config.mesh = "data"  # data, data:N, fsdp or fsdp:N
