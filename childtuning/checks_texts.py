@@ -31,6 +31,8 @@ ARMS = {
     "rdrop": ("R-Drop", "method=none,regularizer=rdrop"),
     "lion": ("Lion", "method=none,optimizer=lion"),
 }
+# Arms of quick mode: they share one program, and the others are compiled each.
+QUICK = ("vanilla", "shorter", "f", "d_paper", "d_authors", "update_dropout")
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
 PARTLY = 0.9  # share of a mask in another one, at most
@@ -38,8 +40,10 @@ LION = 0.2  # its rates are so much smaller
 # Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {
     "reviews": (
-        "configs/childtuning/reviews.py:num_steps=200,max_length=64",
-        "configs/childtuning/reviews.py:num_steps=30,"
+        "configs/childtuning/reviews.py:num_steps=200,max_length=64,"
+        "validation_split=validation,test_split=test",
+        "configs/childtuning/reviews.py:num_steps=20,num_layers=2,"
+        "train_split=train[:3000],"
         "validation_split=validation[:64],test_split=test[:512]",
     ),
     "api_docs": ("configs/childtuning/api_docs.py:", None),
@@ -175,10 +179,11 @@ def check_better(
 
     Where n-grams beat both of them, nothing is decided.
     """
-    if _is_skipped(context, setting):
+    is_there = context.full or {arm, rival} <= set(QUICK)
+    if _is_skipped(context, setting) or not is_there:
         return arms.LEFT_TO_FULL_MODE
     runs = study(context, setting)
-    names = {arm: name for arm, (name, _) in ARMS.items()}
+    names = {name: ARMS[name][0] for name in (ARMS if context.full else QUICK)}
     runs.draw(setting, names)
     return runs.compare(arm, rival, names)
 

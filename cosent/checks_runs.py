@@ -17,7 +17,7 @@ from expkit.datasets import word_order
 
 SPLITS = ("validation", "test")
 NUM_BLOCKS = 4  # of a run, with a record of the validation scores after each
-COURSE_ROWS = 64  # validation pairs of a record
+COURSE_ROWS = 32  # validation pairs of a record
 # Model, loss and scale of each arm.
 ARMS: dict[str, dict[str, Any]] = {
     "cosent": {},
@@ -55,13 +55,14 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "pairs": Setting(
-        f"{PAIRS}max_length=64,num_steps=200,validation_split=validation",
-        f"{PAIRS}num_steps=24,num_layers=3,validation_split=validation[:100],"
-        "test_split=test[:200]",
+        f"{PAIRS}max_length=64,num_steps=200,validation_split=validation,"
+        "test_split=test",
+        f"{PAIRS}num_steps=8,train_split=train[:500],validation_split=validation[:64],"
+        "test_split=test[:128]",
     ),
     "word_order": Setting(
         f"{PAIRS}num_steps=400,label_column=label,positive_at=1.0,"
-        "validation_split=validation",
+        "validation_split=validation,test_split=test",
         None,
     ),
 }

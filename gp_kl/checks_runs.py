@@ -62,9 +62,11 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "news_entities": Setting(
-        "configs/gp_kl/news_entities.py:num_steps=1500,test_split=test",
-        "configs/gp_kl/news_entities.py:num_steps=60,max_length=48,"
-        "validation_split=validation[:100],test_split=test[:300]",
+        "configs/gp_kl/news_entities.py:num_steps=1500,"
+        "validation_split=validation[:500],test_split=test",
+        "configs/gp_kl/news_entities.py:num_steps=30,max_length=48,"
+        "train_split=train[:2000],"
+        "validation_split=validation[:100],test_split=test[:200]",
         tuple(ARMS),
         ("pointer", "crf"),
     ),

@@ -31,7 +31,7 @@ def check_gain_grows(context: Context) -> Finding:
         mean,
         claims.decide(interval, at_least=0.0),
         interval,
-        context.seeds(),
+        context.seeds(quick=2),
         f"Test accuracy a doubling of the batch. Lion minus AdamW at {by_size}; "
         f"{NUM_STEPS} steps each, learning rate by mean validation loss.",
     )
@@ -50,7 +50,7 @@ def check_small_batches(context: Context) -> Finding:
         mean,
         claims.decide(interval, at_most=0.0),
         interval,
-        context.seeds(),
+        context.seeds(quick=2),
         f"{NUM_STEPS} steps each, learning rate by mean validation loss.",
     )
 
@@ -75,7 +75,7 @@ def _figures(
         config,
         RATES[optimizer],
         [STRENGTH],
-        context.seeds(),
+        context.seeds(quick=2),
     )
     best = sweep.lowest(figures["validation_loss"])
     return {key: values[:, *best] for key, values in figures.items()}

@@ -133,7 +133,7 @@ def _is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _seeds(context: Context, model: str) -> range:
-    return context.seeds(quick=3, full=10 if model == "mlp" else 5)
+    return context.seeds(quick=2, full=10 if model == "mlp" else 5)
 
 
 def _rates(model: str, optimizer: str) -> np.ndarray:

@@ -47,13 +47,15 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "reviews": Setting(
-        "configs/rdrop/reviews.py:num_steps=200,max_length=64",
+        "configs/rdrop/reviews.py:num_steps=200,max_length=64,"
+        "validation_split=validation,test_split=test",
         "configs/rdrop/reviews.py:num_steps=30,num_layers=2,"
+        "train_split=train[:3000],"
         "validation_split=validation[:64],test_split=test[:512]",
     ),
     "all_reviews": Setting(
         "configs/rdrop/reviews.py:num_labels=0,num_steps=1800,batch_size=32,"
-        "max_length=64",
+        "max_length=64,validation_split=validation,test_split=test",
         None,
     ),
     "api_docs": Setting("configs/rdrop/api_docs.py:", None),
@@ -103,6 +105,7 @@ def compile_arm(
     )
 
 
+QUICK = ("none", "rdrop", "semi_rdrop")  # arms of quick mode; each is compiled anew
 ARMS = {
     "reviews": tuple(NAMES),
     "all_reviews": ("none", "rdrop"),

@@ -31,10 +31,12 @@ def check_better(
 
     Where n-grams beat both of them, nothing is decided.
     """
-    if checks_runs.SETTINGS[setting].quick is None and not context.full:
+    is_quick = checks_runs.SETTINGS[setting].quick is not None
+    if not (context.full or (is_quick and {arm, rival} <= set(checks_runs.QUICK))):
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, setting)
-    runs.draw(setting, {a: checks_runs.NAMES[a] for a in checks_runs.ARMS[setting]})
+    drawn = checks_runs.ARMS[setting] if context.full else checks_runs.QUICK
+    runs.draw(setting, {name: checks_runs.NAMES[name] for name in drawn})
     return runs.compare(arm, rival, checks_runs.NAMES, at_least=at_least)
 
 

@@ -1,4 +1,4 @@
-# Sourced by ./test.sh and ./reproduce.sh: makes .venv from the two locks when
+# Sourced by ./test.sh and ./reproduce.sh: makes .venv from the locks when
 # it is missing or older than the files it is made from, and defines $python.
 # Needs Python 3.11-3.13 with venv and pip, or uv; set PYTHON to choose one.
 
@@ -21,27 +21,29 @@ find_python() {
   return 1
 }
 
+# Of two ways to install the same files the quicker one, which takes a tenth of the time.
 install_packages() {
-  if command -v uv >/dev/null 2>&1; then
-    uv pip install --quiet --python "$python" -r requirements.lock &&
-      uv pip install --quiet --python "$python" --no-deps \
-        -r requirements-encoder.lock &&
-      uv pip install --quiet --python "$python" --no-deps --no-build-isolation -e .
-  else
-    "$python" -m pip install --quiet --disable-pip-version-check \
-      -r requirements.lock &&
-      "$python" -m pip install --quiet --disable-pip-version-check \
-      --no-deps -r requirements-encoder.lock &&
-      "$python" -m pip install --quiet --disable-pip-version-check \
-      --no-deps --no-build-isolation -e .
+  local quiet=(--quiet --disable-pip-version-check)
+  if ! command -v uv >/dev/null 2>&1; then
+    "$python" -m pip install "${quiet[@]}" -r requirements-uv.lock || true
   fi
+  # The certificates of the system, as pip: a proxy may have its own.
+  UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true install_with \
+    "$(command -v uv || echo .venv/bin/uv)" pip install --quiet --python "$python" ||
+    install_with "$python" -m pip install "${quiet[@]}"
+}
+
+install_with() {
+  "$@" -r requirements.lock &&
+    "$@" --no-deps -r requirements-encoder.lock &&
+    "$@" --no-deps --no-build-isolation -e .
 }
 
 make_environment() {
   # The folder is part of the stamp: an environment does not survive being moved.
   local stamp=.venv/made-from base
   local wanted
-  wanted=$({ pwd -P; cat requirements.lock requirements-encoder.lock setup.cfg; } | cksum)
+  wanted=$({ pwd -P; cat requirements*.lock setup.cfg; } | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && [ -x "$python" ]; then
     return
   fi

@@ -8,12 +8,19 @@ import ml_collections
 import pytest
 import smoke
 
+# Their data and their code are those of the same configs of `rdrop`.
+ALIKE = ("configs/childtuning/api_docs.py", "configs/childtuning/glue.py")
+
 
 def pytest_generate_tests(metafunc):
     if "config_file" in metafunc.fixturenames:
         root = metafunc.config.rootpath
-        names = [f.relative_to(root) for f in sorted((root / "configs").rglob("*.py"))]
-        metafunc.parametrize("config_file", [name.as_posix() for name in names])
+        found = sorted((root / "configs").rglob("*.py"))
+        names = [file.relative_to(root).as_posix() for file in found]
+        marks = {True: pytest.mark.slow, False: ()}
+        metafunc.parametrize(
+            "config_file", [pytest.param(n, marks=marks[n in ALIKE]) for n in names]
+        )
 
 
 def strays(root: Path) -> list[str]:

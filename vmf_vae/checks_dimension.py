@@ -74,7 +74,7 @@ def _difference(context: Context, dim: int, figure: str, **region: float) -> Fin
 
 
 def _seeds(context: Context) -> range:
-    return context.seeds(quick=3, full=5)
+    return context.seeds(quick=2, full=5)
 
 
 def _dims(context: Context) -> tuple[int, ...]:

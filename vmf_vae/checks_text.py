@@ -116,7 +116,7 @@ def _words(context: Context) -> str:
 
 
 def _seeds(context: Context) -> range:
-    return context.seeds(quick=3, full=5)
+    return context.seeds(quick=2, full=5)
 
 
 def _shown(context: Context, arm: str) -> dict[str, np.ndarray]:

@@ -38,9 +38,17 @@ def test_the_runner_lists_every_claim_under_its_experiment(capsys):
 
 
 VERDICTS = {"adam-variance": claims.DOES_NOT_HOLD}
+LONG = ("adam-step", "adam-variance")
 
 
-@pytest.mark.parametrize("row", EXPERIMENTS["identities"], ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.slow if row[0] in LONG else ())
+        for row in EXPERIMENTS["identities"]
+    ],
+    ids=lambda row: row[0],
+)
 def test_identities_hold_but_for_the_one_that_does_not(row, context):
     name, *_, check = row
     assert check(context).verdict == VERDICTS.get(name, claims.HOLDS)

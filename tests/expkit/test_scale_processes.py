@@ -115,7 +115,10 @@ def one_device(repository_root, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(("devices", "processes"), [(8, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("devices", "processes"),
+    [pytest.param(8, 1, marks=pytest.mark.slow), (4, 2)],
+)
 def test_a_fully_sharded_run_has_the_losses_of_one_device(
     repository_root, tmp_path, one_device, devices, processes
 ):
