@@ -44,9 +44,12 @@ def unit_vectors(x: jax.typing.ArrayLike) -> jax.Array:
     require_vectors(x, x)
     x = x.astype(trees.wide_dtype(x.dtype))
     # The unit vector does not depend on this factor, hence the stopped gradient.
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
+    largest = jax.lax.stop_gradient(largest)
     is_zero = largest == 0.0
-    x = x / jnp.where(is_zero, 1.0, largest)
+    # XLA divides a row by multiplying by an inverse, which must not be subnormal.
+    fraction = jnp.where(largest > 1.0, 0.25, 1.0)
+    x = fraction * x / jnp.where(is_zero, 1.0, fraction * largest)
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return jnp.where(is_zero, 0.0, x / jnp.sqrt(jnp.where(is_zero, 1.0, squares)))
 

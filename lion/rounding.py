@@ -119,4 +119,5 @@ def _round_update(key: jax.Array, update: jax.Array, param: jax.Array) -> jax.Ar
         return update
     before = param.astype(jnp.float32)
     after = round_stochastically(key, before + update.astype(jnp.float32), param.dtype)
-    return after.astype(jnp.float32) - before
+    # An infinite parameter minus itself would be nan; it stays, as without rounding.
+    return jnp.where(jnp.isfinite(before), after.astype(jnp.float32) - before, update)

@@ -119,6 +119,8 @@ def scale_by_lion(
 
     def update(updates, state, params=None):
         del params
+        # NumPy would widen its bfloat16 next to a Python number.
+        updates = jax.tree.map(jnp.asarray, updates)
         old = state.mu
         if is_int8:
             old = jax.tree.map(lambda _, m: momentum.expand(m), updates, old)

@@ -48,6 +48,24 @@ def test_no_length_is_too_small_or_too_large(scale):
     )
 
 
+@pytest.mark.parametrize("length", [1e38, 3.4e38])
+def test_an_entry_whose_inverse_is_subnormal_makes_no_nan(length):
+    u = np.float32([[length, 0.0, -length], [0.0, length, 1.0]])
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(
+        unit_vectors(u), [[root, 0, -root], [0, 1, 0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(pairwise_cosine(u, u[::-1]), [0, 0], atol=1e-30)
+    slopes = jax.grad(lambda u: jnp.sum(pairwise_cosine(u, U[:2])))(u)
+    np.testing.assert_allclose(slopes, np.zeros((2, 3)), atol=2 / length)
+
+
+def test_vectors_without_entries_have_the_cosine_zero():
+    empty = np.zeros((2, 0), np.float32)
+    np.testing.assert_array_equal(pairwise_cosine(empty, empty), [0, 0])
+    np.testing.assert_array_equal(cosine_matrix(empty, empty), np.zeros((2, 2)))
+
+
 def plain(u, v):
     """With a constant under the root, as it is usually written."""
     norms = [jnp.sqrt(jnp.maximum(jnp.sum(x**2, axis=-1), 1e-12)) for x in (u, v)]

@@ -101,6 +101,16 @@ def test_apply_updates_lands_on_the_rounded_value():
     np.testing.assert_array_equal(again, got)
 
 
+@pytest.mark.parametrize("dtype", LOW)
+def test_an_infinite_parameter_stays_what_it_is(dtype):
+    params = jnp.array([np.inf, -np.inf, np.inf, 1.0], dtype)
+    updates = jnp.array([0.5, 0.5, -np.inf, np.inf])
+    tx = lion.stochastic_rounding(jax.random.key(0))
+    rounded, _ = tx.update(updates, tx.init(params), params)
+    after = np.float64(optax.apply_updates(params, rounded))
+    np.testing.assert_array_equal(after, [np.inf, -np.inf, np.nan, np.inf])
+
+
 def displacement(tx, dtype, num_steps=1000):
     params = jax.random.normal(jax.random.key(0), (20_000,)).astype(dtype)
 

@@ -212,6 +212,14 @@ def test_momentum_keeps_its_dtype_under_wider_gradients():
     assert theirs.mu.dtype == jnp.float32  # what the cast is for
 
 
+def test_half_precision_of_numpy_stays_half():
+    gradient = np.asarray(jnp.array([1.0, -2.0], jnp.bfloat16))
+    assert (0.1 * gradient).dtype == np.float32  # what NumPy does
+    tx = lion.scale_by_lion(cautious=True)
+    update, state = tx.update(gradient, tx.init(jnp.zeros(2, jnp.bfloat16)))
+    assert update.dtype == state.mu.dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
