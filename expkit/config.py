@@ -38,8 +38,6 @@ RANGES = {
     "evaluate_every": range(2**31),
     "checkpoint_every": range(2**31),
 }
-
-
 _TOO_MUCH = (OverflowError, RecursionError, MemoryError)
 
 
@@ -118,7 +116,8 @@ def load(reference: str) -> ml_collections.ConfigDict:
     try:
         is_file = Path(path).is_file()
     except OSError as error:  # the path is too long
-        raise ConfigError(f"config file {path!r:.300}: {error.strerror}.") from error
+        reason = f"{error.strerror}; give --config the path of a .py file"
+        raise ConfigError(f"config file {path!r:.300}: {reason}.") from error
     if not is_file:
         folder = Path(path).parent
         found = ", ".join(sorted(str(p) for p in folder.glob("*.py")))

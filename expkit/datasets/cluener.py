@@ -84,12 +84,13 @@ def _checked(found: Any, mention: str, text: str, place: str) -> tuple[int, int]
     start, end = found
     if not 0 <= start <= end < len(text):
         raise DataError(
-            f"{place}: {shorten(found)} of the mention {shorten(mention)} lies outside the text "
-            f"of {len(text)} characters; correct it, counting from 0, end inclusive."
+            f"{place}: {shorten(found)} of the mention {shorten(mention)} lies outside "
+            f"the text of {len(text)} characters; correct it, counting from 0, end "
+            "inclusive."
         )
     if text[start : end + 1] != mention:
         raise DataError(
-            f"{place}: the text at {shorten(found)} is {shorten(text[start : end + 1])}, not "
+            f"{place}: the text at {found} is {shorten(text[start : end + 1])}, not "
             f"{shorten(mention)}; correct the place or the mention, end inclusive."
         )
     return start, end

@@ -71,8 +71,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             shape = _check_header(path, header, ndim)
             if math.prod(shape) > largest_content(path):
                 raise DataError(
-                    f"{path}: declares {math.prod(shape):,} values, more than a file "
-                    f"of {path.stat().st_size:,} bytes holds; fetch it again."
+                    f"{path}: declares {math.prod(shape):,} values, but its "
+                    f"{path.stat().st_size:,} bytes may unpack to "
+                    f"{largest_content(path):,} only; fetch it again."
                 )
             # One byte more than declared, to notice what is left over.
             data = file.read(math.prod(shape) + 1)

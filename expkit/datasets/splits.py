@@ -29,8 +29,8 @@ def _parts(spec: str) -> list[re.Match[str]]:
     parts = [_PART.fullmatch(part.strip()) for part in spec.split("+")]
     if not all(parts):
         raise ValueError(
-            f"split {shorten(spec)} is not understood: write a name, or a slice of one such "
-            "as 'train[:8000]', 'train[10%:]' or 'train[:90%]+test'."
+            f"split {shorten(spec)} is not understood: write a name, or a slice of one "
+            "such as 'train[:8000]', 'train[10%:]' or 'train[:90%]+test'."
         )
     return [part for part in parts if part]
 
@@ -82,8 +82,8 @@ def resolve_split(spec: str, sizes: Mapping[str, int], source: str) -> list[Rows
         is_inside = 0 <= start < stop <= size and all(int(p) <= 100 for p in percents)
         if not is_inside:
             raise ValueError(
-                f"split {shorten(part[0])} of {source!r} selects rows {start} to {stop}, "
-                f"but {name} has rows 0 to {size}: choose a slice inside them."
+                f"split {shorten(part[0])} of {source!r} selects rows {start} to "
+                f"{stop}, but {name} has rows 0 to {size}: choose a slice inside them."
             )
         resolved.append(Rows(name, start, stop))
     return resolved

@@ -38,8 +38,9 @@ def synthetic(kind: str, split: str) -> dict[str, np.ndarray]:
         if match:
             return generate(match, SIZES[split], list(SIZES).index(split))
     raise ValueError(
-        f"unknown data source {shorten(f'synthetic:{kind}')}: write synthetic:SHAPE:CLASSES, "
-        "such as 'synthetic:28x28x1:10', or synthetic:linear:FEATURES."
+        f"unknown data source {shorten(f'synthetic:{kind}')}: write "
+        "synthetic:SHAPE:CLASSES, such as 'synthetic:28x28x1:10', or "
+        "synthetic:linear:FEATURES."
     )
 
 

@@ -52,7 +52,8 @@ def read_config(file: Path) -> EncoderConfig:
     for name, value in ({} if is_own else _REQUIRED).items():
         if fields.get(name, value) != value:
             raise ValueError(
-                f"{name} in {file} is {fields[name]!r:.60}; only {value!r} is supported."
+                f"{name} in {file} is {fields[name]!r:.60}; only {value!r} is "
+                "supported."
             )
     if fields.get("hidden_act", "gelu") not in list(ACTIVATIONS):
         raise ValueError(
@@ -98,5 +99,7 @@ def _checked(file: Path, name: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{name} in {file} must be {kind.__name__}, got {value!r:.60}.")
+        raise ValueError(
+            f"{name} in {file} must be {kind.__name__}, got {value!r:.60}."
+        )
     return value

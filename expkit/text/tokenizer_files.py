@@ -129,8 +129,8 @@ def _word_pieces(file: Path, settings: dict[str, Any]) -> Any:
     for kind in ("unk", "cls", "sep"):
         if special[kind] not in ids:
             raise ValueError(
-                f"{file} lacks the token {special[kind]!r:.60}, which every BERT has; it "
-                "is no vocabulary of one, or tokenizer_config.json names another."
+                f"{file} lacks the token {special[kind]!r:.60}, which every BERT has; "
+                "it is no vocabulary of one, or tokenizer_config.json names another."
             )
     backend = Backend(models.WordPiece(ids, unk_token=special["unk"]))
     with _naming(f"{file.parent / 'tokenizer_config.json'} has a wrong value"):
@@ -172,7 +172,8 @@ def _pad_id(backend: Any, names: Sequence[Any], folder: Path) -> int:
     pad_id = backend.token_to_id(name)
     if pad_id is None:
         raise ValueError(
-            f"the tokenizer in {folder} has no padding token: {name!r:.60} is not in its "
-            "vocabulary. Name one of its tokens as pad_token in tokenizer_config.json."
+            f"the tokenizer in {folder} has no padding token: {name!r:.60} is not in "
+            "its vocabulary. Name one of its tokens as pad_token in "
+            "tokenizer_config.json."
         )
     return pad_id

@@ -129,9 +129,7 @@ def config_file(rng, folder):
             fields = {k: v for k, v in fields.items() if k != pick(rng, fields)}
         content = json.dumps(fields).encode()
     put(folder, config=content)
-    outcome = attempt(
-        lambda: text.load_encoder(folder), folder, "config.json"
-    )
+    outcome = attempt(lambda: text.load_encoder(folder), folder, "config.json")
     if outcome.message is not None:
         return
     config, params = outcome.value

@@ -19,14 +19,44 @@ from expkit import config as config_lib
 ROOT = Path(__file__).parents[2]
 WORDS = (
     *("", "0", "1", "-1", "2", "0.5", "1e-3", "1e999", "nan", "True", "false", "yes"),
-    *("(1,)", "()", "(0.5,)", "[2]", "{}", "'x'", "1if 2else 3", "0x10", "1_0", "\udcff"),
-    *("-" * 5000 + "1", "(" * 5000, "9" * 5000, "1" + "0" * 400, "9" * 20, "a\nb", "\0"),
-    *("__import__('os').system('true')", "lambda: 0", "train", "data:1", "日本", "../x"),
+    *(
+        "(1,)",
+        "()",
+        "(0.5,)",
+        "[2]",
+        "{}",
+        "'x'",
+        "1if 2else 3",
+        "0x10",
+        "1_0",
+        "\udcff",
+    ),
+    *(
+        "-" * 5000 + "1",
+        "(" * 5000,
+        "9" * 5000,
+        "1" + "0" * 400,
+        "9" * 20,
+        "a\nb",
+        "\0",
+    ),
+    *(
+        "__import__('os').system('true')",
+        "lambda: 0",
+        "train",
+        "data:1",
+        "日本",
+        "../x",
+    ),
 )
 OTHER_FLAGS = (
     *("--bogus=1", "--config.", "--config", "-config.seed", "--config.seed", "extra"),
     *("--flagfile=/nowhere", "--workdir", "--", "--config=", "--config=LICENSE", "-x"),
-    *("--config=configs", "--config=nowhere.py:smoke", "--config=" + "n" * 5000 + ".py"),
+    *(
+        "--config=configs",
+        "--config=nowhere.py:smoke",
+        "--config=" + "n" * 5000 + ".py",
+    ),
     *("--noconfig", "--workdir=", "--config=\udcff.py", "--v=x", "--undefok=zz"),
 )
 
@@ -139,7 +169,6 @@ def _check(words, folder, fields, changed, plain) -> None:
         elif isinstance(default, int | float):
             with contextlib.suppress(ValueError):
                 assert value == float(told) or value != value
-
 
 
 CASES = {"assignments": assignments, "config arguments": arguments}

@@ -1,4 +1,4 @@
-"""Mutated folders of runs: config, metrics, checkpoints, with and without a new seal."""
+"""Mutated folders of runs: configs, metrics and checkpoints, some sealed anew."""
 
 import functools
 import json
@@ -22,7 +22,15 @@ from expkit.config import ConfigError
 
 OPTIMIZER = lion.lion(1e-2)
 ENTRIES = ("0", "-5", "007", "99999999999999999999", "x", "5.damaged", "6.tmp", "..5")
-JSON = ("{}", "[]", "null", "[" * 20_000, '{"params/w": 5}', '{"params/w": {}}', "\udcff")
+JSON = (
+    "{}",
+    "[]",
+    "null",
+    "[" * 20_000,
+    '{"params/w": 5}',
+    '{"params/w": {}}',
+    "\udcff",
+)
 
 
 def loss_fn(params, batch, key):
