@@ -58,9 +58,13 @@ def weights(rng, folder):
     """Bytes of the header or of the tensors, and headers that declare other things."""
     content = files()[WEIGHTS]
     size = struct.unpack("<Q", content[:8])[0]
-    how = rng.integers(4)
+    how = rng.integers(5)
     if how == 0:
         content = mutate(rng, content)
+    elif how == 4:
+        data = bytearray(content[8 + size :])
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        content = content[: 8 + size] + bytes(data)
     elif how == 1:
         declared = pick(rng, [0, 1, size - 1, size + 1, 2**31, 2**40, 2**63, 2**64 - 1])
         content = struct.pack("<Q", declared) + content[8:]

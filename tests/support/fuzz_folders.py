@@ -71,6 +71,13 @@ def finished():
     return folder, state
 
 
+def copy(root: Path) -> Path:
+    """A copy of the folder of the run."""
+    run = root / "run"
+    shutil.copytree(Path(finished()[0].name) / "run", run)
+    return run
+
+
 def folder_case(rng, root):
     """Whatever was changed, the state has the right bits or the run is refused."""
     run, is_sealed_anew = _damaged_copy(rng, root)
@@ -89,8 +96,7 @@ def folder_case(rng, root):
 
 
 def _damaged_copy(rng, root):
-    run = root / "run"
-    shutil.copytree(Path(finished()[0].name) / "run", run)
+    run = copy(root)
     checkpoints = run / "checkpoints"
     newest = checkpoints / "6"
     how = rng.integers(5)

@@ -174,10 +174,13 @@ FORMATS = {
 
 
 def archive(rng, folder):
-    """Damage to the packed bytes."""
+    """Damage to the packed bytes, or before packing."""
     suffix = pick(rng, FORMATS)
     text, other_reading = FORMATS[suffix]
-    content = mutate(rng, gzip.compress(text.encode(), mtime=0))
+    if rng.random() < 0.5:
+        content = gzip.compress(mutate(rng, text.encode()), mtime=0)
+    else:
+        content = mutate(rng, gzip.compress(text.encode(), mtime=0))
     outcome = read(folder, f"{suffix}.gz", content)
     if outcome.message is None:
         unpacked = gzip.decompress(content).decode("utf-8-sig")
@@ -189,7 +192,7 @@ def bomb(rng, folder):
     suffix = pick(rng, [".csv", ".tsv", ".txt", ".jsonl", ".conll"])
     line = pick(rng, [b"\0", b"a\n", b"a" * 2**16 + b"\n", b"a b O\n", b"a,b\n"])
     free = 2**16  # the limit itself, 256 times as much, would take seconds
-    packed = gzip.compress(line * (4 * free // len(line)), 1, mtime=0)
+    packed = gzip.compress(line * (16 * free // len(line)), mtime=0)
     with mock.patch.object(lines, "FREE_BYTES", free):
         outcome = read(folder, f"{suffix}.gz", packed)
     assert outcome.message is not None
@@ -253,14 +256,14 @@ def arguments(rng, folder):
     name = pick(rng, NAMES).format(folder=folder)
     split = pick(rng, SPLITS)
     columns = pick(rng, [None, {"n": "a:int"}, {"tokens": "0", "tags": "-1"}])
-    which = rng.integers(4)
+    which = rng.integers(5)
     if which == 0:
         name = name[:5] + mutate_text(rng, name[5:])
     elif which == 1:
         split = mutate_text(rng, split)
     elif which == 2 and columns:
         columns = {mutate_text(rng, k): mutate_text(rng, v) for k, v in columns.items()}
-    else:
+    elif which == 3:
         split += pick(rng, ["[", "[:0]", "[::2]", "[:1e9]", "[5:3]", "[:101%]", "+"])
     if name.partition(":")[0] not in ("file", "synthetic"):
         name = f"file:{name}"
