@@ -11,12 +11,12 @@ from pathlib import Path
 import fuzz_encoders
 import fuzz_folders
 import pytest
-from fuzz_check import snapshot
+from fuzz_check import check_message, snapshot
 from training_runs import bits
 
 from expkit import config as config_lib
 from expkit import text
-from expkit.checkpoint import SEAL
+from expkit.checkpoint import SEAL, CheckpointError
 
 PACKAGES = (
     *("childtuning", "cosent", "expkit", "gp_kl"),
@@ -155,6 +155,17 @@ def test_a_seal_that_names_files_elsewhere_matches_nothing(tmp_path):
     fuzz_folders.fit(run)
     assert (run / "checkpoints" / "6.damaged").is_dir()
     assert (tmp_path / "beside").read_text() == "kept"
+
+
+@pytest.mark.parametrize("content", ["", "[" * 20_000, "[]", '{"params/w": 5}'])
+def test_a_foreign_checkpoint_with_a_right_seal_is_refused(tmp_path, content):
+    run = fuzz_folders.copy(tmp_path)
+    newest = run / "checkpoints" / "6"
+    (newest / "manifest" / "metadata").write_text(content)
+    fuzz_folders.seal(newest)
+    with pytest.raises(CheckpointError, match="/checkpoints/6") as error:
+        fuzz_folders.fit(run)
+    check_message(str(error.value))
 
 
 @pytest.mark.parametrize(

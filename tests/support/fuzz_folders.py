@@ -122,13 +122,13 @@ def _damaged_copy(rng, root):
         is_json = rng.random() < 0.3
         path.write_bytes(content if is_json else mutate(rng, path.read_bytes()))
         if how == 4:
-            _seal(newest)
+            seal(newest)
             return run, True
         return run, path.parent == newest  # beside the folders, it is Orbax's own
     return run, False
 
 
-def _seal(folder: Path) -> None:
+def seal(folder: Path) -> None:
     """What somebody can do who wants a changed checkpoint to be taken."""
     old = json.loads((folder / SEAL).read_text())
     seal = _digests(folder) | {k: v for k, v in old.items() if k == BESIDE}
