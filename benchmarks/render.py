@@ -10,7 +10,8 @@ FOLDER = Path(__file__).parent
 INTRO = """# Benchmarks
 
 Each script asks one question, measures every variant in the same process, in turn, and
-keeps the least time of each; ratios are what counts. The tables are written by
+keeps the least time of each; ratios are what counts. `python benchmarks/run_all.py`
+runs them all, and goes on where it was interrupted. The tables are written by
 `python benchmarks/render.py` from the files in `results/`. Not measured here: a GPU or
 TPU; the scripts run there unchanged.
 """

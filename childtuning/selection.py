@@ -52,7 +52,8 @@ def fisher_mask(
 
     Sharded leaves stay where they are, and their masks beside them; the mask does not
     depend on the sharding. Under `jax.jit` the search is slower, entries are not
-    checked, and no more than 2**32 may compete.
+    checked, no more than 2**32 may compete, and on a CPU a percentile below 2**-126 is
+    taken for 0.
 
     Args:
         fisher: pytree of floating-point arrays, at least 0, compared in float32.

@@ -132,8 +132,9 @@ def _sentence_vectors():
     """Real sentences, by the packaged encoder."""
     from expkit import data, text
 
-    texts = data.load("api_docs", f"test[:{SENTENCES}]")["text"]
-    return np.asarray(text.sentence_embeddings([str(t) for t in texts], max_length=32))
+    pairs = data.load("api_docs_pairs", "test")
+    texts = list(dict.fromkeys(map(str, pairs["text_1"])))[:SENTENCES]
+    return np.asarray(text.sentence_embeddings(texts, max_length=32))
 
 
 def _draw_dimensions(context, dims, found, claimed):

@@ -67,7 +67,8 @@ def best_class_weights(
     p, y = _prepare(probabilities, labels)
     require_count("num_starts", num_starts)
     mean = p.mean(axis=0)
-    starts = [np.ones(len(mean)), 1.0 / np.where(mean > 0.0, mean, 1.0)]
+    usable = np.where(mean >= np.finfo(mean.dtype).tiny, mean, 1.0)
+    starts = [np.ones(len(mean)), 1.0 / usable]
     rng = np.random.default_rng(0)
     while len(starts) < num_starts:
         starts.append(np.exp(rng.normal(size=len(mean))))
@@ -98,8 +99,9 @@ def _best_weight(p, y, weights, c, metric):
     rest = weights * p
     rest[:, c] = -1.0
     second = rest.argmax(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(p[:, c] > 0.0, rest.max(axis=1) / p[:, c], np.inf)
+    rivals = np.maximum(rest.max(axis=1), 0.0)  # -1 where there is no other class
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratios = np.where(p[:, c] > 0.0, rivals / p[:, c], np.inf)
     order = np.argsort(ratios, kind="stable")
     ratios, second, y = ratios[order], second[order], y[order]
     quality = _qualities(second, y, c, p.shape[1], metric)
@@ -115,7 +117,8 @@ def _best_weight(p, y, weights, c, metric):
 def _between(low, high):
     """A positive weight above `low` and not above `high`."""
     if np.isinf(high):
-        return 2.0 * low if low > 0.0 else 1.0
+        largest = np.finfo(np.float64).max
+        return min(low, largest / 2.0) * 2.0 if low > 0.0 else 1.0
     middle = np.sqrt(low) * np.sqrt(high) if low > 0.0 else high / 2.0
     return middle if low < middle < high else high
 

@@ -73,6 +73,11 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         _exit(1, f"{name}: {error}")
     except Interrupted as error:
         _exit(error.status, f"{name}: stopped at step {error.step}; rerun to resume.")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        first = str(error).partition("\n")[0]
+        _exit(1, f"{name}: {first}; if a process was lost, rerun all to resume.")
     except OSError as error:
         print(f"{name}: {error}; rerun to resume.", file=sys.stderr, flush=True)
         os._exit(1)  # threads that still try to write would keep the process alive

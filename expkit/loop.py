@@ -21,6 +21,7 @@ import optax
 from expkit import metrics as metrics_lib
 from expkit import sharding
 from expkit.checkpoint import Checkpointer
+from expkit.finite import finite_leaves
 from expkit.metrics import MetricsWriter
 from expkit.progress import Progress
 from expkit.signals import stop_signal
@@ -160,7 +161,7 @@ def fit(
     mesh = mesh or sharding.make_mesh("data:1", 1)
     state = sharding.place_state(state, mesh, fully_sharded=fully_sharded)
     compiled_step = _compile(step_fn, state, mesh)
-    finite = _finite_leaves(state)
+    finite = finite_leaves(state)
     # Every process trains; the first one tells.
     metrics_path = Path(workdir, os.devnull if jax.process_index() else "metrics.jsonl")
     with (
@@ -281,18 +282,9 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _finite_leaves(state: TrainState) -> dict[str, jax.Array]:
-    """Of each leaf of floats, by path, whether all its values are finite."""
-    return {
-        jax.tree_util.keystr(path): jnp.isfinite(leaf).all()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    }
-
-
-def _require_finite(state: TrainState, before: dict[str, jax.Array], step: int) -> None:
+def _require_finite(state: TrainState, before: Mapping[str, Any], step: int) -> None:
     """Refuses what was finite in the beginning: Lion hides an infinite momentum."""
-    for path, is_finite in _finite_leaves(state).items():
+    for path, is_finite in finite_leaves(state).items():
         if before.get(path) and not is_finite:
             raise NonFiniteError(
                 f"state{path} is not finite after step {step}, with a "

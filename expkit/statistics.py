@@ -113,6 +113,49 @@ def paired_difference(
     return mean_interval(first - second, confidence=confidence)
 
 
+def detectable_difference(
+    a: Values, b: Values, *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    r"""The least true mean of `a - b` that so many pairs would likely show.
+
+    The d at which the interval of Student's t lies above zero with the asked
+    probability: :math:`P(T > t) = \text{power}` for T of the noncentral t distribution
+    of n - 1 degrees of freedom and noncentrality :math:`d \sqrt n / s`, with t the
+    quantile of the interval and s the standard deviation of the differences found.
+
+    Args:
+        a: one number a seed.
+        b: one number for each of the same seeds, in the same order.
+        power: probability of seeing it, in [0.5, 1).
+        confidence: coverage of the interval, in (0, 1).
+
+    Returns:
+        The difference, at least 0; infinite for fewer than two pairs, and where one is
+        not finite.
+
+    Raises:
+        ValueError: if the two do not pair up, or a probability is out of range.
+
+    References:
+        Cohen, *Statistical Power Analysis for the Behavioral Sciences*, 1988, section
+        2.3, with the noncentral t distribution itself in place of its tables.
+    """
+    from scipy import optimize, stats
+
+    if not 0.5 <= power < 1.0:
+        raise ValueError(f"power must be in [0.5, 1), got {power!r}.")
+    _, interval = paired_difference(a, b, confidence=confidence)
+    if not np.isfinite(interval).all():
+        return float("inf")
+    differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    df = differences.size - 1
+    bound = stats.t.ppf(0.5 + confidence / 2, df)
+    shift = optimize.brentq(
+        lambda nc: stats.nct.sf(bound, df, nc) - power, 0.0, 4.0 * bound + 10.0
+    )
+    return float(shift * stats.sem(differences))
+
+
 def decide(
     interval: Interval, *, at_least: float | None = None, at_most: float | None = None
 ) -> str:

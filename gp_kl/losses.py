@@ -139,8 +139,8 @@ def sparse_multilabel_cross_entropy(
         Su, *Softmax and cross-entropy for multi-label classification*, 2020.
         https://kexue.fm/archives/7359
     """
-    s, indices = jnp.asarray(logits), jnp.asarray(positive_indices)
-    _check_indices(indices, s.shape)
+    s = jnp.asarray(logits)
+    indices = _as_indices(positive_indices, s.shape)
     num_classes = s.shape[-1]
     wide = s.astype(trees.wide_dtype(s))
     if jnp.iinfo(indices.dtype).bits < 32:  # may not hold the number of classes
@@ -228,7 +228,10 @@ def _check_labels(labels, keep):
         )
 
 
-def _check_indices(indices, shape):
+def _as_indices(indices, shape):
+    """Checked indices; known ones before JAX cuts them to 32 bits."""
+    if not isinstance(indices, jax.Array):
+        indices = np.asarray(indices)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"positive_indices must be integers, got {indices.dtype}.")
     if len(shape) < 1 or indices.ndim != len(shape) or indices.shape[:-1] != shape[:-1]:
@@ -241,3 +244,6 @@ def _check_indices(indices, shape):
             f"positive_indices must be below the number of classes {shape[-1]}, got "
             f"{np.asarray(indices).max()}; padding is negative."
         )
+    if isinstance(indices, np.ndarray) and indices.dtype.itemsize > 4:
+        indices = np.maximum(indices.astype(np.int64), -1)
+    return jnp.asarray(indices)

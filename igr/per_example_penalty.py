@@ -202,7 +202,8 @@ def _mean_and_stack(
 ) -> tuple[Any, Any]:
     """Mean over the examples of the first output, in float32; the second stacked."""
     size = len(jax.tree.leaves(examples)[0])
-    chunks = jax.tree.map(lambda x: x.reshape(-1, chunk_size, *x.shape[1:]), examples)
+    shape = size // chunk_size, chunk_size  # not -1: a leaf may be empty
+    chunks = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), examples)
 
     def body(total, chunk):
         values, stacked = jax.vmap(fn)(chunk)

@@ -103,3 +103,60 @@ def test_the_plan_adds_up(results):
     shown = {row["symbol"].strip("`"): row["shown"] for row in rows}
     assert shown["P"] == "1,006,632,960"
     assert shown["S"] == f"{value['S']:.5g} GB"
+
+
+FAKE = """
+import json, pathlib, sys
+calls = pathlib.Path(__file__).parent / "calls.txt"
+calls.write_text((calls.read_text() if calls.exists() else "") + "{name} ")
+{end}
+pathlib.Path(sys.argv[2]).write_text(json.dumps("{name}"))
+"""
+
+
+@pytest.fixture
+def run_all(repository_root, tmp_path, monkeypatch):
+    """The command, on a folder with three benchmarks, the second of which breaks."""
+    module = load(repository_root, "run_all")
+    monkeypatch.setattr(module.environment, "commit", lambda root: "abc1234")
+    folder = tmp_path / "benchmarks"
+    (folder / "results").mkdir(parents=True)
+    for name, end in {"a": "", "b": "raise ValueError('no b')", "zh_char": ""}.items():
+        (folder / f"{name}.py").write_text(FAKE.format(name=name, end=end))
+    (folder / "render.py").write_text("")
+
+    def run(*names):
+        status = module.main(names, root=tmp_path)
+        results = sorted(path.name for path in (folder / "results").iterdir())
+        return status, results, (folder / "calls.txt").read_text().split()
+
+    return run
+
+
+def test_benchmarks_go_on_where_they_stopped(run_all, capfd, tmp_path):
+    assert run_all() == (1, ["a-cpu.json"], ["a", "b"])
+    assert capfd.readouterr().err == "b: exit status 1: ValueError: no b\n"
+    broken = tmp_path / "benchmarks/b.py"
+    broken.write_text(FAKE.format(name="b", end=""))
+    assert run_all() == (0, ["a-cpu.json", "b-cpu.json"], ["a", "b", "b"])
+    assert "a: measured at this commit already" in capfd.readouterr().out
+    status, results, calls = run_all("zh_char")
+    assert (status, calls[3:]) == (0, ["zh_char"])
+    assert "zh_char-cpu.json" in results
+
+
+@pytest.mark.parametrize(
+    ("commit", "names", "message"),
+    [
+        ("abc (modified)", (), "this is abc (modified); commit first"),
+        (None, (), "this is None; commit first"),
+        ("abc", ("c",), "no benchmark c; there are a, b, zh_char"),
+    ],
+)
+def test_benchmarks_refuse_before_they_measure(
+    run_all, monkeypatch, capsys, commit, names, message
+):
+    monkeypatch.setattr("expkit.environment.commit", lambda root: commit)
+    with pytest.raises(SystemExit, match="2"):
+        run_all(*names)
+    assert message in capsys.readouterr().err

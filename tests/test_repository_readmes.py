@@ -78,6 +78,8 @@ def _run_problems(root: Path, package: str, words: list[str]) -> list[str]:
     if fields:
         path, _, arg = reference.partition(":")
         reference = f"{path}:{','.join([*filter(None, [arg]), *fields])}"
+    if reference.startswith("configs/") and (root / reference).is_file():
+        return found  # runs in tests/test_repository_configs.py, as every config does
     try:
         return found + smoke.problems_of(root, package, reference)
     except config_lib.ConfigError as error:

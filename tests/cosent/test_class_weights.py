@@ -135,3 +135,21 @@ def test_a_class_that_is_impossible_is_never_chosen():
 def test_wrong_arguments_are_named(p, labels, options, error, message):
     with pytest.raises(error, match=message):
         best_class_weights(np.array(p), np.array(labels), **options)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("tiny", [5e-324, 1e-308])
+def test_subnormal_probabilities_are_weighed_like_any_others(tiny):
+    """Their reciprocals are infinite."""
+    weights, value = best_class_weights(np.array([[tiny]]), np.array([0]))
+    np.testing.assert_array_equal(weights, 1.0)
+    assert value == 1.0
+    # The tiny one wins where there is nothing against it.
+    p = np.array([[0.0, 0.5], [tiny, 0.0]])
+    weights, value = best_class_weights(p, np.array([1, 0]))
+    assert value == value_of(weights, p, np.array([1, 0])) == 1.0
+    # What no weight can do: the smallest one against a large one.
+    p = np.array([[tiny, 0.5], [0.5, 0.5]])
+    weights, value = best_class_weights(p, np.array([0, 1]))
+    assert value == value_of(weights, p, np.array([0, 1])) == 0.5
+    assert np.all(weights > 0.0)

@@ -1,5 +1,7 @@
 """Settings, figures and verdicts of arms whose runs are planted."""
 
+import re
+
 import ml_collections
 import numpy as np
 import pytest
@@ -92,6 +94,9 @@ def test_arms_are_compared_where_one_beats_the_baseline(
     assert f"first {levels['a']:.3f} (rate 2)" in finding.details
     assert f"a guess {baseline:.3f}" in finding.details
     assert ("which is more" in finding.details) == (baseline == 0.9)
+    assert re.search(
+        r"seeds, \S+ would be seen with a probability of 80 %", finding.details
+    )
 
 
 def test_a_region_has_two_sides(tmp_path):

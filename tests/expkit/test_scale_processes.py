@@ -5,9 +5,11 @@ The processes talk over the loopback interface, as they would over a network.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -160,3 +162,47 @@ def test_a_folder_of_another_run_is_refused_by_both_processes(
     for status, _, err in ends:
         assert status == 2
         assert "holds a run with" in err
+
+
+def wait_for_rows(path, count, timeout=120):
+    """Until so many rows are in a file of metrics."""
+    end = time.monotonic() + timeout
+    while not path.exists() or path.read_text().count("\n") < count:
+        assert time.monotonic() < end, path
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_and_both_resume(
+    repository_root, tmp_path, victim
+):
+    config = (
+        f"{CHEAP},num_steps=60,checkpoint_every=10,evaluate_every=0,batch_size=8,"
+        "mesh=fsdp"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    ends = finish(start_two(repository_root, whole, "lion", [config] * 2, 1))
+    assert [end[0] for end in ends] == [0, 0], ends
+    processes = start_two(repository_root, broken, "lion", [config] * 2, 1)
+    wait_for_rows(broken / "metrics.jsonl", 25)
+    processes[victim].kill()
+    start = time.monotonic()
+    status, _, err = finish(processes, timeout=100)[1 - victim]
+    assert time.monotonic() - start < 60
+    # The process that the others report to may take them along before Python knows.
+    assert status == 1 or (victim == 0 and status == -signal.SIGABRT)
+    said = "if a process was lost, rerun all to resume."
+    if status == 1:
+        assert err.splitlines()[-1].endswith(said)
+        assert "Traceback" not in err
+    else:
+        assert "another task died" in err
+    assert not (broken / "result.json").exists()
+    ends = finish(start_two(repository_root, broken, "lion", [config] * 2, 1))
+    assert [end[0] for end in ends] == [0, 0], ends
+    assert (broken / "result.json").read_bytes() == (whole / "result.json").read_bytes()
+    rows = [metrics.read(path / "metrics.jsonl") for path in (whole, broken)]
+    for row in rows[0] + rows[1]:
+        del row["elapsed_seconds"]
+    assert rows[0] == rows[1]

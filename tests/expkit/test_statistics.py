@@ -9,6 +9,7 @@ from expkit.statistics import (
     HOLDS,
     NOT_DECIDED,
     decide,
+    detectable_difference,
     mean_interval,
     paired_difference,
 )
@@ -107,6 +108,38 @@ def test_nearly_equal_values_give_a_finite_interval_without_a_warning():
     _, interval = mean_interval([0.0] * 9 + [1.0])
     assert np.isfinite(interval).all()
     assert interval[0] <= 0.1 <= interval[1]
+
+
+@pytest.mark.parametrize(("count", "power"), [(2, 0.8), (3, 0.8), (10, 0.8), (5, 0.95)])
+def test_a_detectable_difference_is_seen_as_often_as_asked(count, power):
+    """In simulated pairs of known noise, by the interval itself."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(20_000, count))
+    sample = rows[0] / rows[0].std(ddof=1)  # its noise is exactly 1
+    effect = detectable_difference(sample, np.zeros(count), power=power)
+    means, errors = rows.mean(axis=1), stats.sem(rows, axis=1)
+    lower = means + effect - stats.t.ppf(0.975, count - 1) * errors
+    assert np.mean(lower > 0.0) == pytest.approx(power, abs=0.012)
+    smaller = lower - 0.3 * effect  # the control
+    assert np.mean(smaller > 0.0) < power - 0.1
+
+
+def test_a_detectable_difference_is_the_one_of_the_textbook():
+    """34 pairs show half a standard deviation with 80 %: a common example."""
+    sample = stats.norm.ppf((np.arange(34) + 0.5) / 34)
+    sample /= sample.std(ddof=1)
+    got = detectable_difference(sample, np.zeros(34))
+    assert got == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, 2.0]])
+def test_without_an_interval_no_difference_is_detectable(values):
+    assert detectable_difference(values, [0.0] * len(values)) == np.inf
+
+
+def test_power_out_of_range_is_named():
+    with pytest.raises(ValueError, match=r"power must be in \[0.5, 1\), got 1.5"):
+        detectable_difference([1.0, 2.0], [0.0, 0.0], power=1.5)
 
 
 def test_wrong_arguments_are_named():

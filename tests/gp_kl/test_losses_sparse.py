@@ -201,8 +201,18 @@ def test_memory_is_that_of_the_positives():
         (INDICES[:4], ValueError, r"got shape \(4, 3\)"),
         (INDICES.astype(np.float32), TypeError, "positive_indices must be integers"),
         (INDICES + 1, ValueError, "below the number of classes 8, got 8"),
+        # Their lower halves are negative, or a class.
+        (INDICES + 2**31, ValueError, f"classes 8, got {2**31 + 7}"),
+        (INDICES + 2**32, ValueError, f"classes 8, got {2**32 + 7}"),
     ],
 )
 def test_bad_input_is_named(indices, error, message):
     with pytest.raises(error, match=message):
         sparse_multilabel_cross_entropy(LOGITS, indices)
+
+
+def test_a_negative_index_of_64_bits_is_padding():
+    far = np.where(INDICES < 0, INDICES - 2**32 + 3, INDICES)  # 2 and -2, if cut to 32
+    got = sparse_multilabel_cross_entropy(LOGITS, far)
+    want = sparse_multilabel_cross_entropy(LOGITS, INDICES)
+    np.testing.assert_array_equal(got, want)

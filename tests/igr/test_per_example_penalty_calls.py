@@ -167,3 +167,18 @@ def test_integer_parameters_are_refused():
     penalised = with_per_example_gradient_penalty(net_loss, 0.1)
     with pytest.raises(TypeError, match=r"argument 0 .* got int32 at \['step'\]"):
         penalised({**PARAMS, "step": jnp.int32(3)}, X)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_examples_may_have_leaves_without_entries(chunk_size):
+    def loss(params, x, nothing):
+        return jnp.sum(params * x) + jnp.sum(nothing)
+
+    penalised = with_per_example_gradient_penalty(loss, 0.5, chunk_size=chunk_size)
+    x = np.float32([[1.0, 2.0], [3.0, 0.0]])
+    value, gradient = jax.value_and_grad(penalised)(
+        np.float32([1.0, 1.0]), x, np.zeros((2, 0), np.float32)
+    )
+    # The means of 1 + 2 and 3, of half of the squared norms 5 and 9, and of the rows.
+    np.testing.assert_array_equal(value, 3.0 + 3.5)
+    np.testing.assert_array_equal(gradient, [2.0, 1.0])
