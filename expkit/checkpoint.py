@@ -126,7 +126,17 @@ class Checkpointer:
             if problem:
                 damaged[step] = problem
                 continue
-            state = self._restore_step(step, like)
+            try:
+                state = self._restore_step(step, like)
+            except CheckpointError:
+                raise
+            except Exception as error:  # whole, but not as this program writes it
+                reason = " ".join(str(error).split())[:300]
+                raise CheckpointError(
+                    f"checkpoint {self.directory / str(step)} cannot be read "
+                    f"({type(error).__name__}: {reason}); delete it, or use another "
+                    "workdir."
+                ) from error
             self._set_aside(damaged)
             return state
         if damaged:

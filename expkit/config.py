@@ -18,6 +18,7 @@ import contextlib
 import difflib
 import os
 import runpy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ RANGES = {
     "evaluate_every": range(2**31),
     "checkpoint_every": range(2**31),
 }
+_TOO_MUCH = (OverflowError, RecursionError, MemoryError)
 
 
 class ConfigError(ValueError):
@@ -111,7 +113,12 @@ def load(reference: str) -> ml_collections.ConfigDict:
             argument.
     """
     path, _, arg = reference.partition(":")
-    if not Path(path).is_file():
+    try:
+        is_file = Path(path).is_file()
+    except OSError as error:  # the path is too long
+        reason = f"{error.strerror}; give --config the path of a .py file"
+        raise ConfigError(f"config file {path!r:.300}: {reason}.") from error
+    if not is_file:
         folder = Path(path).parent
         found = ", ".join(sorted(str(p) for p in folder.glob("*.py")))
         found = found or "no .py file"
@@ -172,15 +179,15 @@ def override(config: ml_collections.ConfigDict, field: str, text: str) -> None:
     """
     if field not in config:
         raise ConfigError(
-            f"config has no field {field!r}: {nearest(field, config.keys())}."
+            f"config has no field {field!r:.100}: {nearest(field, config.keys())}."
         )
     default = config[field]
     try:
         config[field] = _parse(text, default)
-    except (KeyError, OverflowError, ValueError, SyntaxError, TypeError) as error:
+    except (KeyError, ValueError, SyntaxError, TypeError, *_TOO_MUCH) as error:
         kind = type(default).__name__
         raise ConfigError(
-            f"config field {field}={text!r} is not of type {kind} "
+            f"config field {field}={text!r:.300} is not of type {kind} "
             f"(its default is {default!r})."
         ) from error
 
@@ -220,6 +227,7 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
     workdir = Path(workdir)
     for folder in (workdir, workdir / "checkpoints"):
         try:
+            locks.require_no_link_out(workdir)
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".writable-{os.getpid()}"
             probe.touch()
@@ -230,10 +238,8 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
                 f"{error.strerror}); give --workdir a folder that can."
             ) from error
     if not locks.acquire(workdir):
-        raise ConfigError(
-            f"workdir {str(workdir)!r} is in use by another process; wait for it, or "
-            "use another --workdir."
-        )
+        reason = "is in use by another process; wait for it, or use another --workdir"
+        raise ConfigError(f"workdir {str(workdir)!r} {reason}.")
     values = jsonfile.plain(config.to_dict())
     path = workdir / "config.json"
     if path.exists():
@@ -270,10 +276,13 @@ def _split(arg: str) -> list[str]:
 def _parse(text: str, default: Any) -> Any:
     """Reads text as the type of the default."""
     if isinstance(default, str):
+        text.encode()  # bytes that are no text raise
         return text
     if isinstance(default, bool):
         return {"true": True, "false": False}[text.lower()]
-    return _coerce(ast.literal_eval(text), default)
+    with warnings.catch_warnings():  # of literals that run into words, as in 1if
+        warnings.simplefilter("ignore")
+        return _coerce(ast.literal_eval(text), default)
 
 
 def _coerce(value: Any, default: Any) -> Any:

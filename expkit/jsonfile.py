@@ -91,5 +91,5 @@ def read(path: Path, default: Any = None) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last: nested too deep
         return default

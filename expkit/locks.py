@@ -1,8 +1,21 @@
-"""One process a folder: two that train in the same one would mix their rows."""
+"""One process a folder, which writes nowhere else.
 
+Two that train in the same folder would mix their rows. A folder from somebody else may
+hold links, and a run would write to where they lead.
+"""
+
+import errno
 import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+WRITTEN = (
+    *(".lock", "config.json", "metrics.jsonl", "result.json"),
+    *("checkpoints", "encoder"),
+)
+"""What a run writes in its folder."""
 
 _held: dict[Path, TextIO] = {}
 
@@ -30,3 +43,26 @@ def acquire(folder: Path) -> bool:
         pass
     _held[path] = file
     return True
+
+
+def require_no_link_out(folder: Path) -> None:
+    """Refuses a folder in which something that a run writes leads out of it.
+
+    Args:
+        folder: of a run; it need not exist, and may be a link itself.
+
+    Raises:
+        OSError: if there is such a link; `strerror` names it.
+    """
+    inside = folder.resolve()
+    for name in WRITTEN:
+        for path in (folder / name, *_below(folder / name)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise OSError(
+                    errno.EPERM, f"{path.relative_to(folder)} is a link out of it"
+                )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))

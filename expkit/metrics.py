@@ -89,7 +89,7 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines(keepends=True):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the second: nested too deep
             break
         is_row = isinstance(row, dict) and isinstance(row.get("step"), int)
         if not line.endswith("\n") or not is_row:

@@ -60,7 +60,7 @@ def with_spans(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _spans(text: str, label: dict[str, Any], place: str) -> Iterator[Span]:
     for kind, mentions in label.items():
-        if not kind or not isinstance(mentions, dict):
+        if not _is_text(kind) or not isinstance(mentions, dict):
             raise DataError(
                 f"{place}: {shorten({kind: mentions})} has no type or no mentions; "
                 f"{_SHAPE}."
@@ -72,6 +72,11 @@ def _spans(text: str, label: dict[str, Any], place: str) -> Iterator[Span]:
                 yield (kind, *_checked(found, mention, text, place))
 
 
+def _is_text(kind: str) -> bool:
+    """Tells names from nothing and from halves of surrogate pairs."""
+    return bool(kind) and kind == kind.encode(errors="replace").decode()
+
+
 def _checked(found: Any, mention: str, text: str, place: str) -> tuple[int, int]:
     is_pair = isinstance(found, list) and [type(i) for i in found] == [int, int]
     if not is_pair:
@@ -79,8 +84,9 @@ def _checked(found: Any, mention: str, text: str, place: str) -> tuple[int, int]
     start, end = found
     if not 0 <= start <= end < len(text):
         raise DataError(
-            f"{place}: {found} of the mention {shorten(mention)} lies outside the text "
-            f"of {len(text)} characters; correct it, counting from 0, end inclusive."
+            f"{place}: {shorten(found)} of the mention {shorten(mention)} lies outside "
+            f"the text of {len(text)} characters; correct it, counting from 0, end "
+            "inclusive."
         )
     if text[start : end + 1] != mention:
         raise DataError(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from expkit.datasets.errors import DataError, shorten, suggestion
+from expkit.datasets.errors import DataError, listed, shorten, suggestion
 
 DTYPES = {"str": object, "int": np.int64, "float": np.float64}
 
@@ -36,8 +36,8 @@ def parse_columns(columns: Mapping[str, str] | None) -> list[Column]:
     for key, spec in dict(columns or {}).items():
         if not isinstance(spec, str) or not spec:
             raise ValueError(
-                f"columns[{key!r}] must be a column name such as 'score' or "
-                f"'score:float', got {spec!r}."
+                f"columns[{shorten(key)}] must be a column name such as 'score' or "
+                f"'score:float', got {shorten(spec)}."
             )
         name, _, kind = spec.rpartition(":")
         has_kind = kind in DTYPES and bool(name)
@@ -63,8 +63,8 @@ def choose(wanted: Sequence[Column], names: Iterable[str], place: str) -> list[C
     for column in wanted:
         if column.name not in names:
             raise DataError(
-                f"{place}: no column {column.name!r} (wanted for {column.key!r}) among "
-                f"{', '.join(map(repr, names))}; set config.columns"
+                f"{place}: no column {shorten(column.name)} (wanted for "
+                f"{shorten(column.key)}) among {listed(names)}; set config.columns"
                 f"{suggestion(column.name, names)}"
             )
     return list(wanted) or [Column(name, name, "") for name in names]
@@ -95,7 +95,7 @@ def convert(value: Any, column: Column, place: str) -> Any:
             else "leave the column out by naming the others in config.columns"
         )
         raise DataError(
-            f"{place}, column {column.name!r}: {shorten(value)} is not "
+            f"{place}, column {shorten(column.name)}: {shorten(value)} is not "
             f"{articles[kind]}; {remedy}."
         ) from None
     return result

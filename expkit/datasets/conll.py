@@ -5,6 +5,7 @@ first field and the tag the last one unless `columns` gives other positions, cou
 from 0: `{"tokens": "0", "tags": "3"}`. Lines that start with `-DOCSTART-` are left out.
 """
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -83,11 +84,11 @@ def is_bio(names: Collection[str]) -> bool:
 def _positions(wanted: Sequence[Column]) -> tuple[int, int]:
     positions = {"tokens": 0, "tags": -1}
     for column in wanted:
-        is_number = column.name.removeprefix("-").isdecimal() and not column.kind
+        is_number = re.fullmatch(r"-?\d{1,9}", column.name) and not column.kind
         if column.key not in positions or not is_number:
             raise DataError(
                 "columns of a .conll file are {'tokens': POSITION, 'tags': POSITION} "
-                f"counted from 0, got {column.key!r}: {column.name!r}."
+                f"counted from 0, got {shorten(column.key)}: {shorten(column.name)}."
             )
         positions[column.key] = int(column.name)
     return positions["tokens"], positions["tags"]
@@ -131,6 +132,7 @@ def _token_and_tag(
     if tag.startswith("I-") and previous[1:] != tag[1:]:
         raise DataError(
             f"{place}: tag {shorten(tag)} continues nothing (the tag before is "
-            f"{shorten(previous)}); write {'B' + tag[1:]!r} where a span starts."
+            f"{shorten(previous)}); write {shorten('B' + tag[1:])} where a span "
+            "starts."
         )
     return token, tag

@@ -17,7 +17,7 @@ import numpy as np
 
 from expkit.datasets.columns import DTYPES, parse_columns
 from expkit.datasets.conll import read_conll
-from expkit.datasets.errors import DataError, suggestion
+from expkit.datasets.errors import DataError, shorten, suggestion
 from expkit.datasets.tables import read_csv, read_jsonl, read_tsv, read_txt
 
 READERS = {
@@ -75,16 +75,23 @@ def find_file(pattern: str, split: str) -> Path:
     """
     if "{split}" not in pattern:
         raise DataError(
-            f"'file:{pattern}' must contain {{split}}, such as "
+            f"{shorten(f'file:{pattern}', 200)} must contain {{split}}, such as "
             "'file:data/{split}.csv'."
         )
-    path = Path(pattern.replace("{split}", split)).expanduser()
+    try:
+        path = Path(pattern.replace("{split}", split)).expanduser()
+        is_file = path.is_file()
+    except (OSError, RuntimeError) as error:  # too long, or of an unknown user
+        raise DataError(
+            f"{shorten(f'file:{pattern}', 200)} cannot be looked up ({_reason(error)}) "
+            f"for the split {shorten(split)}; use another path."
+        ) from error
     if _suffix(path) not in READERS:
         raise DataError(
             f"{path}: its format is not known; the name must end in one of "
             f"{', '.join(READERS)}, or in one of them and .gz."
         )
-    if path.is_file():
+    if is_file:
         return path
     found = _existing_splits(pattern)
     listed = ", ".join(f"{name!r} ({file})" for name, file in found.items())
@@ -93,6 +100,10 @@ def find_file(pattern: str, split: str) -> Path:
         + (f"found {listed}" if found else "no other split matches the path either")
         + suggestion(split, found)
     )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).rstrip(".")
 
 
 def _suffix(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from expkit.datasets.errors import DataError
+from expkit.datasets.lines import largest_content
 
 URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 PREFIXES = {"train": "train", "test": "t10k"}
@@ -68,6 +69,12 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         with gzip.open(path, "rb") as file:
             header = file.read(4 + 4 * ndim)
             shape = _check_header(path, header, ndim)
+            if math.prod(shape) > largest_content(path):
+                raise DataError(
+                    f"{path}: declares {math.prod(shape):,} values, but its "
+                    f"{path.stat().st_size:,} bytes may unpack to "
+                    f"{largest_content(path):,} only; fetch it again."
+                )
             # One byte more than declared, to notice what is left over.
             data = file.read(math.prod(shape) + 1)
     except (EOFError, OSError, zlib.error) as error:
@@ -178,7 +185,7 @@ def fetch(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, expected in SHA256.items():
         path = folder / name
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+        if path.is_file() and digest(path) == expected:
             continue
         content = _download(URL + name)
         found = hashlib.sha256(content).hexdigest()
@@ -190,6 +197,19 @@ def fetch(folder: Path) -> None:
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(content)
         partial.replace(path)
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, which is never in memory as a whole.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str) -> bytes:

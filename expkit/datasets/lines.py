@@ -1,7 +1,8 @@
 """The lines of a UTF-8 file, plain or gzipped, within fixed limits.
 
-A compressed file can unpack to any size, so reading stops with an error beyond
-`MAX_BYTES` bytes, `MAX_ROWS` lines, or a line of `MAX_LINE` bytes.
+A compressed file can unpack to a thousand times its size, so reading stops with an
+error beyond `MAX_BYTES` bytes, `MAX_ROWS` lines, a line of `MAX_LINE` bytes, or, past
+`FREE_BYTES`, `MAX_RATIO` times the size of the file: texts pack to a tenth or so.
 """
 
 import gzip
@@ -14,6 +15,8 @@ from expkit.datasets.errors import DataError
 MAX_BYTES = 2**32
 MAX_LINE = 2**24
 MAX_ROWS = 2**25
+FREE_BYTES = 2**24
+MAX_RATIO = 200
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -30,6 +33,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     total = 0
     try:
+        most = largest_content(path)
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             for number in range(1, MAX_ROWS + 2):
                 line = file.readline(MAX_LINE + 1)
@@ -37,9 +41,30 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     return
                 total += len(line)
                 _check_limits(path, number, len(line), total)
+                if total > most:
+                    raise DataError(
+                        f"{path}, line {number}: unpacks to over {MAX_RATIO} times its "
+                        "size, as archives made to fill a memory do; if the content is "
+                        "meant, unpack the file."
+                    )
                 yield number, _decode(path, number, line)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again.") from error
+
+
+def largest_content(path: Path) -> int:
+    """Returns how many bytes a file may be unpacked to.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A multiple of its size, and `FREE_BYTES` at least.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
 
 
 def _check_limits(path: Path, number: int, length: int, total: int) -> None:

@@ -80,7 +80,7 @@ def make_builder(root: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
 
 def _digests(folder: Path) -> dict[str, str]:
     return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        name: idx.digest(folder / name)
         for split in idx.present_splits(folder)
         for name in idx.pair_names(split)
     }

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from expkit.datasets.errors import suggestion
+from expkit.datasets.errors import shorten, suggestion
 
 _PART = re.compile(
-    r"(?P<name>[\w.-]+)(\[(?P<start>-?[\d_]+%?)?:(?P<stop>-?[\d_]+%?)?\])?"
+    r"(?P<name>[\w.-]+)"
+    r"(\[(?P<start>-?(\d_?){0,17}\d%?)?:(?P<stop>-?(\d_?){0,17}\d%?)?\])?"
 )
 
 
@@ -28,8 +29,8 @@ def _parts(spec: str) -> list[re.Match[str]]:
     parts = [_PART.fullmatch(part.strip()) for part in spec.split("+")]
     if not all(parts):
         raise ValueError(
-            f"split {spec!r} is not understood: write a name, or a slice of one such "
-            "as 'train[:8000]', 'train[10%:]' or 'train[:90%]+test'."
+            f"split {shorten(spec)} is not understood: write a name, or a slice of one "
+            "such as 'train[:8000]', 'train[10%:]' or 'train[:90%]+test'."
         )
     return [part for part in parts if part]
 
@@ -70,19 +71,19 @@ def resolve_split(spec: str, sizes: Mapping[str, int], source: str) -> list[Rows
         if name not in sizes:
             known = ", ".join(f"{key} ({n:,} rows)" for key, n in sizes.items())
             raise ValueError(
-                f"unknown split {name!r} of {source!r}, which has {known}"
+                f"unknown split {shorten(name)} of {source!r}, which has {known}"
                 f"{suggestion(name, sizes)}"
             )
         size = sizes[name]
         start = _bound(part["start"], size, 0)
         stop = _bound(part["stop"], size, size)
         # Rounding could bring a percentage beyond 100 back to the number of rows.
-        percents = re.findall(r"(\d+)%", part[0])
+        percents = re.findall(r"(\d+)%", part[0].replace("_", ""))
         is_inside = 0 <= start < stop <= size and all(int(p) <= 100 for p in percents)
         if not is_inside:
             raise ValueError(
-                f"split {part[0]!r} of {source!r} selects rows {start} to {stop}, "
-                f"but {name} has rows 0 to {size}: choose a slice inside them."
+                f"split {shorten(part[0])} of {source!r} selects rows {start} to "
+                f"{stop}, but {name} has rows 0 to {size}: choose a slice inside them."
             )
         resolved.append(Rows(name, start, stop))
     return resolved

@@ -11,6 +11,8 @@ import re
 
 import numpy as np
 
+from expkit.datasets.errors import shorten
+
 SIZES = {"train": 256, "validation": 64, "test": 64}
 _MAX_PIXELS = 2**20
 _MAX_CLASSES = 2**16
@@ -36,8 +38,9 @@ def synthetic(kind: str, split: str) -> dict[str, np.ndarray]:
         if match:
             return generate(match, SIZES[split], list(SIZES).index(split))
     raise ValueError(
-        f"unknown data source 'synthetic:{kind}': write synthetic:SHAPE:CLASSES, "
-        "such as 'synthetic:28x28x1:10', or synthetic:linear:FEATURES."
+        f"unknown data source {shorten(f'synthetic:{kind}')}: write "
+        "synthetic:SHAPE:CLASSES, such as 'synthetic:28x28x1:10', or "
+        "synthetic:linear:FEATURES."
     )
 
 

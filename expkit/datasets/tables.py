@@ -52,7 +52,9 @@ def _read_table(path: Path, wanted: Sequence[Column], **dialect: Any) -> dict:
         raise DataError(f"{path}: is empty; it needs a header and rows.")
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{place}: two columns are called {twice!r}; rename one.")
+        raise DataError(
+            f"{place}: two columns are called {shorten(twice)}; rename one."
+        )
     columns = choose(wanted, header, place)
     index = {column.key: header.index(column.name) for column in columns}
     rows = {column.key: [] for column in columns}
@@ -147,8 +149,8 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         if not wanted and record.keys() - names:
             extra = min(record.keys() - names)
             raise DataError(
-                f"{place}: column {extra!r} is not in the first row; name the wanted "
-                "columns in config.columns."
+                f"{place}: column {shorten(extra)} is not in the first row; name the "
+                "wanted columns in config.columns."
             )
         choose(columns, record, place)
         for column in columns:

@@ -52,11 +52,12 @@ def read_config(file: Path) -> EncoderConfig:
     for name, value in ({} if is_own else _REQUIRED).items():
         if fields.get(name, value) != value:
             raise ValueError(
-                f"{name} in {file} is {fields[name]!r}; only {value!r} is supported."
+                f"{name} in {file} is {fields[name]!r:.60}; only {value!r} is "
+                "supported."
             )
-    if fields.get("hidden_act", "gelu") not in ACTIVATIONS:
+    if fields.get("hidden_act", "gelu") not in list(ACTIVATIONS):
         raise ValueError(
-            f"hidden_act in {file} is {fields['hidden_act']!r}; supported are "
+            f"hidden_act in {file} is {fields['hidden_act']!r:.60}; supported are "
             f"{', '.join(ACTIVATIONS)}."
         )
     values: dict[str, Any] = {}
@@ -98,5 +99,7 @@ def _checked(file: Path, name: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{name} in {file} must be {kind.__name__}, got {value!r}.")
+        raise ValueError(
+            f"{name} in {file} must be {kind.__name__}, got {value!r:.60}."
+        )
     return value

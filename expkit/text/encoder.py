@@ -16,6 +16,7 @@ References:
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -84,8 +85,14 @@ class EncoderConfig:
         """Raises ValueError for a value out of range."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value!r}.")
+            if field.type is int and not 1 <= value < 2**31:
+                raise ValueError(
+                    f"{field.name} must be at least 1 and below 2**31, got {value!r}."
+                )
+        if not 0.0 < self.layer_norm_eps < math.inf:
+            raise ValueError(
+                f"layer_norm_eps must be above 0, got {self.layer_norm_eps!r}."
+            )
         for name in ("hidden_dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(

@@ -80,7 +80,7 @@ def read_json(file: Path, *, default: Any = None) -> dict[str, Any]:
             f"{file.name} is missing in {file.parent}: copy it from where the encoder "
             "was published."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a JSON object, got {content!r:.80}.")

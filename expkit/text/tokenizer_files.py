@@ -5,9 +5,10 @@
 30522
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ def load_tokenizer(path: str | os.PathLike | None = None) -> Tokenizer:
     special = folders.read_json(folder / "special_tokens_map.json", default={})
     file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     if file.exists():
-        try:
+        with _naming(f"{file} is not a tokenizer"):
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{file} is not a tokenizer: {error}.") from error
     elif vocabulary.exists():
         backend = _word_pieces(vocabulary, settings)
     else:
@@ -54,6 +53,8 @@ def load_tokenizer(path: str | os.PathLike | None = None) -> Tokenizer:
             f"there is neither tokenizer.json nor vocab.txt in {folder}: copy one from "
             "where the encoder was published."
         )
+    with _naming(f"the tokenizer in {folder} cannot read texts"):
+        backend.encode_batch(["a", "\U0010ffff"])  # the second is likely unknown
     stored = (backend.padding or {}).get("pad_token")
     names = (settings.get("pad_token"), special.get("pad_token"), stored, "[PAD]")
     backend.no_padding()
@@ -116,26 +117,29 @@ def _word_pieces(file: Path, settings: dict[str, Any]) -> Any:
     from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
-    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    with _naming(f"{file} is not a vocabulary"):
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     ids = {line: i for i, line in enumerate(lines)}
     kinds = ("unk", "cls", "sep", "pad", "mask")
-    special = {
-        kind: _content(settings.get(f"{kind}_token")) or f"[{kind.upper()}]"
-        for kind in kinds
-    }
+    with _naming(f"{file.parent / 'tokenizer_config.json'} has a wrong value"):
+        special = {
+            kind: _content(settings.get(f"{kind}_token")) or f"[{kind.upper()}]"
+            for kind in kinds
+        }
     for kind in ("unk", "cls", "sep"):
         if special[kind] not in ids:
             raise ValueError(
-                f"{file} lacks the token {special[kind]!r}, which every BERT has; it "
-                "is no vocabulary of one, or tokenizer_config.json names another."
+                f"{file} lacks the token {special[kind]!r:.60}, which every BERT has; "
+                "it is no vocabulary of one, or tokenizer_config.json names another."
             )
     backend = Backend(models.WordPiece(ids, unk_token=special["unk"]))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True,
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        strip_accents=settings.get("strip_accents"),
-        lowercase=settings.get("do_lower_case", True),
-    )
+    with _naming(f"{file.parent / 'tokenizer_config.json'} has a wrong value"):
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            strip_accents=settings.get("strip_accents"),
+            lowercase=settings.get("do_lower_case", True),
+        )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     first, last = ((special[kind], ids[special[kind]]) for kind in ("cls", "sep"))
     backend.post_processor = processors.BertProcessing(last, first)
@@ -146,15 +150,30 @@ def _word_pieces(file: Path, settings: dict[str, Any]) -> Any:
 
 def _content(token: Any) -> str | None:
     """The text of a token, which files hold as a string or with its properties."""
-    return token.get("content") if isinstance(token, dict) else token
+    text = token.get("content") if isinstance(token, dict) else token
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"a token must be a text, got {token!r:.60}")
+    return text
+
+
+@contextlib.contextmanager
+def _naming(problem: str) -> Iterator[None]:
+    """Says what cannot be used when the library does not, in any of its errors."""
+    try:
+        yield
+    except Exception as error:  # the library raises nothing narrower
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{problem}: {reason}.") from error
 
 
 def _pad_id(backend: Any, names: Sequence[Any], folder: Path) -> int:
-    name = next(filter(None, map(_content, names)))
+    with _naming(f"the settings of the tokenizer in {folder} have a wrong value"):
+        name = next(filter(None, map(_content, names)))
     pad_id = backend.token_to_id(name)
     if pad_id is None:
         raise ValueError(
-            f"the tokenizer in {folder} has no padding token: {name!r} is not in its "
-            "vocabulary. Name one of its tokens as pad_token in tokenizer_config.json."
+            f"the tokenizer in {folder} has no padding token: {name!r:.60} is not in "
+            "its vocabulary. Name one of its tokens as pad_token in "
+            "tokenizer_config.json."
         )
     return pad_id

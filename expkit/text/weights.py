@@ -72,13 +72,19 @@ def load_encoder(
     folder = folders.find_folder(path)
     config = config_file.read_config(folder / "config.json")
     with _open(folder / WEIGHTS) as file:
-        names = _tensor_names(config)
         available = set(file.keys())
+        if config.num_layers > max(100, len(available)):  # before each is named
+            raise ValueError(
+                f"num_hidden_layers in {folder / 'config.json'} is "
+                f"{config.num_layers:,}, but {WEIGHTS} has {len(available)} tensors: "
+                "take both files from one model."
+            )
+        names = _tensor_names(config)
         prefix = "bert." if names["embeddings", "word"] not in available else ""
 
         def read(path, leaf):
             name = _find(names[_keys(path)], prefix, available, folder)
-            tensor = file.get_tensor(name)
+            tensor = _tensor(file, name, folder)
             return jnp.asarray(_checked(name, tensor, path, leaf.shape, folder))
 
         return config, jax.tree_util.tree_map_with_path(read, _shapes(config))
@@ -212,6 +218,15 @@ def _find(name: str, prefix: str, available: set[str], folder: Path) -> str:
         f"{len(available)} tensors ({start}, ...). Is num_hidden_layers in config.json "
         "right, and is it the file of a BERT?"
     )
+
+
+def _tensor(file: Any, name: str, folder: Path) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except Exception as error:  # of a dtype that numpy has not, or out of the file
+        raise ValueError(
+            f"tensor {name!r} in {folder / WEIGHTS} cannot be read: {error}."
+        ) from error
 
 
 def _checked(

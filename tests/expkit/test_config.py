@@ -120,7 +120,7 @@ def test_a_value_of_another_type_is_refused_with_all_that_matters(
     config = config_lib.load(path)
     default = config[field]
     message = message_of(config_lib.override, config, field, text)
-    for part in (field, repr(text), kind, repr(default)):
+    for part in (field, repr(text)[:300], kind, repr(default)):
         assert part in message
     assert config[field] == default
 

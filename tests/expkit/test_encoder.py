@@ -197,7 +197,9 @@ def test_parameters_start_as_those_of_bert():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_layers": 0}, r"num_layers must be at least 1 .*, got 0"),
+        ({"hidden_size": 2**31}, r"hidden_size must be .* below 2\*\*31"),
+        ({"layer_norm_eps": 0.0}, r"layer_norm_eps must be above 0, got 0\.0"),
         ({"hidden_dropout": 1.0}, r"hidden_dropout must be in \[0, 1\), got 1\.0"),
         ({"attention_dropout": -0.1}, "attention_dropout must be in"),
         ({"num_heads": 3}, "hidden_size=8 does not divide into num_heads=3"),

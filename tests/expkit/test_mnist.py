@@ -119,6 +119,10 @@ PACKED = packed(idx_bytes(IMAGES))
         (packed(b"\0\0\x0d" + idx_bytes(IMAGES)[3:]), "'00 00 0d 03'"),
         (packed(idx_bytes(IMAGES[:0])), r"shape \[0, 28, 28\]"),
         (packed(b"\0\0\x08\3" + b"\xff" * 12), "outside 1 to"),
+        (
+            packed(b"\0\0\x08\3" + bytes([0, 32, 0, 0, 0, 0, 0, 28, 0, 0, 0, 28])),
+            "declares 1,644,167,168 values, but its .* may unpack to 16,777,216 only",
+        ),
         (packed(idx_bytes(IMAGES[:, 1:])), "images of 27x28 pixels"),
         (packed(idx_bytes(IMAGES[1:])), "2 images but .* 3 labels"),
     ],

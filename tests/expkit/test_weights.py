@@ -150,6 +150,11 @@ def cut(name):
             {},
             r"'encoder\.layer\.1\.output\.dense\.bias' is missing in .*num_hidden",
         ),
+        (
+            dict,
+            {"num_hidden_layers": 10**9},
+            "1,000,000,000, but model.safetensors has",
+        ),
         (dict, {"num_hidden_layers": 3}, r"'encoder\.layer\.2\..*' is missing"),
         (
             cut("encoder.layer.0.intermediate.dense.weight"),
