@@ -159,6 +159,8 @@ def test_indices_name_the_cells():
         (lambda: span_labels([(0, -1, 0)], 1, 3), "is not within"),
         (lambda: span_indices(NESTED, 3, 5, 2), "max_spans=2 is too small: type 0"),
         (lambda: score_counts(np.ones((2, 3, 3)), 0), r"\[batch, types, n, n\]"),
+        (lambda: score_counts(np.ones((1, 1, 2, 3)), 0), r"got \(1, 1, 2, 3\)"),
+        (lambda: score_counts(np.ones((1, 1, 3, 2)), 0), r"got \(1, 1, 3, 2\)"),
         (
             lambda: score_counts(np.ones((1, 2, 3, 3)), np.ones((1, 1, 3, 3))),
             "labels must have the shape",
