@@ -57,6 +57,8 @@ def test_a_score_of_exactly_the_threshold_is_no_span():
     scores = np.zeros((1, 2, 2))
     assert decode_spans(scores) == []
     assert decode_spans(scores, -1e-9) == [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
+    # Also next to a threshold that float32 would round the score to.
+    assert decode_spans(np.full((1, 1, 1), 1 + 1e-12), 1.0) == [(0, 0, 0)]
 
 
 def test_nothing_gives_no_spans():

@@ -35,6 +35,13 @@ def test_options_of_another_kind_are_refused(options, message):
         igr.track_gradient_norm(**options)
 
 
+def test_a_period_of_0_measures_nothing():
+    tx = igr.track_gradient_norm(curvature_every=0)
+    _, state = tx.update(POINT, tx.init(POINT))
+    assert state.curvature is None
+    assert state.squared_norm == 6.0
+
+
 def test_missing_gradient_function_is_named():
     tx = igr.track_gradient_norm(curvature_every=2)
     with pytest.raises(ValueError, match="needs grad_fn; call update"):
