@@ -25,6 +25,18 @@ def test_the_kth_largest_is_that_of_a_sort(parts, k):
     assert found.num_at_least == (numbers >= value).sum()
 
 
+@pytest.mark.parametrize("seen", [7.0, 0.0])
+def test_a_sample_that_misleads_changes_nothing(monkeypatch, seen):
+    monkeypatch.setattr(order, "SAMPLE", 2**9)
+    numbers = np.random.default_rng(0).random(2 * blocks.BLOCK, np.float32)
+    numbers[:: len(numbers) // 2**9] = seen  # all that the sample sees
+    k = len(numbers) // 3
+    found = order.select(order.local_shards([jnp.asarray(numbers)]), k)
+    value = np.sort(numbers)[-k]
+    assert found.pattern == blocks.patterns(jnp.float32(value))
+    assert found.num_at_least == (numbers >= value).sum()
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.77])
 def test_the_percentile_selects_what_numpys_does(parts, fraction):
     numbers = np.concatenate([part.ravel() for part in parts])
