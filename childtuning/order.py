@@ -123,13 +123,14 @@ def end_without_last(array: jax.Array, pattern: int, surplus: int) -> tuple[int,
     left = num_equal - surplus
     if any(shard.data.shape[1:] != array.shape[1:] for shard in shards):
         return int(sums.end_of_first(array, np.uint32(pattern), left)), surplus
-    start = 0  # one after the other, the shards are the array
-    for shard, count in zip(shards, counts, strict=True):
-        if count.sum() >= left:
-            return start + _end_in_shard(shard.data, pattern, count, left), surplus
-        left -= int(count.sum())
-        start += shard.data.size
-    raise AssertionError("unreachable")
+    # One after the other, the shards are the array.
+    totals = np.cumsum([count.sum() for count in counts])
+    which = int(np.searchsorted(totals, left))
+    left -= int(totals[which] - counts[which].sum())
+    start = sum(shard.data.size for shard in shards[:which])
+    return start + _end_in_shard(
+        shards[which].data, pattern, counts[which], left
+    ), surplus
 
 
 def _end_in_shard(data: jax.Array, pattern: int, counts: np.ndarray, left: int) -> int:

@@ -277,3 +277,8 @@ def test_a_mask_of_all_parameters_works_where_optax_hides_some():
     kept = masked_once(wrapped, params)
     np.testing.assert_array_equal(kept["a"], [1, 0, 1, 0])
     np.testing.assert_array_equal(kept["b"]["c"], 1.0)
+
+
+def test_an_option_of_the_random_mask_has_its_name():
+    with pytest.raises(TypeError, match="positional"):
+        childtuning.child_tuning_f(0.5, jax.random.key(0), True)

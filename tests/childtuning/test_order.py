@@ -1,8 +1,10 @@
 """Order statistics of concrete arrays, against numpy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from childtuning import blocks, order
 
@@ -23,6 +25,18 @@ def test_the_kth_largest_is_that_of_a_sort(parts, k):
     assert found.num_at_least == (numbers >= value).sum()
 
 
+@pytest.mark.parametrize("seen", [7.0, 0.0])
+def test_a_sample_that_misleads_changes_nothing(monkeypatch, seen):
+    monkeypatch.setattr(order, "SAMPLE", 2**9)
+    numbers = np.random.default_rng(0).random(2 * blocks.BLOCK, np.float32)
+    numbers[:: len(numbers) // 2**9] = seen  # all that the sample sees
+    k = len(numbers) // 3
+    found = order.select(order.local_shards([jnp.asarray(numbers)]), k)
+    value = np.sort(numbers)[-k]
+    assert found.pattern == blocks.patterns(jnp.float32(value))
+    assert found.num_at_least == (numbers >= value).sum()
+
+
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.77])
 def test_the_percentile_selects_what_numpys_does(parts, fraction):
     numbers = np.concatenate([part.ravel() for part in parts])
@@ -31,3 +45,19 @@ def test_the_percentile_selects_what_numpys_does(parts, fraction):
     kept = np.asarray(blocks.patterns(jnp.asarray(numbers))) >= np.uint32(pattern)
     threshold = np.percentile(numbers, 100 * fraction)
     np.testing.assert_array_equal(kept, numbers >= threshold)
+
+
+@pytest.mark.parametrize("spec", [(), ("data",), (None, "data")])
+@pytest.mark.parametrize("surplus", [1, 2, 3, 17, 47, 48, 60])
+def test_the_last_of_equal_entries_go_wherever_the_shards_lie(spec, surplus):
+    numbers = np.zeros((16, 12), np.float32)
+    numbers[:, ::4] = 2.0
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    array = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(*spec)))
+    (places,) = np.nonzero(numbers.reshape(-1))
+    end, dropped = order.end_without_last(
+        array, int(blocks.patterns(jnp.float32(2.0))), surplus
+    )
+    assert dropped == min(surplus, len(places))
+    kept = places[: len(places) - dropped]
+    assert set(places[places < end]) == set(kept)

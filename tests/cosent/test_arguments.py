@@ -46,3 +46,13 @@ def test_a_scale_must_be_a_number(value):
 def test_a_scale_must_be_one_number():
     with pytest.raises(ValueError, match=r"scale must be a scalar, got shape \(2,\)"):
         arguments.require_scale(jnp.ones(2))
+
+
+def test_vectors_of_two_sets_share_their_dimension():
+    rows = jnp.zeros((2, 5)), jnp.zeros((3, 5))
+    arguments.require_vectors(*rows, is_paired=False)
+    for u, v in ((jnp.zeros((4, 3)), jnp.zeros((3, 4))), (rows[0], rows[1].T)):
+        with pytest.raises(ValueError, match=r"shapes \[m, dim\] and \[n, dim\], got"):
+            arguments.require_vectors(u, v, is_paired=False)
+    with pytest.raises(ValueError, match=r"one shape \[..., dim\]"):
+        arguments.require_vectors(*rows, is_paired=True)

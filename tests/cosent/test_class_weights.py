@@ -126,6 +126,7 @@ def test_a_class_that_is_impossible_is_never_chosen():
         ([[-0.1]], [0], {}, ValueError, "at least 0, got -0.1; take the softmax"),
         ([[np.nan]], [0], {}, ValueError, "finite and at least 0, got nan"),
         ([[0.1, 0.2]], [2], {}, ValueError, r"integers in \[0, 1\], got 2"),
+        ([[0.1, 0.2]] * 3, [0, 5, -1], {}, ValueError, r"in \[0, 1\], got 5"),
         ([[0.1, 0.2]], [0.5], {}, ValueError, r"integers in \[0, 1\], got float64"),
         ([[0.1]], [0], {"metric": "f1"}, ValueError, "accuracy, macro_f1, got 'f1'"),
         ([[0.1]], [0], {"num_starts": 0}, ValueError, "num_starts must be at least 1"),

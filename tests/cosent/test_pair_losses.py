@@ -219,3 +219,8 @@ def test_a_traced_label_out_of_range_is_not_silent():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_rows_that_count_are_given_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        cosine_mse_loss(U, V, TARGETS, WHERE)

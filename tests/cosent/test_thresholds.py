@@ -65,6 +65,20 @@ def test_jit_and_vmap_agree_with_the_host(metric):
             np.testing.assert_allclose(reached, value, atol=1e-6)
 
 
+@pytest.mark.parametrize("traced", ["scores", "labels"])
+def test_one_of_the_arrays_may_be_traced(traced):
+    given = {
+        "scores": np.array([0.1, 0.4, 0.6, 0.9], np.float32),
+        "labels": np.array([False, True, False, True]),
+    }
+    rest = {name: value for name, value in given.items() if name != traced}
+    call = jax.jit(lambda array: best_threshold(**rest, **{traced: array}))
+    threshold, value = call(given[traced])
+    assert value == 0.75
+    reached = measure(given["scores"], given["labels"], threshold, "accuracy")
+    np.testing.assert_allclose(reached, 0.75)
+
+
 def test_f1_is_that_of_sklearn():
     scores, labels = np.random.default_rng(1).normal(size=(2, 200))
     labels = labels + scores > 1.0

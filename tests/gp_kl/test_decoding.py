@@ -57,6 +57,8 @@ def test_a_score_of_exactly_the_threshold_is_no_span():
     scores = np.zeros((1, 2, 2))
     assert decode_spans(scores) == []
     assert decode_spans(scores, -1e-9) == [(0, 0, 0), (0, 0, 1), (0, 1, 1)]
+    # Also next to a threshold that float32 would round the score to.
+    assert decode_spans(np.full((1, 1, 1), 1 + 1e-12), 1.0) == [(0, 0, 0)]
 
 
 def test_nothing_gives_no_spans():
@@ -159,6 +161,8 @@ def test_indices_name_the_cells():
         (lambda: span_labels([(0, -1, 0)], 1, 3), "is not within"),
         (lambda: span_indices(NESTED, 3, 5, 2), "max_spans=2 is too small: type 0"),
         (lambda: score_counts(np.ones((2, 3, 3)), 0), r"\[batch, types, n, n\]"),
+        (lambda: score_counts(np.ones((1, 1, 2, 3)), 0), r"got \(1, 1, 2, 3\)"),
+        (lambda: score_counts(np.ones((1, 1, 3, 2)), 0), r"got \(1, 1, 3, 2\)"),
         (
             lambda: score_counts(np.ones((1, 2, 3, 3)), np.ones((1, 1, 3, 3))),
             "labels must have the shape",

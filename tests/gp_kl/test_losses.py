@@ -256,6 +256,7 @@ def test_the_classes_may_lie_on_any_axes(axis):
         (2 * LABELS.astype(int), {}, ValueError, r"labels must be in \[0, 1\], got 2"),
         (SOFT - 1, {}, ValueError, r"labels must be in \[0, 1\], got -0"),
         (LABELS, {"axis": 2}, ValueError, "different axes of logits with 2 axes"),
+        (LABELS, {"axis": -3}, ValueError, "different axes of logits with 2 axes"),
         (LABELS, {"axis": (1, -1)}, ValueError, r"got \(1, -1\)"),
         (LABELS, {"axis": ()}, ValueError, "axis must name"),
         (LABELS, {"where": np.ones((5, 6))}, TypeError, "where must be boolean"),

@@ -213,3 +213,8 @@ def test_a_loss_must_return_what_it_says():
         loss = attached.scalar_loss(lambda output=output: output, has_aux=has_aux)
         with pytest.raises(ValueError, match=message):
             loss()
+
+
+def test_whether_a_loss_has_more_to_say_is_given_by_name():
+    with pytest.raises(TypeError, match="positional"):
+        attached.scalar_loss(jnp.sum, True)

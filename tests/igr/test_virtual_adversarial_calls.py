@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from expkit import testing
-from igr import virtual_adversarial_loss
+from igr import virtual_adversarial_loss, virtual_adversarial_perturbation
 
 KEY = jax.random.key(0)
 
@@ -68,6 +68,7 @@ def test_the_loss_conforms(check):
         ({"epsilon": -1.0}, ValueError, "epsilon must be at least 0, got -1.0"),
         ({"xi": 0.0}, ValueError, "xi must be above 0, got 0.0"),
         ({"num_iterations": -1}, ValueError, "num_iterations must be at least 0"),
+        ({"num_iterations": 1.5}, TypeError, "num_iterations must be an integer"),
         ({"x": np.ones((2, 3), int)}, TypeError, "x must be real floating-point"),
         ({"x": np.float32(1.0)}, ValueError, r"x must be a batch \[batch, ...\]"),
         (
@@ -87,3 +88,8 @@ def test_bad_input_is_named(options, error, message):
     logits_fn, x = given.pop("logits_fn"), given.pop("x")
     with pytest.raises(error, match=message):
         virtual_adversarial_loss(logits_fn, x, KEY, **{"epsilon": 1.0, **given})
+
+
+def test_the_radius_of_a_perturbation_has_its_name():
+    with pytest.raises(TypeError, match="positional"):
+        virtual_adversarial_perturbation(lambda x: x, jnp.ones((2, 3)), KEY, 0.5)

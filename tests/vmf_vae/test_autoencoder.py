@@ -74,3 +74,13 @@ def test_an_incomplete_model_cannot_be_made():
 
     with pytest.raises(TypeError, match="decoder_net"):
         Incomplete()
+
+
+@pytest.mark.parametrize(
+    "name", ["latent", "encoder_net", "decoder_net", "log_likelihood"]
+)
+def test_a_model_without_one_of_its_parts_cannot_be_made(name):
+    parts = {key: value for key, value in vars(Identity).items() if key[0] != "_"}
+    assert parts.pop(name)
+    with pytest.raises(TypeError, match=rf"abstract.*{name}"):
+        type("Lacking", (VAE,), parts)()

@@ -170,3 +170,13 @@ def test_neighbours_agree_with_a_plain_loop():
         hits += np.bincount(labels[near], minlength=4).argmax() == label
     got = evaluation.neighbor_accuracy(train, labels, test, truth)
     assert got == pytest.approx(hits / 25)
+
+
+def test_the_number_of_samples_is_that_of_the_literature(linear):
+    model, params, x, _ = linear
+    default = evaluation.importance_log_likelihood(model, params, x, jax.random.key(0))
+    # Burda et al. (2016) and Davidson et al. (2018) take 500.
+    explicit = evaluation.importance_log_likelihood(
+        model, params, x, jax.random.key(0), num_samples=500
+    )
+    np.testing.assert_array_equal(default, explicit)
