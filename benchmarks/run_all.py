@@ -23,7 +23,7 @@ import jax
 from expkit import environment
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("faults", "mutants", "render", "run_all")
+TOOLS = ("faults", "mutants", "mutations", "render", "run_all")
 BY_NAME = ("zh_char",)
 
 
