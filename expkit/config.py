@@ -224,19 +224,19 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
             belongs to a run with another config (fields in `PLACEMENT_FIELDS` may
             differ).
     """
-    workdir = Path(workdir)
-    for folder in (workdir, workdir / "checkpoints"):
-        try:
-            locks.require_no_link_out(workdir)
+    folder = workdir = Path(workdir)
+    try:
+        locks.require_no_link_out(workdir)
+        for folder in (workdir, workdir / "checkpoints"):
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".writable-{os.getpid()}"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"workdir {str(workdir)!r} cannot be written ({folder}: "
-                f"{error.strerror}); give --workdir a folder that can."
-            ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"workdir {str(workdir)!r} cannot be written ({folder}: "
+            f"{error.strerror}); give --workdir a folder that can."
+        ) from error
     if not locks.acquire(workdir):
         reason = "is in use by another process; wait for it, or use another --workdir"
         raise ConfigError(f"workdir {str(workdir)!r} {reason}.")

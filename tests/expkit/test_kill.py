@@ -4,10 +4,10 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from training_runs import rows
+from waiting import has_rows, wait_until
 
 CONFIG = (
     "configs/lion/digits.py:smoke,dataset=synthetic:8x8x1:10,num_steps=300,"
@@ -43,22 +43,6 @@ def start(repository_root):
 def finish(process):
     errors = process.communicate(timeout=100)[1]
     assert process.returncode == 0, errors
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def has_rows(n):
-    def condition(workdir):
-        path = workdir / "metrics.jsonl"
-        return path.exists() and path.read_bytes().count(b"\n") >= n
-
-    return condition
 
 
 def is_writing_a_checkpoint(workdir):

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 from fake_package import add_package, evidence, verdicts
+from waiting import wait_until
 
 from expkit import environment
 
@@ -182,13 +182,6 @@ def test_another_folder_is_one_line_and_status_2(run, checkout, monkeypatch):
     assert "not the root of the checkout" in error
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
@@ -201,7 +194,7 @@ def test_a_signal_leaves_a_report_and_a_rerun_goes_on(run, checkout, signum, cod
         text=True,
     )
     rows = checkout / "out" / "late" / "identities" / "claims.json"
-    wait_for(rows.exists)
+    wait_until(rows.exists, timeout=20)
     driver.send_signal(signum)
     output, error = driver.communicate(timeout=20)
     assert driver.returncode == code

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from waiting import has_rows, wait_until
 
 from expkit import metrics
 
@@ -164,14 +165,6 @@ def test_a_folder_of_another_run_is_refused_by_both_processes(
         assert "holds a run with" in err
 
 
-def wait_for_rows(path, count, timeout=120):
-    """Until so many rows are in a file of metrics."""
-    end = time.monotonic() + timeout
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert time.monotonic() < end, path
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_other_and_both_resume(
@@ -185,13 +178,13 @@ def test_a_killed_process_ends_the_other_and_both_resume(
     ends = finish(start_two(repository_root, whole, "lion", [config] * 2, 1))
     assert [end[0] for end in ends] == [0, 0], ends
     processes = start_two(repository_root, broken, "lion", [config] * 2, 1)
-    wait_for_rows(broken / "metrics.jsonl", 25)
+    wait_until(lambda: has_rows(25)(broken), timeout=120)
     processes[victim].kill()
     start = time.monotonic()
     status, _, err = finish(processes, timeout=100)[1 - victim]
     assert time.monotonic() - start < 60
-    # The process that the others report to may take them along before Python knows.
-    assert status == 1 or (victim == 0 and status == -signal.SIGABRT)
+    # JAX itself may end the process before Python knows.
+    assert status in (1, -signal.SIGABRT), err
     said = "if a process was lost, rerun all to resume."
     if status == 1:
         assert err.splitlines()[-1].endswith(said)
