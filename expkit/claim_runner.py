@@ -28,7 +28,7 @@ RESERVED = ("train", "plan")
 
 
 def _listing(package: str, claims: Sequence[Claim]) -> dict[str, Any]:
-    fields = ("id", "statement", "source", "experiment")
+    fields = ("id", "statement", "source", "experiment", "alone")
     rows = [{field: getattr(claim, field) for field in fields} for claim in claims]
     experiments = list(dict.fromkeys(claim.experiment for claim in claims))
     return {"package": package, "experiments": experiments, "claims": rows}

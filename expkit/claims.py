@@ -99,6 +99,7 @@ class Claim:
         source: authors, year, place in the text, and an address.
         check: measures it: `check(context) -> Finding`.
         experiment: the group of claims that one process measures.
+        alone: whether it measures time: nothing else may run beside its experiment.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Claim:
     source: str
     check: Callable[[Context], Finding]
     experiment: str = "identities"
+    alone: bool = False
 
 
 def exact(is_true: Any, measured: float | str | None, details: str = "") -> Finding:

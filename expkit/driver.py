@@ -11,7 +11,6 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,14 @@ class Step:
         name: "plan", "train" or the name of an experiment; also that of its folder.
         arguments: what follows `python -m`.
         claims: what `--list` says of the claims it measures.
+        alone: whether it measures time, and nothing else may run beside it.
     """
 
     package: str
     name: str
     arguments: tuple[str, ...]
-    claims: tuple[dict[str, str], ...] = ()
+    claims: tuple[dict[str, Any], ...] = ()
+    alone: bool = False
 
     @property
     def command(self) -> str:
@@ -104,12 +105,13 @@ class Driver:
         full = self.full and not is_training
         return environment.fingerprint(self.root, package, full=full)
 
-    def execute(self, step: Step, tick: Callable[[], None] = lambda: None) -> Row:
+    def execute(self, step: Step) -> Row:
         """Runs a step to its end; a failure is recorded, not raised.
+
+        Steps may be executed by several threads at once.
 
         Args:
             step: what to run.
-            tick: called several times a second.
 
         Returns:
             Its status, as in `status.json`.
@@ -130,7 +132,6 @@ class Driver:
                 self.interrupt,
                 output=folder / "output.txt" if step.name == "plan" else None,
                 max_memory=self.max_memory * 2**30,
-                tick=tick,
             )
         except TooMuchMemory:
             code = -signal.SIGKILL
@@ -212,7 +213,8 @@ class Driver:
             arguments = [f"{package}.claims", f"--experiment={name}", place]
             arguments += ["--full"] * self.full + [f"--only={only}"] * is_part
             if own:
-                found.append(Step(package, name, tuple(arguments), tuple(own)))
+                alone = any(claim["alone"] for claim in own)
+                found.append(Step(package, name, tuple(arguments), tuple(own), alone))
         return found
 
     def write_report(self, state: str) -> list[Row]:

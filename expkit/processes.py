@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -40,7 +40,13 @@ class Interrupt:
         self.count = 0
         self._before: dict[int, object] = {}
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def note(self, signum: int, frame: FrameType | None = None) -> None:
+        """Remembers a signal.
+
+        Args:
+            signum: the signal.
+            frame: where it came; Python gives it to a handler.
+        """
         del frame
         self.signum = self.signum or signum
         self.count += 1
@@ -51,7 +57,7 @@ class Interrupt:
                 before = signal.getsignal(signum)
                 if signum == signal.SIGHUP and before == signal.SIG_IGN:
                     continue  # started with nohup: it wants to outlive its terminal
-                self._before[signum] = signal.signal(signum, self._note)
+                self._before[signum] = signal.signal(signum, self.note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -67,7 +73,6 @@ def run(
     *,
     output: Path | None = None,
     max_memory: float = math.inf,
-    tick: Callable[[], None] = lambda: None,
 ) -> int:
     """Runs a command in a process group of its own, until it ends or we are stopped.
 
@@ -80,7 +85,6 @@ def run(
             seconds; a second signal kills it at once.
         output: file for its standard output.
         max_memory: bytes that the child and its children may have resident.
-        tick: called between two looks at the child.
 
     Returns:
         Its exit status, negative when a signal ended it.
@@ -107,7 +111,6 @@ def run(
                     return child.wait(POLL)
                 if _resident(child.pid) > max_memory:
                     raise TooMuchMemory
-                tick()
             return _stop(child, interrupt)
         finally:
             if child.poll() is None:

@@ -3,16 +3,20 @@
     python -m expkit.reproduce [package ...] [--full] [--out DIR] [--only WHAT]
 
 For each package: its claims are listed, its default training run is made, and the
-claims of each of its experiments are measured. A step that fails is a row in the
-report; the others still run. The same command again keeps what is finished.
+claims of each of its experiments are measured. Two steps run at a time, because one
+process leaves a second core idle while it compiles; those that measure time come last,
+alone. A step that fails is a row in the report; the others still run. The same command
+again keeps what is finished.
 """
 
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ from expkit.claim_rows import CRASHED, Row, is_crashed
 from expkit.command_line import Parser, unknown, writable_folder
 from expkit.driver import MAX_MEMORY, Driver, Step
 from expkit.report import counts
+
+JOBS = 2
+"""Steps that run at a time, unless the command says otherwise."""
 
 TOLD_LINES = 5
 """Last lines of the log of a failed step that the terminal shows."""
@@ -65,10 +72,10 @@ class Progress:
         from tqdm import tqdm
 
         self.driver, self.steps, self.done = driver, steps, 0
-        self.start = self.looked = time.monotonic()
+        self.start = time.monotonic()
         self.counted, size = 0, shutil.get_terminal_size()
         self.bar = tqdm(
-            total=sum(map(self._size, steps)),
+            total=sum(len(step.claims) for step in steps),
             disable=not sys.stderr.isatty(),
             leave=False,
             # A terminal may say that its size is 0 x 0; tqdm would show nothing.
@@ -77,29 +84,19 @@ class Progress:
             bar_format="{desc} {bar:24} {n_fmt}/{total_fmt} claims, {elapsed}",
         )
 
-    @staticmethod
-    def _size(step: Step) -> int:
-        return len(step.claims)
-
-    def watch(self, step: Step) -> Callable[[], None]:
-        """What to call while a step runs.
+    def show(self, running: Collection[Step]) -> None:
+        """Shows how many claims are finished.
 
         Args:
-            step: the running step.
-
-        Returns:
-            A function that shows how many of its claims are finished.
+            running: the steps that run now.
         """
-        self.bar.set_description_str(f"{step.package} {step.name}")
-
-        def tick() -> None:
-            if not self.bar.disable and time.monotonic() - self.looked > 1.0:
-                self.looked = time.monotonic()
-                finished = min(len(self.driver.rows(step)), len(step.claims))
-                self.bar.n = self.counted + finished
-                self.bar.refresh()
-
-        return tick
+        if self.bar.disable:
+            return
+        names = ", ".join(f"{step.package} {step.name}" for step in running)
+        self.bar.set_description_str(names, refresh=False)
+        found = (min(len(self.driver.rows(s)), len(s.claims)) for s in running)
+        self.bar.n = self.counted + sum(found)
+        self.bar.refresh()
 
     def finish(self, step: Step, status: Row) -> None:
         """Says what became of a step.
@@ -146,33 +143,63 @@ def _tell_failure(driver: Driver, step: Step, status: Row) -> list[str]:
     return [f"  {step.command}", f"  {place}", *(f"    {line}" for line in why)]
 
 
-def _plans(driver: Driver, names: Sequence[str], flags: str) -> list[dict[str, Any]]:
+def _plans(
+    driver: Driver, names: Sequence[str], flags: str, jobs: int
+) -> list[dict[str, Any]]:
     """What the packages claim; a package that cannot say is told and left out."""
-    plans = []
-    for name in names:
+
+    def ask(name: str) -> dict[str, Any] | None:
         if driver.interrupt.signum is not None:
-            break
-        plan = driver.plan(name, f"./reproduce.sh {name}{flags}")
-        if plan is not None:
-            plans.append(plan)
-        elif driver.interrupt.signum is None:
+            return None
+        return driver.plan(name, f"./reproduce.sh {name}{flags}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        plans = dict(zip(names, pool.map(ask, names), strict=True))
+    for name, plan in plans.items():
+        if plan is None and driver.interrupt.signum is None:
             log = driver.out / name / "plan" / "log.txt"
             print(f"{name}: FAILED to list its claims, see {log}", flush=True)
-    return plans
+    return [plan for plan in plans.values() if plan is not None]
 
 
-def _work(driver: Driver, steps: Sequence[Step]) -> None:
+def _work(driver: Driver, steps: Sequence[Step], jobs: int) -> None:
     progress = Progress(driver, steps)
-    for step in steps:
-        if driver.interrupt.signum is not None:
-            break
-        status = driver.execute(step, progress.watch(step))
-        progress.finish(step, status)
-        if status["state"] == "failed":
-            for line in _tell_failure(driver, step, status):
-                progress.say(line)
-        driver.write_report("running")
-    progress.bar.close()
+    try:
+        _run_together([s for s in steps if not s.alone], jobs, driver, progress)
+        _run_together([s for s in steps if s.alone], 1, driver, progress)
+    finally:
+        progress.bar.close()
+
+
+def _run_together(
+    steps: Sequence[Step], jobs: int, driver: Driver, progress: Progress
+) -> None:
+    """Runs steps, in their order, some at a time; writes the report after each."""
+    waiting, running = list(steps), {}
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    step = waiting.pop(0)
+                    running[pool.submit(driver.execute, step)] = step
+                progress.show(running.values())
+                ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    _tell(driver, progress, running.pop(future), future.result())
+                if driver.interrupt.signum is not None:
+                    waiting.clear()
+        except BaseException:
+            driver.interrupt.note(signal.SIGTERM)  # ends what still runs
+            raise
+
+
+def _tell(driver: Driver, progress: Progress, step: Step, status: Row) -> None:
+    """Says what became of a step, and puts it in the report."""
+    progress.finish(step, status)
+    if status["state"] == "failed":
+        for line in _tell_failure(driver, step, status):
+            progress.say(line)
+    driver.write_report("running")
 
 
 def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
@@ -186,6 +213,13 @@ def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
         help="measure one claim, by its id, or one experiment, as package/experiment",
     )
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=JOBS,
+        metavar="N",
+        help="steps that run at a time (default: %(default)d)",
+    )
+    parser.add_argument(
         "--max-memory",
         type=float,
         default=MAX_MEMORY,
@@ -195,6 +229,8 @@ def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
     arguments = parser.parse_args(argv)
     if not arguments.max_memory > 0:
         parser.error(f"--max-memory must be above 0, got {arguments.max_memory:g}.")
+    if not arguments.jobs >= 1:
+        parser.error(f"--jobs must be at least 1, got {arguments.jobs}.")
     if not (root / "setup.cfg").is_file():
         parser.error(f"{root} is not the root of the checkout: it has no setup.cfg.")
     known = packages(root)
@@ -234,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out != Path("out"):
         flags += " " + shlex.quote(f"--out={arguments.out.as_posix()}")
     with driver.interrupt:
-        plans = _plans(driver, arguments.packages, flags)
+        plans = _plans(driver, arguments.packages, flags, arguments.jobs)
         steps = [s for plan in plans for s in driver.steps(plan, arguments.only)]
         if arguments.only is not None and not steps and driver.interrupt.signum is None:
             known = [claim["id"] for plan in plans for claim in plan["claims"]]
@@ -242,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 known = [f"{p['package']}/{e}" for p in plans for e in p["experiments"]]
             kind = "experiment" if "/" in arguments.only else "claim"
             parser.error(unknown(kind, arguments.only, known))
-        _work(driver, steps)
+        _work(driver, steps, arguments.jobs)
         stopped = driver.interrupt.signum
         rows = driver.write_report("finished" if stopped is None else "interrupted")
     for name in dict.fromkeys(row["package"] for row in rows):

@@ -133,6 +133,7 @@ CLAIMS = [
             PAPER.format("section 3.2"),
             functools.partial(checks_time.check_step_time, num_params),
             "step_time",
+            alone=True,
         )
         for label, num_params in (("1M", 10**6), ("50M", 5 * 10**7))
     ),

@@ -17,12 +17,15 @@ EXPERIMENTS = [
     ("childtuning", "docs"),
     ("childtuning", "reviews"),
     ("cosent", "pairs"),
+    ("cosent", "timing"),
     ("cosent", "word_order"),
     ("gp_kl", "code_spans"),
     ("gp_kl", "news_entities"),
+    ("gp_kl", "timing"),
     ("rdrop", "all_reviews"),
     ("rdrop", "docs"),
     ("rdrop", "reviews"),
+    ("rdrop", "timing"),
 ]
 SIZES = {"train": 1000, "validation": 48, "test": 96}
 STEPS = {"cosent": 4, "gp_kl": 5}

@@ -70,6 +70,7 @@ def test_list_prints_experiments_in_order_and_every_claim(run):
         "statement": "b is so.",
         "source": "A. Author, 2020.",
         "experiment": "sweep",
+        "alone": False,
     }
 
 

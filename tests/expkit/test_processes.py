@@ -2,9 +2,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from waiting import wait_until
 
 from expkit import processes
 from expkit.processes import Interrupt, run
@@ -28,18 +30,20 @@ time.sleep(60)
 
 @pytest.fixture
 def start(tmp_path):
-    """Runs a Python program; `events` says when to note which signal."""
+    """Runs a Python program; a signal is noted once the program says "ready"."""
 
-    def call(program, signals=(), interrupt=None):
+    def call(program, signum=None, interrupt=None):
         interrupt = interrupt or Interrupt()
-        pending, log = list(signals), tmp_path / "log.txt"
+        log = tmp_path / "log.txt"
 
-        def tick():
-            if pending and "ready" in log.read_text():
-                interrupt._note(pending.pop(0), None)
+        def note():
+            wait_until(lambda: log.exists() and "ready" in log.read_text(), timeout=20)
+            interrupt.note(signum)
 
+        if signum is not None:
+            threading.Thread(target=note).start()
         command = [sys.executable, "-c", program]
-        code = run(command, tmp_path, log, interrupt, tick=tick)
+        code = run(command, tmp_path, log, interrupt)
         return code, log.read_text()
 
     return call
@@ -67,12 +71,12 @@ def test_a_child_killed_by_a_signal_has_a_negative_status(start):
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
 )
 def test_the_signal_is_passed_on_and_the_child_may_finish(start, noted, code):
-    assert start(POLITE, [noted])[0] == code
+    assert start(POLITE, noted)[0] == code
 
 
 def test_a_child_that_does_not_stop_is_killed_after_a_while(start, monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", 0.5)
-    code, log = start(STUBBORN, [signal.SIGINT])
+    code, log = start(STUBBORN, signal.SIGINT)
     assert code == -signal.SIGKILL
     assert "ignored" in log
 
@@ -81,19 +85,21 @@ def test_a_second_signal_kills_at_once(start, monkeypatch):
     interrupt = Interrupt()
     monkeypatch.setattr(processes.time, "monotonic", lambda: 0.0)
     interrupt.count = 1  # with the one below: two
-    assert start(STUBBORN, [signal.SIGINT], interrupt)[0] == -signal.SIGKILL
+    assert start(STUBBORN, signal.SIGINT, interrupt)[0] == -signal.SIGKILL
 
 
-def test_an_error_of_the_caller_leaves_no_child_behind(tmp_path):
+def test_an_error_while_it_waits_leaves_no_child_behind(tmp_path, monkeypatch):
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     log = tmp_path / "log.txt"
 
-    def tick():
+    def look(pid):
         if log.read_text().endswith("\n"):
             raise RuntimeError("bug")
+        return 0
 
+    monkeypatch.setattr(processes, "_resident", look)
     with pytest.raises(RuntimeError, match="bug"):
-        run([sys.executable, "-c", program], tmp_path, log, Interrupt(), tick=tick)
+        run([sys.executable, "-c", program], tmp_path, log, Interrupt())
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
 

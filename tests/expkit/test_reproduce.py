@@ -11,10 +11,11 @@ from fake_package import add_package, evidence, verdicts
 from waiting import wait_until
 
 from expkit import environment
+from expkit.driver import Driver
 
 
 def test_a_run_leaves_report_claims_and_environment(run, checkout):
-    status, lines, _ = run()
+    status, lines, _ = run("--jobs=1")
     assert status == 0  # although a claim does not hold
     found = evidence(checkout)
     assert found["version"] == 1
@@ -22,7 +23,7 @@ def test_a_run_leaves_report_claims_and_environment(run, checkout):
     written = json.loads((checkout / "out" / "environment.json").read_text())
     assert written == found["environment"]
     assert (written["mode"], written["state"]) == ("quick", "finished")
-    assert written["command"] == "./reproduce.sh"
+    assert written["command"] == "./reproduce.sh --jobs=1"
     assert written["versions"]["jax"] == environment.versions(["jax"])["jax"]
     page = (checkout / "out" / "report.html").read_text()
     assert "demo.c" in page
@@ -157,11 +158,43 @@ def test_packages_run_before_stay_in_the_report(run, checkout):
 
 
 @pytest.mark.parametrize(
+    ("jobs", "alone", "seconds", "verdict"),
+    [
+        (2, False, 20, "holds"),
+        (1, False, 0.5, "does not hold"),
+        (2, True, 0.5, "does not hold"),
+    ],
+)
+def test_two_steps_run_at_a_time_unless_one_wants_to_be_alone(
+    run, checkout, monkeypatch, jobs, alone, seconds, verdict
+):
+    monkeypatch.setenv("MEET_SECONDS", str(seconds))
+    add_package(checkout, "pair", "meet", "sweep", "meet", alone)
+    assert run("pair", f"--jobs={jobs}")[0] == 0
+    found = verdicts(checkout)
+    assert (found["pair.b"], found["pair.c"]) == (verdict, verdict)
+
+
+def test_an_error_of_the_command_ends_the_steps_that_run(run, checkout, monkeypatch):
+    add_package(checkout, "late", "slow", "sweep")
+
+    def fail(driver, state):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Driver, "write_report", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run("late")
+    status = json.loads((checkout / "out/late/identities/status.json").read_text())
+    assert status["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["dem"], "unknown package 'dem'; the nearest of 1 is 'demo'"),
         (["--only=demo.aa"], "unknown claim 'demo.aa'; the nearest of 3 is 'demo.a'"),
         (["--only=demo/swep"], "unknown experiment 'demo/swep'; the nearest of 2 is"),
+        (["--jobs=0"], "--jobs must be at least 1, got 0"),
         (["--max-memory=0"], "--max-memory must be above 0, got 0"),
         (["--out=setup.cfg"], "cannot write to --out=setup.cfg"),
         (["--fulll"], "--fulll"),
@@ -188,7 +221,7 @@ def test_another_folder_is_one_line_and_status_2(run, checkout, monkeypatch):
 def test_a_signal_leaves_a_report_and_a_rerun_goes_on(run, checkout, signum, code):
     add_package(checkout, "late", "slow", "sweep")
     driver = subprocess.Popen(
-        [sys.executable, "-m", "expkit.reproduce", "late"],
+        [sys.executable, "-m", "expkit.reproduce", "late", "--jobs=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -226,4 +259,4 @@ def test_a_bar_is_shown_on_a_terminal_only(checkout, is_terminal, size):
         assert done.stderr == b""
     os.close(follower)
     os.close(leader)
-    assert done.stdout.startswith(b"[1/3] demo train")
+    assert done.stdout.startswith(b"[1/3] demo ")

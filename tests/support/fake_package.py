@@ -34,6 +34,19 @@ def hoard(context):
     hoarded = b"x" * 2**30
     time.sleep(60)
 
+def meet(context):
+    # Does the check of the other experiment run at the same time?
+    own = pathlib.Path("runs-" + context.out.name)
+    own.touch()
+    deadline = time.monotonic() + float(os.environ["MEET_SECONDS"])
+    while not (met := len(list(pathlib.Path().glob("runs-*"))) > 1):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    time.sleep(0.1)  # lets the other see this one
+    own.unlink()
+    return exact(met, met)
+
 def slow(context):
     while not pathlib.Path("go").exists():
         time.sleep(0.02)
@@ -42,19 +55,26 @@ def slow(context):
 CLAIMS = [
     Claim("{0}.a", "s", "x", counted),
     Claim("{0}.b", "s", "x", {1}),
-    Claim("{0}.c", "s", "x", lambda context: exact(True, "0 ulp"), "{2}"),
+    Claim("{0}.c", "s", "x", {3}, "{2}", alone={4}),
 ]
 if __name__ == "__main__":
     main(CLAIMS)
 """
 
 
-def add_package(root, name, check="counted", experiment="identities"):
-    """Puts a package in a checkout; `experiment` is that of its third claim."""
+IDENTITY = 'lambda context: exact(True, "0 ulp")'
+
+
+def add_package(
+    root, name, check="counted", experiment="identities", third=IDENTITY, alone=False
+):
+    """Puts a package in a checkout; the last three are of its third claim."""
     (root / name).mkdir()
     (root / name / "main.py").write_text(MAIN)
-    text = CLAIMS.replace("{0}", name).replace("{1}", check)
-    (root / name / "claims.py").write_text(text.replace("{2}", experiment))
+    text = CLAIMS
+    for i, part in enumerate((name, check, experiment, third, alone)):
+        text = text.replace(f"{{{i}}}", str(part))
+    (root / name / "claims.py").write_text(text)
 
 
 def evidence(checkout):
