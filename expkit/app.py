@@ -20,6 +20,7 @@ from expkit import jsonfile
 from expkit.checkpoint import CheckpointError
 from expkit.config import ConfigError
 from expkit.loop import Interrupted, NonFiniteError
+from expkit.messages import one_line
 from expkit.signals import exit_on_signals
 
 TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
@@ -68,7 +69,7 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         if jax.process_index() == 0:
             jsonfile.write(Path(workdir) / "result.json", result)
     except (ConfigError, CheckpointError, flags.Error) as error:
-        _exit(2, f"{name}: {' '.join(str(error).split())}")
+        _exit(2, f"{name}: {one_line(error)}")
     except NonFiniteError as error:
         _exit(1, f"{name}: {error}")
     except Interrupted as error:

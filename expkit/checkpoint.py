@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from expkit import jsonfile, sharding
+from expkit.messages import one_line
 
 State = TypeVar("State")
 Manifest = dict[str, dict[str, Any]]
@@ -131,7 +132,7 @@ class Checkpointer:
             except CheckpointError:
                 raise
             except Exception as error:  # whole, but not as this program writes it
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(error, 300)
                 raise CheckpointError(
                     f"checkpoint {self.directory / str(step)} cannot be read "
                     f"({type(error).__name__}: {reason}); delete it, or use another "
@@ -159,7 +160,7 @@ class Checkpointer:
             if number is None and "NOT_FOUND" in str(error):
                 number = errno.ENOENT
             # The messages of Orbax go on for lines; the first sentence says enough.
-            text = " ".join(str(error).split()).split(". ")[0]
+            text = one_line(error).split(". ")[0]
             reason = os.strerror(number) if number else text
             raise OSError(
                 f"cannot write a checkpoint in {self.directory}: {reason}"

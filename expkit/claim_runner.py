@@ -21,6 +21,7 @@ from expkit import environment, jsonfile
 from expkit.claim_rows import CRASHED, Row, crashed_row, discard_stale, is_crashed
 from expkit.claims import Claim, Context, Finding
 from expkit.command_line import Parser, unknown, writable_folder
+from expkit.messages import one_line
 from expkit.signals import exit_on_signals
 
 RESERVED = ("train", "plan")
@@ -35,7 +36,7 @@ def _listing(package: str, claims: Sequence[Claim]) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split("\n\n")[0].split())
+    text = one_line(str(error).split("\n\n")[0])
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= 300 else line[:297] + "..."
 

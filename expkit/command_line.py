@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from expkit import jsonfile
+from expkit.messages import one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             SystemExit: always.
         """
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 import ml_collections
 
 from expkit import jsonfile, locks
+from expkit.messages import one_line
 
 # Fields that say where the work is done and not what it is.
 PLACEMENT_FIELDS = ("mesh",)
@@ -60,7 +61,7 @@ def reporting_errors() -> Iterator[None]:
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(one_line(error)) from error
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import optax
 
 from expkit import config as config_lib
 from expkit import data, loop, nets
+from expkit.messages import one_line
 
 Arrays = dict[str, np.ndarray]
 
@@ -167,7 +168,7 @@ def make_net(
     try:
         return make(config, shape, num_outputs)
     except AttributeError as error:  # how a config says that it lacks a field
-        lacks = " ".join(str(error).split())
+        lacks = one_line(error)
         raise ValueError(f"model={config.model!r} needs a field: {lacks}.") from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expkit.datasets.errors import DataError, suggestion
+from expkit.messages import one_line
 
 # TFDS imports these in one go and gives up at the first that fails, and with it on all
 # that follow; without h5py that hides `glue` and `conll2003`.
@@ -83,7 +84,7 @@ def open_foreign(name: str, own: Sequence[str]) -> Any:
     try:
         builder: Any = tfds.builder(name, data_dir=str(data_root()))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise DataError(f"TFDS cannot open {name!r}: {reason}") from error
     if not is_prepared(builder):
         raise DataError(

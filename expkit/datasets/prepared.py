@@ -21,6 +21,7 @@ from expkit.datasets.foreign import (
     preparing_command,
 )
 from expkit.datasets.splits import resolve_split
+from expkit.messages import one_line
 
 OWN = (
     "api_docs",
@@ -198,7 +199,7 @@ def _make_builder(name: str, data_dir: str | None) -> Any:
 
 
 def _damaged(name: str, folder: Any, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     return DataError(
         f"{name!r} cannot be read from {folder} ({reason}); delete that folder and run "
         "again."

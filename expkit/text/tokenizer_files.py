@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from expkit.messages import one_line
 from expkit.text import folders
 from expkit.text.characters import MASK, PAD, UNKNOWN, CharVocabulary
 from expkit.text.tokenizer import Tokenizer
@@ -162,7 +163,7 @@ def _naming(problem: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the library raises nothing narrower
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ValueError(f"{problem}: {reason}.") from error
 
 
