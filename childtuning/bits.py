@@ -14,6 +14,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from expkit import explicit
+
 
 def pack(mask: jax.typing.ArrayLike) -> jax.Array:
     """Packs bools into bytes.
@@ -27,6 +29,15 @@ def pack(mask: jax.typing.ArrayLike) -> jax.Array:
         in one row, filled up with zeros.
     """
     mask = jnp.asarray(mask)
+    place = explicit.placement(mask)
+    if place is not None and (
+        not _is_along_last_axis(mask.shape) or place.shard_shape(mask.shape)[-1] % 8
+    ):
+        place = None  # a part of a byte cannot lie elsewhere
+    return explicit.freely(_pack, mask, like=place)
+
+
+def _pack(mask):
     if not _is_along_last_axis(mask.shape):
         mask = mask.reshape(-1)
     return jnp.packbits(mask, axis=-1)

@@ -35,6 +35,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from childtuning.arguments import require_number
+from expkit import explicit
 
 CONVENTIONS = ("paper", "authors")
 
@@ -101,7 +102,7 @@ def fisher_information(
         raise ValueError(
             "batches must be an iterable of batches, got one dict; put it in a list."
         )
-    total = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), params)
+    total = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)
     count, losses = 0, []
     for index, batch in enumerate(batches):
         size = _batch_size(index, batch)
@@ -136,7 +137,8 @@ def _add_examples(loss_fn, params, total, batch, placement):
         return total, jnp.mean(losses)
 
     if placement is None:
-        return add_all(params, total, batch)
+        like = jax.tree.map(explicit.placement, total), None
+        return explicit.freely(add_all, params, total, batch, like=like)
     mesh, axes = placement
 
     def add_own(params, total, batch):
@@ -145,14 +147,35 @@ def _add_examples(loss_fn, params, total, batch, placement):
         return added, jax.lax.pmean(loss, axes)
 
     whole, own = PartitionSpec(), PartitionSpec(axes)
-    return jax.shard_map(
+    add = jax.shard_map(
         add_own,
         mesh=mesh,
         in_specs=(whole, whole, own),
         out_specs=(whole, whole),
         axis_names=set(axes),
         check_vma=False,
-    )(params, total, batch)
+    )
+    added, loss = add(_without(params, axes), _without(total, axes), batch)
+    return jax.tree.map(_placed_like, added, total), loss
+
+
+def _without(tree, axes):
+    """The leaves, whole along these axes where a mesh has them as explicit ones."""
+
+    def gather(leaf):
+        sharding = jax.typeof(leaf).sharding
+        split = [dim if isinstance(dim, tuple) else (dim,) for dim in sharding.spec]
+        if not any(axis in axes for dim in split for axis in dim):
+            return leaf
+        kept = [tuple(a for a in dim if a and a not in axes) or None for dim in split]
+        return jax.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec(*kept)))
+
+    return jax.tree.map(gather, tree)
+
+
+def _placed_like(leaf, other):
+    place = explicit.placement(other)
+    return leaf if place is None else jax.reshard(leaf, place)
 
 
 @_compiled

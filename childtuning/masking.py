@@ -41,7 +41,7 @@ import optax
 
 from childtuning import bits
 from childtuning.arguments import require_key, require_mask, require_reserve_p
-from expkit import trees
+from expkit import explicit, trees
 
 
 class ChildTuningFState(NamedTuple):
@@ -222,7 +222,11 @@ def keep(x: jax.Array, packed: jax.Array) -> jax.Array:
     """
     if x.dtype == jax.dtypes.float0:
         return x
-    return jnp.where(bits.unpack(packed, x.shape), x, jnp.zeros_like(x))
+
+    def select(x, packed):
+        return jnp.where(bits.unpack(packed, x.shape), x, jnp.zeros_like(x))
+
+    return explicit.freely(select, x, packed, like=explicit.placement(x))
 
 
 def _keep_at_random(
@@ -230,8 +234,13 @@ def _keep_at_random(
 ) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
+
+    def draw(key, p, x):
+        return jax.random.bernoulli(key, p, x.shape)
+
     # In float32 also where float64 is enabled, or the draws would be others.
-    is_kept = jax.random.bernoulli(key, jnp.asarray(p, jnp.float32), x.shape)
+    p32, place = jnp.asarray(p, jnp.float32), explicit.placement(x)
+    is_kept = explicit.freely(draw, key, p32, x, like=place)
     if rescale:
         scaled = (x.astype(trees.wide_dtype(x)) / p).astype(x.dtype)
         x = jnp.where(p == 1, x, scaled)  # the CPU flushes what is subnormal to 0

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from cosent.arguments import comparable, require_mask, require_rows, require_scale
 from cosent.suffix_sums import suffix_log_sums
-from expkit import trees
+from expkit import explicit, trees
 
 CROSSING = 160
 """Batches of fewer rows are compared pair by pair: measured on a CPU."""
@@ -75,14 +75,14 @@ def cosent_loss(
         2022. https://kexue.fm/archives/8847
     """
     rows = _prepare(similarities, labels, scale, where, axis_name)
-    similarities, labels, scale, where = rows
+    similarities, labels, _, _ = rows
     if labels.dtype == bool:
-        loss = _binary(similarities, labels, scale, where)
+        loss = _nan_if_a_row_is(_binary(*rows), rows)
     elif len(similarities) < CROSSING:
-        loss = _all_pairs(similarities, labels, scale, where)
+        loss = _all_pairs(*rows)
     else:
-        loss = _by_sorting(similarities, labels, scale, where)
-    return _finish(loss, rows, axis_name)
+        loss = _nan_if_a_row_is(_by_sorting(*rows), rows)
+    return _same_everywhere(loss, axis_name)
 
 
 def binary_cosent_loss(
@@ -122,7 +122,7 @@ def binary_cosent_loss(
     if labels.dtype != bool:
         raise TypeError(f"labels must be boolean, got {labels.dtype}; pass labels > 0.")
     rows = _prepare(similarities, labels, scale, where, axis_name)
-    return _finish(_binary(*rows), rows, axis_name)
+    return _same_everywhere(_nan_if_a_row_is(_binary(*rows), rows), axis_name)
 
 
 def _prepare(similarities, labels, scale, where, axis_name):
@@ -142,20 +142,29 @@ def _prepare(similarities, labels, scale, where, axis_name):
         rows = [jnp.where(where, similarities, 0.0), labels, where]
     if axis_name is not None:
         rows = [jax.lax.all_gather(x, axis_name, tiled=True) for x in rows]
+    rows = [explicit.whole(x) for x in rows]
     scale = jnp.asarray(scale, similarities.dtype)
     return rows[0], rows[1], scale, rows[2] if len(rows) > 2 else None
 
 
-def _finish(loss, rows, axis_name):
-    """The loss, nan if a row is, and known to be the same on every device."""
-    similarities, labels, _, where = rows
+def _same_everywhere(loss, axis_name):
+    """The loss, known to be the same on every device."""
+    return loss if axis_name is None else jax.lax.pmean(loss, axis_name)
+
+
+def _is_nan(similarities, labels, where):
+    """Rows that count and hold nan."""
     is_nan = jnp.isnan(similarities)
     if jnp.issubdtype(labels.dtype, jnp.floating):
         is_nan |= jnp.isnan(labels)
-    # A factor, so that the gradient of every row that is in a pair is nan as well.
-    is_nan = is_nan if where is None else is_nan & where
-    loss *= jnp.where(jnp.any(is_nan), jnp.nan, 1.0)
-    return loss if axis_name is None else jax.lax.pmean(loss, axis_name)
+    return is_nan if where is None else is_nan & where
+
+
+def _nan_if_a_row_is(loss, rows):
+    """A factor, so that the gradient of every row that is in a pair is nan as well."""
+    similarities, labels, _, where = rows
+    is_nan = jnp.any(_is_nan(similarities, labels, where))
+    return loss * jnp.where(is_nan, jnp.nan, 1.0)
 
 
 def _all_pairs(similarities, labels, scale, where):
@@ -163,9 +172,10 @@ def _all_pairs(similarities, labels, scale, where):
     is_pair = labels[:, None] > labels[None, :]
     if where is not None:
         is_pair &= where[:, None] & where[None, :]
-    return _softplus_of_sum(
-        scale * (similarities[None, :] - similarities[:, None]), is_pair
-    )
+    # What is no pair adds nothing, but in a row with nan, which makes the sum nan.
+    nothing = jnp.where(_is_nan(similarities, labels, where), jnp.nan, -jnp.inf)
+    differences = scale * (similarities[None, :] - similarities[:, None])
+    return _softplus_of_sum(jnp.where(is_pair, differences, nothing[:, None]))
 
 
 def _by_sorting(similarities, labels, scale, where):
@@ -184,7 +194,8 @@ def _by_sorting(similarities, labels, scale, where):
     smallest, logs = suffix_log_sums(s, scale)
     is_pair = where & (above < size)
     above = jnp.minimum(above, size - 1)
-    return _softplus_of_sum(scale * (s - smallest[above]) + logs[above], is_pair)
+    exponents = scale * (s - smallest[above]) + logs[above]
+    return _softplus_of_sum(jnp.where(is_pair, exponents, -jnp.inf))
 
 
 def _binary(similarities, labels, scale, where):
@@ -197,9 +208,8 @@ def _binary(similarities, labels, scale, where):
     return jnp.where(is_pair, jnp.logaddexp(exponent, 0.0), 0.0)
 
 
-def _softplus_of_sum(exponents, where):
-    """log(1 + sum of exp) over what `where` selects; 0 of nothing."""
-    exponents = jnp.where(where, exponents, -jnp.inf)
+def _softplus_of_sum(exponents):
+    """log(1 + sum of exp); 0 where all exponents are -inf."""
     largest = jax.lax.stop_gradient(jnp.max(exponents, initial=0.0))
     total = jnp.sum(jnp.exp(exponents - largest))
     return largest + jnp.log1p(total + jnp.expm1(-largest))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from cosent.arguments import comparable, require_rows
-from expkit import trees
+from expkit import explicit, trees
 
 
 def average_ranks(x: jax.typing.ArrayLike) -> jax.Array:
@@ -39,7 +39,7 @@ def average_ranks(x: jax.typing.ArrayLike) -> jax.Array:
     """
     x = comparable("x", x)
     require_rows(("x", "x"), x, x)
-    size = len(x)
+    x, size = explicit.whole(x), len(x)
     order = jnp.argsort(x)
     x = x[order]
     is_new = x[1:] != x[:-1]

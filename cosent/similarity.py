@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cosent.arguments import require_vectors
-from expkit import trees
+from expkit import explicit, trees
 
 
 def unit_vectors(x: jax.typing.ArrayLike) -> jax.Array:
@@ -104,4 +104,5 @@ def cosine_matrix(u: jax.typing.ArrayLike, v: jax.typing.ArrayLike) -> jax.Array
     require_vectors(u, v, is_paired=False)
     # In full precision: an accelerator may round the factors to 10 bits otherwise.
     precision = jax.lax.Precision.HIGHEST
-    return jnp.matmul(unit_vectors(u), unit_vectors(v).T, precision=precision)
+    v = explicit.whole(unit_vectors(v))  # the rows of the matrix lie as those of u
+    return jnp.matmul(unit_vectors(u), v.T, precision=precision)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cosent.arguments import require_rows
+from expkit import explicit
 from expkit.arguments import is_concrete, require_choice, require_count
 
 METRICS = ("accuracy", "f1")
@@ -155,7 +156,7 @@ def _prepare(scores, labels, metric):
     require_choice("metric", metric, METRICS)
     is_jax = isinstance(scores, jax.Array) or isinstance(labels, jax.Array)
     xp = jnp if is_jax else np
-    scores, labels = xp.asarray(scores), xp.asarray(labels)
+    scores, labels = (explicit.whole(xp.asarray(x)) for x in (scores, labels))
     require_rows(("scores", "labels"), scores, labels)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         scores = scores.astype(float)

@@ -163,7 +163,8 @@ def fit(
     compiled_step = _compile(step_fn, state, mesh)
     finite = finite_leaves(state)
     # Every process trains; the first one tells.
-    metrics_path = Path(workdir, os.devnull if jax.process_index() else "metrics.jsonl")
+    tells = jax.process_index() == 0
+    metrics_path = Path(workdir, "metrics.jsonl" if tells else os.devnull)
     with (
         Checkpointer(Path(workdir) / "checkpoints") as checkpoints,
         stop_signal() as stop,
@@ -173,7 +174,7 @@ def fit(
         first = int(state.step)
         with (
             MetricsWriter(metrics_path, resume_step=first) as writer,
-            Progress(first, num_steps) as progress,
+            Progress(first, num_steps, is_shown=tells) as progress,
         ):
             log = _Log(
                 writer,

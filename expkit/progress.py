@@ -8,12 +8,13 @@ import tqdm
 
 
 class Progress:
-    """Shows steps done; use it as a context manager."""
+    """Shows steps done, or nothing if not `is_shown`; use it as a context manager."""
 
     SECONDS_BETWEEN_LINES = 5.0
 
-    def __init__(self, first: int, total: int):
-        self._is_terminal = sys.stderr.isatty()
+    def __init__(self, first: int, total: int, *, is_shown: bool = True):
+        self._is_terminal = is_shown and sys.stderr.isatty()
+        self._has_lines = is_shown and not self._is_terminal
         size = shutil.get_terminal_size()
         self._bar = tqdm.tqdm(
             initial=first,
@@ -35,7 +36,7 @@ class Progress:
         """
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(step - self._bar.n)
-        if not self._is_terminal and (
+        if self._has_lines and (
             time.monotonic() >= self._next_line or step == self._total
         ):
             print(f"[{step}/{self._total}] {text}", file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from expkit import trees
+from expkit import explicit, trees
 from igr import arguments, attached, penalty
 from igr.attached import Arrays, Call
 
@@ -87,6 +87,10 @@ def with_per_example_gradient_penalty(
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
     loss = attached.scalar_loss(loss_fn, has_aux=has_aux)
 
+    def over_examples(params, batch, kwargs):
+        examples = _Examples(loss, params, batch, kwargs, has_aux=has_aux)
+        return _penalise_each(examples, coefficient, mode, chunk_size)
+
     def penalised(params, *batch, **kwargs):
         size = _batch_size(batch)
         if size % chunk_size:
@@ -94,8 +98,7 @@ def with_per_example_gradient_penalty(
                 f"chunk_size={chunk_size} does not divide the batch of {size}."
             )
         if arguments.position(argnum, 1 + len(batch)) == 0:
-            examples = _Examples(loss, params, batch, kwargs, has_aux=has_aux)
-            value, aux = _penalise_each(examples, coefficient, mode, chunk_size)
+            value, aux = explicit.freely(over_examples, params, batch, kwargs)
         else:
             call = attached.make_call(
                 _mean_over_batch(loss),

@@ -41,7 +41,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from expkit import trees
+from expkit import explicit, trees
 from expkit.arguments import require_scalar
 
 
@@ -132,11 +132,17 @@ def gaussian_perturbation(key: jax.Array, x: Any, stddev: jax.typing.ArrayLike) 
     require_floating("x", x)
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(key, len(leaves))
-    noise = structure.unflatten(
-        jax.random.normal(k, jnp.shape(leaf), trees.wide_dtype(leaf))
-        for k, leaf in zip(keys, leaves, strict=True)
-    )
+    noise = structure.unflatten(map(_draw_like, keys, leaves))
     return _scaled_like(noise, stddev, x)
+
+
+def _draw_like(key, leaf):
+    """Normal numbers, on the devices where the leaf is."""
+
+    def draw(key, leaf):
+        return jax.random.normal(key, jnp.shape(leaf), trees.wide_dtype(leaf))
+
+    return explicit.freely(draw, key, leaf, like=explicit.placement(leaf))
 
 
 def unit_vector(tree: Any) -> Any:

@@ -19,6 +19,8 @@ References:
 import jax
 import jax.numpy as jnp
 
+from expkit import explicit
+
 
 @jax.custom_jvp
 def spectral_norm(a: jax.Array) -> jax.Array:
@@ -31,7 +33,7 @@ def spectral_norm(a: jax.Array) -> jax.Array:
         Scalar. Two derivatives are exact where the largest singular value is simple;
         elsewhere the first is one of the subgradients, and 0 at a matrix of zeros.
     """
-    return jnp.linalg.svd(a, compute_uv=False)[0]
+    return jnp.linalg.svd(explicit.whole(a), compute_uv=False)[0]
 
 
 @spectral_norm.defjvp
@@ -47,6 +49,7 @@ def _squared_spectral_norm(a):
     The vector has the right first derivative, and so the quotient has the right third.
     """
     # The point of the expansion: a constant for every order of differentiation.
+    a = explicit.whole(a)
     _, s, vectors = jnp.linalg.svd(jax.lax.stop_gradient(a), full_matrices=False)
     v, rest = vectors[0], vectors[1:]
     gaps = s[0] ** 2 - s[1:] ** 2

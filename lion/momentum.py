@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from expkit import explicit
+
 BLOCK_SIZE = 256
 MAX_CODE = 127
 
@@ -56,6 +58,11 @@ def compress(momentum: jax.Array) -> Int8Momentum:
         Codes and scales; a block of zeros has scale 0. In a block with an entry that is
         not finite every entry comes back as nan.
     """
+    like = explicit.placement(momentum), None
+    return Int8Momentum(*explicit.freely(_compress, momentum, like=like))
+
+
+def _compress(momentum):
     momentum = momentum.astype(jnp.float32)
     scales = _largest_magnitudes(momentum)
     is_usable = (scales > 0.0) & jnp.isfinite(scales)
@@ -66,7 +73,7 @@ def compress(momentum: jax.Array) -> Int8Momentum:
     # Ends in an operation of two arrays, which XLA does not repeat for a second reader:
     # it would have to keep the old codes for that.
     codes = jnp.where(jnp.isnan(codes), 0, codes.astype(jnp.int8))
-    return Int8Momentum(codes, jnp.where(jnp.isfinite(scales), scales, jnp.nan))
+    return codes, jnp.where(jnp.isfinite(scales), scales, jnp.nan)
 
 
 def expand(stored: Int8Momentum) -> jax.Array:
@@ -78,6 +85,10 @@ def expand(stored: Int8Momentum) -> jax.Array:
     Returns:
         float32, of the shape of the codes.
     """
+    return explicit.freely(_expand, stored, like=explicit.placement(stored.codes))
+
+
+def _expand(stored):
     roots = stored.codes.astype(jnp.float32) / MAX_CODE
     return _spread(stored.scales, roots.shape) * roots * jnp.abs(roots)
 

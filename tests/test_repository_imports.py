@@ -8,7 +8,10 @@ import checkout
 import pytest
 from checkout import imports, is_in
 
-PURE = ("expkit.arguments", "expkit.trees", "expkit.per_example", "expkit.rotary")
+PURE = (
+    *("expkit.arguments", "expkit.explicit", "expkit.per_example", "expkit.rotary"),
+    "expkit.trees",
+)
 METHOD = ("jax", "optax", "chex", "numpy", *PURE)
 MODEL = ("flax", "expkit.nets")
 BANNED = ("torch", "tensorflow", "pickle")

@@ -36,6 +36,7 @@ References:
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -45,6 +46,8 @@ import jax.numpy as jnp
 # than so many.
 PARTS = 16
 SMALLEST = 1024
+# Below it, a row is too short a loop for the compiler to vectorise the generator.
+SHORT_ROW = 32
 
 
 class RejectionInfo(NamedTuple):
@@ -164,6 +167,23 @@ def open_uniform(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
         In (0, 1).
     """
     return jax.random.uniform(key, shape, dtype) + 0.5 * jnp.finfo(dtype).eps
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
+    """Normal numbers; short rows are generated as one long one.
+
+    Args:
+        key: typed PRNG key.
+        shape: of the result, with at least one axis.
+        dtype: of the result.
+
+    Returns:
+        Independent standard normal numbers.
+    """
+    if shape[-1] >= SHORT_ROW:
+        return jax.random.normal(key, shape, dtype)
+    flat = jax.random.normal(key, (math.prod(shape),), dtype)
+    return jax.lax.optimization_barrier(flat).reshape(shape)
 
 
 def draw(

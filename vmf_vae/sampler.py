@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expkit import explicit
 from vmf_vae import rejection
 from vmf_vae.arguments import (
     align,
@@ -46,9 +47,6 @@ from vmf_vae.expansion import horner
 from vmf_vae.implicit import follow, follow_radial
 from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 from vmf_vae.rejection import RejectionInfo
-
-# Below it, a row is too short a loop for the compiler to vectorise the generator.
-SHORT_ROW = 32
 
 
 def sample_vmf(
@@ -100,7 +98,15 @@ def sample_vmf(
             "mean_direction [..., d] and concentration [...] must broadcast, got "
             f"shapes {mean_direction.shape} and {concentration.shape}."
         ) from error
-    return _sample(key, mean_direction, concentration, (*shape, *batch))
+
+    like = None
+    if mean_direction.ndim > len(batch):
+        like = explicit.placement(mean_direction, leading=len(shape))
+    return explicit.freely(
+        lambda *arrays: _sample(*arrays, (*shape, *batch)),
+        *(key, mean_direction, concentration),
+        like=like,
+    )
 
 
 def sample_radial(
@@ -167,8 +173,13 @@ def sample_radial_with_info(
     order_of(dim)
     require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
     concentration = as_float("concentration", concentration)
+    place = explicit.placement(concentration, leading=len(shape))
     shape = (*shape, *concentration.shape)
-    return _sample_radial(key, dim, concentration, shape, complement)
+    return explicit.freely(
+        lambda key, kappa: _sample_radial(key, dim, kappa, shape, complement),
+        *(key, concentration),
+        like=(place, None),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -213,7 +224,7 @@ def _draw(key, mean_direction, concentration, shape):
     normal_key, key = jax.random.split(key)
     dim, dtype = mean_direction.shape[-1], concentration.dtype
     n = math.prod(shape)
-    normal = _normal(normal_key, (*shape, dim), dtype)
+    normal = rejection.normal(normal_key, (*shape, dim), dtype)
     if dim == 2:  # the tangent needs a sign
         normal = jnp.where(normal == 0.0, 1e-7, normal)
     first, rest = rejection.from_normal(normal)
@@ -272,14 +283,6 @@ def _invert(concentration, u):
     kappa = jnp.where(is_small, 1.0, concentration)
     t = -jnp.log1p(u * jnp.expm1(-2.0 * kappa)) / kappa
     return jnp.minimum(jnp.where(is_small, 2.0 * u, t), 2.0)
-
-
-def _normal(key, shape, dtype):
-    """Normal numbers; short rows are generated as one long one."""
-    if shape[-1] >= SHORT_ROW:
-        return jax.random.normal(key, shape, dtype)
-    flat = jax.random.normal(key, (math.prod(shape),), dtype)
-    return jax.lax.optimization_barrier(flat).reshape(shape)
 
 
 def _check_key(key):

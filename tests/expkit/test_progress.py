@@ -38,6 +38,16 @@ def test_a_line_has_step_total_and_figures(clock, capsys):
     assert captured.out == ""
 
 
+def test_a_run_that_is_not_shown_prints_nothing(clock, capsys, monkeypatch):
+    with Progress(6, 7, is_shown=False) as bar:
+        bar.update(7, "loss 0.5")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress(6, 7, is_shown=False) as bar:
+        bar.update(7, "loss 0.5")
+    assert terminal.getvalue() == ""
+
+
 def test_a_terminal_gets_a_bar_that_starts_where_the_run_resumes(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

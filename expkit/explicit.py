@@ -1,0 +1,84 @@
+"""Arrays that lie over a mesh with explicit axes.
+
+With such axes, which `jax.make_mesh` makes by default, JAX refuses an operation whose
+outcome could lie over the devices in several ways, such as a sort or a reshape along an
+axis that is cut. Inside of `freely` the compiler decides, as it does with automatic
+axes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def placement(x: Any, *, leading: int = 0) -> NamedSharding | None:
+    """How an array lies over the explicit axes of a mesh.
+
+    Args:
+        x: an array or a tracer; nothing else is cut.
+        leading: number of axes to put before those of the array; they are not cut.
+
+    Returns:
+        Its sharding, or None where no axis is cut.
+    """
+    if not isinstance(x, jax.Array):
+        return None
+    sharding = jax.typeof(x).sharding
+    if all(axes is None for axes in sharding.spec):
+        return None
+    spec = PartitionSpec(*[None] * leading, *sharding.spec)
+    return NamedSharding(sharding.mesh, spec)
+
+
+def whole(x: Any) -> Any:
+    """An array that is not cut along any explicit axis.
+
+    Args:
+        x: an array or a tracer; anything else is returned.
+
+    Returns:
+        The same values, on every device.
+    """
+    cut = placement(x)
+    return x if cut is None else jax.reshard(x, _on_every_device(cut))
+
+
+def freely(function: Callable[..., Any], *args: Any, like: Any = None) -> Any:
+    """The outcome of a function inside of which the compiler places the arrays.
+
+    Args:
+        function: of pytrees.
+        *args: its arguments. Where no array in them is cut along an explicit axis, this
+            is just `function(*args)`.
+        like: the `placement` of the outcome, None for whole on every device; or a
+            pytree of these, a prefix of the outcome.
+
+    Returns:
+        `function(*args)`.
+
+    References:
+        https://docs.jax.dev/en/latest/notebooks/explicit-sharding.html
+    """
+    leaves, structure = jax.tree.flatten(args)
+    cut = next(filter(None, map(placement, leaves)), None)
+    if cut is None:
+        return function(*args)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def of_arrays(*arrays: jax.Array) -> Any:
+        found = dict(zip(places, arrays, strict=True))
+        return function(
+            *structure.unflatten(found.get(i, leaf) for i, leaf in enumerate(leaves))
+        )
+
+    out = jax.tree.map(
+        lambda place: place or _on_every_device(cut), like, is_leaf=lambda x: x is None
+    )
+    free = jax.sharding.auto_axes(of_arrays, out_sharding=out)
+    return free(*(leaves[i] for i in places))
+
+
+def _on_every_device(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, PartitionSpec())

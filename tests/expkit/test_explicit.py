@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from expkit import explicit
+
+
+def place(x, spec, kind=AxisType.Explicit):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        jnp.ones(4),
+        np.ones(4),
+        "text",
+        place(np.ones(4), (None,)),
+        place(np.ones(4), ("data",), AxisType.Auto),
+    ],
+)
+def test_what_is_not_cut_along_explicit_axes_is_left_alone(x):
+    assert explicit.placement(x) is None
+    assert explicit.whole(x) is x
+    (same,) = explicit.freely(lambda *args: args, x)
+    assert same is x
+
+
+def test_a_placement_can_have_axes_in_front():
+    x = place(np.ones((4, 3)), ("data",))
+    assert explicit.placement(x).spec == PartitionSpec("data", None)
+    found = explicit.placement(x, leading=2)
+    assert found.spec == PartitionSpec(None, None, "data", None)
+
+
+def test_an_array_becomes_whole():
+    x = explicit.whole(place(np.arange(4.0), ("data",)))
+    assert explicit.placement(x) is None
+    np.testing.assert_array_equal(x, [0.0, 1.0, 2.0, 3.0])
+
+
+def test_what_is_no_array_passes_a_free_function():
+    x = place(np.arange(4.0), ("data",))
+    with pytest.raises(Exception, match="replicated"):
+        jnp.cumsum(x)
+    found = explicit.freely(
+        lambda x, name, scale: {name: scale * jnp.cumsum(x)}, x, "sum", 2.0
+    )
+    np.testing.assert_array_equal(found["sum"], [0.0, 2.0, 6.0, 12.0])
+    assert explicit.placement(found["sum"]) is None
+
+
+def test_an_outcome_lies_as_it_is_told():
+    x = place(np.arange(4.0), ("data",))
+    like = explicit.placement(x), None
+    sums, pairs = jax.jit(
+        lambda x: explicit.freely(
+            lambda x: (jnp.cumsum(x), {"low": x[:2], "high": x[2:]}), x, like=like
+        )
+    )(x)
+    assert explicit.placement(sums) == like[0]
+    assert {explicit.placement(half) for half in pairs.values()} == {None}
+    np.testing.assert_array_equal(sums, [0.0, 1.0, 3.0, 6.0])
+
+
+def test_a_free_function_can_be_differentiated_twice():
+    x = place(np.arange(4.0), ("data",))
+
+    def loss(x):
+        return explicit.freely(lambda x: jnp.sum(jnp.cumsum(x) ** 2), x)
+
+    gradient, product = jax.jit(lambda x: jax.jvp(jax.grad(loss), (x,), (x,)))(x)
+    a = np.tril(np.ones((4, 4)))
+    expected = 2 * a.T @ a @ np.arange(4.0)
+    np.testing.assert_allclose(gradient, expected)
+    np.testing.assert_allclose(product, expected)  # of a quadratic form
+    assert explicit.placement(gradient) == explicit.placement(x)
