@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import trees
+from expkit import explicit, trees
 from expkit.arguments import (
     is_concrete,
     require_count,
@@ -133,7 +133,10 @@ class LinearChainCRF:
                 f"tags must be in [0, {self.num_tags - 1}] for num_types="
                 f"{self.num_types}, got {wrong[0]}."
             )
-        likelihoods = _log_likelihoods(*self._chain(params, hidden), tags, mask)
+        arrays = *self._chain(params, hidden), tags, mask
+        likelihoods = explicit.freely(
+            _log_likelihoods, *arrays, like=explicit.placement(is_valid)
+        )
         return jnp.where(is_valid, likelihoods, jnp.nan)
 
     def decode(
@@ -154,7 +157,8 @@ class LinearChainCRF:
             ValueError: if the shapes do not fit.
         """
         hidden, mask = self._check(hidden, mask)
-        return _best_tags(*self._chain(params, hidden), mask)
+        arrays = *self._chain(params, hidden), mask
+        return explicit.freely(_best_tags, *arrays, like=explicit.placement(mask))
 
     def _check(self, hidden, mask):
         """States with 0 on the padding, and the mask."""

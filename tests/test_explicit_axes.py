@@ -197,6 +197,31 @@ def test_scores_of_spans_of_a_cut_batch(mesh):
     )
 
 
+def test_a_chain_over_a_cut_batch(mesh):
+    crf = gp_kl.LinearChainCRF(16, 2)
+    params = crf.init(jax.random.key(0))
+    hidden = np.random.default_rng(0).standard_normal((BATCH, 5, 16))
+    hidden, tags = hidden.astype(np.float32), np.zeros((BATCH, 5), np.int32)
+
+    @jax.jit
+    def run(params, hidden, tags):
+        mask = tags == 0
+
+        def loss(params):
+            return -jnp.mean(crf.log_likelihood(params, hidden, tags, mask))
+
+        return *jax.value_and_grad(loss)(params), crf.decode(params, hidden, mask)
+
+    whole = jax.tree.map(lambda x: place(x, mesh, None), params)
+    got = run(whole, place(hidden, mesh, 0), place(tags, mesh, 0))
+    assert explicit.placement(got[2]).spec[0] == "data"
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        got,
+        run(params, hidden, tags),
+    )
+
+
 def test_packed_momentum_lies_as_its_parameter(mesh):
     params = {"w": place(np.ones((4, 512), np.float32), mesh, 1)}
     state = lion.lion(1e-3, mu_dtype="int8").init(params)
