@@ -27,7 +27,7 @@ import optax
 
 from cosent.arguments import require_mask, require_scale, require_vectors
 from cosent.similarity import cosine_matrix, pairwise_cosine
-from expkit import trees
+from expkit import explicit, trees
 from expkit.arguments import is_concrete, require_count
 
 
@@ -226,7 +226,11 @@ def in_batch_contrastive_loss(
         Reply*, 2017, multiple negatives. https://arxiv.org/abs/1705.00652
     """
     require_scale(scale)
-    u, v, where = _select(u, v, where)
+    return explicit.freely(_find_own, *_select(u, v, where), scale)
+
+
+def _find_own(u, v, where, scale):
+    """Mean cross-entropy of finding row i of v by row i of u."""
     table = cosine_matrix(u, v)
     table *= jnp.asarray(scale, table.dtype)
     # A row that does not count keeps its own answer, so that it stays finite.

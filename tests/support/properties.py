@@ -297,7 +297,7 @@ def assert_close(
     """
     stored = jnp.finfo(actual.dtype)
     info = stored if dtype is None else jnp.finfo(dtype)
-    actual, desired = np.float64(actual), np.float64(desired)
+    actual, desired = (np.asarray(x, np.float64) for x in (actual, desired))
     assert actual.shape == desired.shape
     size = np.broadcast_to(np.maximum(np.abs(desired), size), desired.shape)
     allowed = roundings * (float(info.eps) / 2 * size + smallest(info.dtype))
