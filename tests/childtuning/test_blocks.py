@@ -35,3 +35,17 @@ def test_counts_are_those_of_numpy(numbers, index):
     above = numbers[numbers > value].min()
     got = blocks.smallest_above(jnp.asarray(numbers), pattern)
     assert got == blocks.patterns(jnp.float32(above))
+
+
+@pytest.mark.parametrize(
+    ("low", "shift"), [(0, 29), (0, 24), (0x3F000000, 21), (0x3F000000, 0)]
+)
+def test_digits_are_counted_as_by_numpy(numbers, low, shift):
+    numbers[2:2001:2] = 0.5  # the pattern of which is the second window's begin
+    numbers[3:300:3] = np.nextafter(np.float32(0.5), np.float32(1.0))
+    digits = (numbers.view(np.uint32).astype(int) - low) >> shift
+    expected = [np.sum(digits == digit) for digit in range(8)]
+    got = blocks.count_digits(jnp.asarray(numbers), jnp.uint32(low), jnp.uint32(shift))
+    np.testing.assert_array_equal(got, expected)
+    assert sum(n % 2 for n in expected)  # the lowest bit of a counter matters
+    assert low == 0 or expected[0] >= 900
