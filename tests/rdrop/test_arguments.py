@@ -38,7 +38,7 @@ LABELS = np.array([0, 2])
         (
             {"labels": np.array([0.0, 1.0])},
             ValueError,
-            r"labels must be integers of shape \(2,\) or probabilities of shape \(2, 3\)",
+            r"of shape \(2,\) or probabilities of shape \(2, 3\), got float",
         ),
         (
             {"labels": np.array([0, 1, 2])},
