@@ -311,3 +311,8 @@ def test_how_it_is_differentiated_is_given_by_name():
     assert penalty.penalise(call, 0.5, mode="nested") == (6.0, None)
     with pytest.raises(TypeError, match="positional"):
         penalty.penalise(call, 0.5, "nested")
+    total, (slope,) = penalty.gradient(call, jnp.float32(0.5), [1], mode="exact")
+    assert total == 6.0  # the penalised loss of x^2 is x^2 + 0.5 (2 x)^2
+    np.testing.assert_allclose(slope, [6.0, 6.0], rtol=1e-6)
+    with pytest.raises(TypeError, match="positional"):
+        penalty.gradient(call, jnp.float32(0.5), [1], "exact")
