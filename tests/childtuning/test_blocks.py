@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from childtuning import blocks
+from expkit import testing
 
 
 @pytest.fixture
@@ -49,3 +50,30 @@ def test_digits_are_counted_as_by_numpy(numbers, low, shift):
     np.testing.assert_array_equal(got, expected)
     assert sum(n % 2 for n in expected)  # the lowest bit of a counter matters
     assert low == 0 or expected[0] >= 900
+
+
+def test_every_block_has_a_count_of_its_own(numbers):
+    numbers = numbers[:70_000].reshape(7, 10_000)
+    value = numbers[0, 0]
+    pattern = blocks.patterns(jnp.float32(value))
+    got = blocks.count_equal(jnp.asarray(numbers), pattern)
+    parts = [numbers.ravel()[i * 2**15 : (i + 1) * 2**15] for i in range(3)]
+    np.testing.assert_array_equal(got, [(part == value).sum() for part in parts])
+    assert (got > 0).all()
+
+
+def test_a_second_count_compiles_nothing(numbers):
+    first, second = jnp.asarray(numbers), jnp.asarray(2.0 * numbers)
+    low, shift = jnp.uint32(0), jnp.uint32(29)
+    counts = {
+        blocks.count_at_least: (low,),
+        blocks.smallest_above: (low,),
+        blocks.count_equal: (low,),
+        blocks.count_digits: (low, shift),
+        blocks.count_first_digits: (low, shift),
+    }
+    for count, arguments in counts.items():
+        count(first, *arguments)
+        with testing.count_compilations() as log:
+            count(second, *arguments)
+        assert not log.names
