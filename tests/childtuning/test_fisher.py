@@ -1,5 +1,7 @@
 """Fisher information: the two conventions, their memory, and bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,16 +165,20 @@ def test_each_device_takes_only_its_own_examples():
     assert "all-gather" not in text
 
 
-def test_equal_shapes_compile_once_also_in_a_later_call():
+@pytest.mark.parametrize("convention", fisher.CONVENTIONS)
+def test_equal_shapes_compile_once_also_in_a_later_call(convention):
     params = make_params()
     sizes = [4, 4, 3, 4, 3]
     batches = [make_batch(n, seed) for seed, n in enumerate(sizes)]
     traces = testing.TraceCounter()
     counted = traces.wrap(loss_fn)
-    childtuning.fisher_information(counted, params, batches[:3])
+    run = functools.partial(
+        childtuning.fisher_information, counted, params, convention=convention
+    )
+    run(batches[:3])
     first = traces.count
     with testing.count_compilations() as log:
-        childtuning.fisher_information(counted, params, batches)
+        run(batches)
     assert traces.count == first
     assert not log.names
 

@@ -61,3 +61,12 @@ def test_the_last_of_equal_entries_go_wherever_the_shards_lie(spec, surplus):
     assert dropped == min(surplus, len(places))
     kept = places[: len(places) - dropped]
     assert set(places[places < end]) == set(kept)
+
+
+@pytest.mark.parametrize("size", [2, 5, 1000])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.77, 1.0])
+def test_the_position_of_a_percentile_is_numpys(size, fraction):
+    index, weight = order.percentile_position(size, fraction)
+    assert 0.0 <= weight < 1.0
+    expected = np.percentile(np.arange(size), 100 * fraction)
+    np.testing.assert_allclose(index + weight, expected, rtol=1e-12)

@@ -154,3 +154,10 @@ def test_subnormal_probabilities_are_weighed_like_any_others(tiny):
     weights, value = best_class_weights(p, np.array([0, 1]))
     assert value == value_of(weights, p, np.array([0, 1])) == 0.5
     assert np.all(weights > 0.0)
+
+
+def test_a_class_behind_two_others_is_raised_above_all_rows():
+    p = np.array([[0.4, 0.2, 0.4], [0.45, 0.1, 0.45]])
+    weights, value = best_class_weights(p, np.array([1, 1]), num_starts=1)
+    assert value == value_of(weights, p, np.array([1, 1])) == 1.0
+    assert weights[1] > 4.5 * max(weights[0], weights[2])

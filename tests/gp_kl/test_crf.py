@@ -175,7 +175,7 @@ def test_parameters_are_those_of_a_layer_and_a_chain():
         (
             (HIDDEN, np.where(MASK, CRF.num_tags, TAGS), MASK),
             ValueError,
-            rf"tags must be in \[0, {CRF.num_tags - 1}\] for num_types=.*got",
+            rf"in \[0, {CRF.num_tags - 1}\] for num_types=.*got {CRF.num_tags}\.",
         ),
         ((HIDDEN, np.where(MASK, -1, TAGS), MASK), ValueError, "tags must be in.*-1"),
     ],

@@ -44,6 +44,11 @@ def test_regularizer_is_zero_without_parameters():
     assert igr.implicit_regularizer(lambda p: jnp.float32(1.0))({}) == 0.0
 
 
+def test_regularizer_of_one_parameter_is_its_squared_slope():
+    got = igr.implicit_regularizer(lambda p: p**3)(jnp.float32(2.0))
+    np.testing.assert_allclose(got, 12.0**2, rtol=1e-6)
+
+
 def test_modified_loss_of_a_quadratic_has_the_closed_form():
     with jax.enable_x64(True):
         loss = igr.modified_loss(quadratic, 0.3)

@@ -180,3 +180,12 @@ def test_nan_is_not_taken_for_slack():
     x = jnp.array([jnp.nan, 1.0])
     bound = input_gradient_bound(layers, x, jnp.sum, "tanh")
     assert jnp.isnan(bound.parameter_side)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_bias_that_bounds_the_origin_is_that_of_the_first_layer(is_first):
+    params = make()
+    index = -1 if is_first else 0
+    params[index] = (params[index][0], None)
+    got = input_gradient_bound(params, jnp.zeros(3), jnp.sum, "tanh")
+    assert jnp.isfinite(got.parameter_side) == is_first

@@ -7,7 +7,7 @@ import pytest
 
 from expkit import sharding
 from expkit.testing import assert_trees_close, count_compilations
-from igr import with_gradient_penalty
+from igr import attached, penalty, with_gradient_penalty
 
 MODES = ("exact", "nested", "finite_difference")
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -304,3 +304,15 @@ def test_a_finite_difference_in_half_precision_is_refused():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     with pytest.raises(ValueError, match="less than bfloat16 resolves"):
         penalised(half, X)
+
+
+def test_how_it_is_differentiated_is_given_by_name():
+    call = attached.make_call(lambda x: (jnp.sum(x**2), None), 0, (jnp.ones(2),), {})
+    assert penalty.penalise(call, 0.5, mode="nested") == (6.0, None)
+    with pytest.raises(TypeError, match="positional"):
+        penalty.penalise(call, 0.5, "nested")
+    total, (slope,) = penalty.gradient(call, jnp.float32(0.5), [1], mode="exact")
+    assert total == 6.0  # the penalised loss of x^2 is x^2 + 0.5 (2 x)^2
+    np.testing.assert_allclose(slope, [6.0, 6.0], rtol=1e-6)
+    with pytest.raises(TypeError, match="positional"):
+        penalty.gradient(call, jnp.float32(0.5), [1], "exact")

@@ -157,6 +157,19 @@ def test_it_is_differentiated_from_outside_in_all_that_it_depends_on():
     assert_trees_close(got, expected, "gradient", rtol=1e-12, atol=1e-14)
 
 
+def test_the_derivative_in_the_coefficient_is_wider_than_the_parameters():
+    def value(c):
+        def loss(params, scale):
+            return 0.5 * jnp.sum(scale * params.astype(jnp.float32) ** 2)
+
+        params = jnp.array([3.0, 16.0], jnp.bfloat16)
+        return two_batch_gradient_penalty(loss, c)(params, jnp.ones(2), jnp.ones(2))
+
+    slope = jax.grad(value)(jnp.float32(0.1))
+    assert slope == 3.0**2 + 16.0**2
+    assert float(slope.astype(jnp.bfloat16)) != slope  # the control
+
+
 def test_both_batches_see_the_same_dropout():
     def loss(params, batch, *, key):
         keep = jax.random.bernoulli(key, 0.5, params.shape)

@@ -151,6 +151,16 @@ def test_momentum_and_signs_are_those_of_algorithm_2_in_float64():
     compare_with_algorithm_2(is_coupled=False)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_two_steps_by_hand(in_place):
+    """m is 0.2 after the first; then c is 0.1 + 0.5 g, of either sign around -0.2."""
+    tx = lion.scale_by_lion(0.5, 0.8, in_place=in_place)
+    _, state = tx.update(jnp.ones(4), tx.init(jnp.ones(4)))
+    signs, state = tx.update(jnp.array([0.0, -0.18, -0.22, -1.0]), state)
+    np.testing.assert_array_equal(signs, [1.0, 1.0, -1.0, -1.0])
+    np.testing.assert_allclose(state.mu, [0.16, 0.124, 0.116, -0.04], rtol=1e-6)
+
+
 def test_coupled_weight_decay_is_not_algorithm_2():
     with pytest.raises(AssertionError):
         compare_with_algorithm_2(is_coupled=True)

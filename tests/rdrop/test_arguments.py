@@ -38,7 +38,7 @@ LABELS = np.array([0, 2])
         (
             {"labels": np.array([0.0, 1.0])},
             ValueError,
-            "labels must be integers of shape",
+            r"of shape \(2,\) or probabilities of shape \(2, 3\), got float",
         ),
         (
             {"labels": np.array([0, 1, 2])},
@@ -46,6 +46,7 @@ LABELS = np.array([0, 2])
             r"got int64 of shape \(3,\)|int32",
         ),
         ({"labels": 1.5 * LOGITS}, ValueError, r"labels must be in \[0, 1\]"),
+        ({"labels": 0 * LOGITS + 1.5}, ValueError, r"in \[0, 1\] .*got 1.5; leave"),
         ({"labels": np.nan * LOGITS}, ValueError, r"labels must be in \[0, 1\]"),
         ({"logits_2": LOGITS[:1]}, ValueError, "logits_1 and logits_2 must have one"),
         ({"where": np.array([1, 0])}, TypeError, "where must be boolean, got int"),

@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import vmf_reference
-from scipy import special
+from scipy import special, stats
 
 from expkit import testing
 from vmf_vae import debye, density, expansion
@@ -206,3 +206,25 @@ def of_features(fn):
 )
 def test_losses_of_features_conform(check):
     check()
+
+
+def test_a_batch_has_the_log_density_of_scipy_and_its_derivatives():
+    rng = np.random.default_rng(0)
+    mu, x = (
+        a / np.linalg.norm(a, axis=-1, keepdims=True)
+        for a in rng.normal(size=(2, 4, 3, 5))
+    )
+    kappa = rng.uniform(0.5, 20.0, size=(4, 3))
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(a) for a in (mu, kappa, x)]
+        got = density.log_density(*arrays)
+        by_mu, by_x = jax.grad(lambda *a: density.log_density(*a).sum(), (0, 2))(
+            *arrays
+        )
+    expected = [
+        stats.vonmises_fisher(mu[i], kappa[i]).logpdf(x[i])
+        for i in np.ndindex(kappa.shape)
+    ]
+    np.testing.assert_allclose(np.ravel(got), expected, rtol=1e-12)
+    np.testing.assert_allclose(by_mu, kappa[..., None] * x, rtol=1e-14)
+    np.testing.assert_allclose(by_x, kappa[..., None] * mu, rtol=1e-14)

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -110,3 +112,15 @@ def test_samples_move_with_their_parameters():
     np.testing.assert_allclose(dz @ mu + z @ d_mu, slope, rtol=1e-5)
     radial = jax.grad(lambda k: follow_radial(3, k, t))(3.0)
     np.testing.assert_allclose(radial, -slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kappa", [0.1, 0.3, 0.499])
+def test_small_concentrations_on_the_sphere_lose_only_the_end_of_a_series(kappa):
+    t = np.array([0.01, 0.5, 1.0, 1.7, 1.99])
+    exact = [exact_slope(3, kappa, x) for x in t]
+    with jax.enable_x64(True):
+        got = slope_over_sine2(3, jnp.float64(kappa), jnp.asarray(t))
+    # The first term left out of sinh(x) / x.
+    np.testing.assert_allclose(
+        got, exact, rtol=2 * kappa**8 / math.factorial(9) + 1e-13
+    )

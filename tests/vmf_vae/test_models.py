@@ -1,5 +1,7 @@
 """The image models: parts of the bound, likelihoods, shapes and errors."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,3 +142,9 @@ def test_models_are_values():
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_model_takes_no_other_attribute(kind):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MAKE[kind]().hiden = (3,)

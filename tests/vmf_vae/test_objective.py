@@ -7,6 +7,8 @@ import pytest
 
 import vmf_vae
 from vmf_vae import objective
+from vmf_vae.gaussian_latents import GaussianLatent
+from vmf_vae.text_models import TextVAE
 
 
 def test_pixels_are_drawn_with_their_grey_value_as_the_probability():
@@ -24,6 +26,12 @@ def test_a_gaussian_likelihood_keeps_the_grey_values():
     model = vmf_vae.GaussianVAE((4,), 2, (3,), likelihood="gaussian")
     grey = jnp.full((3, 4), 0.3)
     assert objective.binarize(model, grey, jax.random.key(0)) is grey
+
+
+def test_a_model_of_words_keeps_its_words():
+    words = jnp.array([[3, 1, 0]])
+    model = TextVAE(GaussianLatent(2), 5, 3)
+    assert objective.binarize(model, words, jax.random.key(0)) is words
 
 
 def test_the_weight_of_the_kl_rises_in_a_line():

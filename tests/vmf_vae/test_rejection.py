@@ -101,3 +101,35 @@ def test_any_number_of_samples_is_completed(n):
 def test_open_uniform_has_no_ends():
     u = rejection.open_uniform(jax.random.key(0), (1_000_000,), jnp.float32)
     assert 0.0 < u.min() < u.max() < 1.0
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_draws_have_their_law_in_the_plane_and_on_the_sphere(dim):
+    kappa = np.repeat([0.3, 200.0], 10_000)
+    t, _ = rejection.draw(jax.random.key(5), dim, jnp.asarray(kappa, "float32"), 20_000)
+    t = np.asarray(t, float)
+
+    def place(kappa):  # of every draw under its own law
+        if dim == 3:  # 1 - w is exponential up to 2
+            return stats.truncexpon(2.0 * kappa, scale=1.0 / kappa).cdf(t)
+        angle = 2.0 * np.arcsin(np.sqrt(0.5 * t))
+        return 2.0 * stats.vonmises(kappa).cdf(angle) - 1.0
+
+    for half in (slice(10_000), slice(10_000, None)):
+        assert stats.kstest(place(kappa)[half], "uniform").pvalue > 1e-4
+        assert stats.kstest(place(1.2 * kappa + 0.1)[half], "uniform").pvalue < 1e-4
+
+
+def test_the_acceptance_rate_keeps_its_digits_in_a_million_dimensions():
+    dim, kappa, n = 2**20, 1e5, 50_000
+    _, info = rejection.draw(jax.random.key(2), dim, jnp.float32(kappa), n)
+    b = (dim - 1) / (2 * kappa + np.sqrt(4 * kappa**2 + (dim - 1) ** 2))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    y = 10.0 / np.sqrt(dim) * nodes  # a uniform vector's first coordinate
+    weights = weights * np.exp(0.5 * (dim - 3) * np.log1p(-y * y))
+    s = y * (1 - b) / (1 + b)
+    accept = np.exp((dim - 1) * (s / (1 + s) - np.log1p(s)))
+    exact = np.average(accept, weights=weights)
+    error = np.sqrt(exact * (1 - exact) / n)
+    assert abs(info.acceptance_rate - exact) < 5 * error
+    assert 10 * error < 1 - exact < 0.01  # the control

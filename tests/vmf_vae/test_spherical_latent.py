@@ -92,3 +92,12 @@ def test_a_wrong_concentration_is_named(value):
 def test_a_sphere_needs_two_coordinates():
     with pytest.raises(ValueError, match="dim must be an integer >= 2, got 1"):
         VMFLatent(1)
+
+
+def test_two_coordinates_are_a_circle():
+    kappa = 3.0
+    latent = VMFLatent(2, kappa)
+    ratio = scipy.special.i1(kappa) / scipy.special.i0(kappa)
+    expected = kappa * ratio - np.log(scipy.special.i0(kappa))
+    kl = latent.kl(latent.posterior({}, jnp.ones((1, 2))))
+    np.testing.assert_allclose(kl, [expected], rtol=1e-5)

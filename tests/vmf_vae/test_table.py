@@ -152,3 +152,10 @@ def test_gradient_in_the_mean_direction():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_between_two_points_of_the_table_draws_are_uniform():
+    """In the plane at concentration 0 angles are, so their place in a cell is too."""
+    angle = FixedConcentrationSampler(2, 0.0).sample_angle(jax.random.key(0), (20_000,))
+    place = np.asarray(angle, float) * (4096 / np.pi) % 1.0
+    assert stats.kstest(place, "uniform").pvalue > 1e-4
