@@ -19,14 +19,23 @@ if (($#)); then
 fi
 # Most of the time goes into compilation. What a program computes does not depend on how
 # well it is compiled, but for its last digits, its memory and its operations. What one
-# test has compiled, others load.
+# test has compiled, others load; with COMPILED=FOLDER later runs on this machine as well.
 status=0
 quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-cache="$(mktemp -d)"
-trap 'rm -rf "$cache"' EXIT
+if [ -n "${COMPILED:-}" ]; then
+  mkdir -p "$COMPILED"
+  cache="$(cd "$COMPILED" && pwd)"
+  find "$cache" -type f -mtime +14 -delete
+else
+  cache="$(mktemp -d)"
+  trap 'rm -rf "$cache"' EXIT
+fi
 XLA_FLAGS="${XLA_FLAGS:-} $quick" JAX_COMPILATION_CACHE_DIR="$cache" \
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
   run -m "not slow and not optimized" || status=$?
-run -m "not slow and optimized" || status=$?
+# Importing the other files would take as long as many tests.
+optimized=$(grep -rl --include="test_*.py" "pytest\.mark\.optimized" tests)
+# shellcheck disable=SC2086
+run -m "not slow and optimized" $optimized || status=$?
 exit "$status"

@@ -108,10 +108,17 @@ def test_notebook_is_stripped_and_imports_its_package(repository_root, paper):
 
 def test_notebook_runs_and_draws(repository_root, paper, own_kernel):
     notebook = read(repository_root / paper / "demo.ipynb")
-    before = processor_seconds()
     kinds = execute(notebook, repository_root)
-    assert 0.1 < processor_seconds() - before < SECONDS
     assert any(kind.startswith("image/") for kind in kinds), "no plot"
+
+
+@pytest.mark.slow
+def test_notebook_stays_within_its_processor_time(repository_root, paper, own_kernel):
+    # How long it takes depends on the machine: no reason to refuse a change.
+    notebook = read(repository_root / paper / "demo.ipynb")
+    before = processor_seconds()
+    execute(notebook, repository_root)
+    assert 0.1 < processor_seconds() - before < SECONDS
 
 
 def make_notebook(*sources: str) -> nbformat.NotebookNode:

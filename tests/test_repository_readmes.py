@@ -22,6 +22,12 @@ SHELLS = ("bash", "sh", "shell", "console")
 FOREIGN = ("git", "cd", "source", "export", "pip", "uv")
 FOREIGN_MODULES = ("venv", "pip", "mkdocs")
 PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
+# Other runs of configs that CI runs, which take longest. Of these it loads the config.
+LONG = (
+    "--config=configs/gp_kl/code_spans.py:head=efficient",
+    "--config=configs/lion/zh_char.py:",
+    "--config=configs/rdrop/reviews.py:regularizer=none",
+)
 
 
 def commands(block: str) -> Iterator[list[str]]:
@@ -153,15 +159,47 @@ def documented_commands(root: Path) -> dict[str, list[str]]:
     return found
 
 
+def is_long(words: list[str]) -> bool:
+    """Whether a command is left to the slow tests."""
+    return any(word.startswith(LONG) for word in words)
+
+
 def pytest_generate_tests(metafunc):
+    if not {"words", "long_words"} & set(metafunc.fixturenames):
+        return
+    found = documented_commands(metafunc.config.rootpath)
     if "words" in metafunc.fixturenames:
-        found = documented_commands(metafunc.config.rootpath)
-        metafunc.parametrize("words", found.values(), ids=found.keys())
+        slow = {True: pytest.mark.slow, False: ()}
+        cases = [pytest.param(w, marks=slow[is_long(w)]) for w in found.values()]
+        metafunc.parametrize("words", cases, ids=found.keys())
+    if "long_words" in metafunc.fixturenames:
+        kept = {name: words for name, words in found.items() if is_long(words)}
+        assert len(kept) == len(LONG)
+        metafunc.parametrize("long_words", kept.values(), ids=kept.keys())
 
 
 def test_command_works_as_printed(repository_root, words, monkeypatch):
     monkeypatch.chdir(repository_root)
     assert problems(repository_root, words) == [], shlex.join(words)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [("", None), (",sed=1", "no field 'sed'"), (",num_steps=x", "num_steps")],
+)
+def test_a_long_command_has_a_config_that_loads(
+    repository_root, long_words, monkeypatch, change, problem
+):
+    def load(root, package, reference):
+        path, _, arg = reference.partition(":")
+        config = config_lib.load(f"{root / path}:{arg},smoke")
+        return [] if config.num_steps == smoke.STEPS else ["trains for longer"]
+
+    monkeypatch.chdir(repository_root)
+    monkeypatch.setattr(smoke, "problems_of", load)
+    words = [w + change if w.startswith(LONG) else w for w in long_words]
+    found = problems(repository_root, words)
+    assert problem in " ".join(found) if problem else found == []
 
 
 def test_python_blocks_of_readmes_run(repository_root, tmp_path, monkeypatch):

@@ -36,15 +36,27 @@ import sys
 from setuptools import build_meta
 print(build_meta.build_wheel(sys.argv[1]))
 """
+# Each package in a process of its own, which has what all of them may import.
 IMPORT = """
-import importlib, json, sys
-package, *heavy = sys.argv[1:]
-module = importlib.import_module(package)
-print(json.dumps({
-    "file": module.__file__,
-    "heavy": [name for name in heavy if name in sys.modules],
-    "missing": [name for name in module.__all__ if not hasattr(module, name)],
-}))
+import importlib, json, os, sys
+packages, heavy, light = map(str.split, sys.argv[1:])
+for name in light:
+    importlib.import_module(name)
+for package in packages:
+    if os.fork():
+        os.wait()
+        continue
+    try:
+        module = importlib.import_module(package)
+        found = {
+            "file": module.__file__,
+            "heavy": [name for name in heavy if name in sys.modules],
+            "missing": [name for name in module.__all__ if not hasattr(module, name)],
+        }
+    except Exception as error:
+        found = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(found), flush=True)
+    os._exit(0)
 """
 
 
@@ -97,23 +109,42 @@ def content_problems(root: Path, names: list[str]) -> Iterator[str]:
         yield "LICENSE is missing"
 
 
-def import_problems(folder: Path, package: str, heavy: tuple[str, ...]) -> list[str]:
-    """What is wrong with `import package` where `folder` is all that Python sees."""
-    command = [sys.executable, "-c", IMPORT, package, *heavy]
+def import_problems(
+    folder: Path, packages: list[str], heavy: tuple[str, ...], light: str = ""
+) -> list[str]:
+    """What is wrong with `import package` where `folder` is all that Python sees.
+
+    Args:
+        folder: what was installed.
+        packages: each is imported in a process of its own.
+        heavy: modules that none of them may load.
+        light: modules that all of them may load, which are loaded once.
+
+    Returns:
+        A line for each problem.
+    """
+    command = [sys.executable, "-c", IMPORT, *map(" ".join, (packages, heavy)), light]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     empty = folder.parent / "empty"
     empty.mkdir(exist_ok=True)
     done = subprocess.run(
         command, cwd=empty, env=environment, capture_output=True, text=True
     )
-    if done.returncode != 0:
-        return [f"import {package}: {done.stderr.splitlines()[-1]}"]
-    found = json.loads(done.stdout)
-    problems = [f"import {package} loads {name}" for name in found["heavy"]]
-    problems += [f"{package}.__all__ has no {name}" for name in found["missing"]]
+    assert done.returncode == 0, done.stderr
+    rows = map(json.loads, done.stdout.splitlines())
+    pairs = zip(packages, rows, strict=True)
+    return [line for package, found in pairs for line in told(folder, package, found)]
+
+
+def told(folder: Path, package: str, found: dict) -> Iterator[str]:
+    """What is wrong by what an import printed."""
+    if "error" in found:
+        yield f"import {package}: {found['error']}"
+        return
+    yield from (f"import {package} loads {name}" for name in found["heavy"])
+    yield from (f"{package}.__all__ has no {name}" for name in found["missing"])
     if not Path(found["file"]).is_relative_to(folder):
-        problems.append(f"import {package} finds {found['file']}")
-    return problems
+        yield f"import {package} finds {found['file']}"
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +168,8 @@ def test_papers_import_lightly_from_the_wheel(repository_root, wheel, tmp_path):
     folder = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    for package in checkout.paper_packages(repository_root):
-        assert import_problems(folder, package, HEAVY) == []
+    packages = checkout.paper_packages(repository_root)
+    assert import_problems(folder, packages, HEAVY, "jax numpy optax") == []
 
 
 CLEAN = {
@@ -245,7 +276,9 @@ def test_what_a_wheel_lacks_is_found(tmp_path, name):
 )
 def test_a_heavy_or_broken_import_is_found(tmp_path, init, problem):
     folder = tmp_path / "installed"
-    checkout.plant(folder, {"planted_sam/__init__.py": init})
-    found = import_problems(folder, "planted_sam", ("sqlite3",))
+    # What one package loads is no problem of the next.
+    tree = {"planted_sam/__init__.py": init, "planted_two/__init__.py": "__all__ = []"}
+    checkout.plant(folder, tree)
+    found = import_problems(folder, ["planted_sam", "planted_two"], ("sqlite3",))
     assert len(found) == bool(problem)
     assert (problem or "") in " ".join(found)

@@ -148,7 +148,14 @@ def broken_lion(learning_rate, *, weight_decay=1e-3, **options):
     )
 
 
-@pytest.mark.parametrize("check", IDENTITIES[1:5:2], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks_identities.check_step_size,
+        pytest.param(checks_identities.check_weight_bound, marks=pytest.mark.slow),
+    ],
+    ids=lambda check: check.__name__,
+)
 def test_identities_fail_for_a_lion_without_the_sign(check, context, monkeypatch):
     monkeypatch.setattr(lion, "lion", broken_lion)
     assert check(context).verdict == claims.DOES_NOT_HOLD

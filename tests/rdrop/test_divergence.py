@@ -15,23 +15,6 @@ from rdrop import symmetric_kl
 
 pytestmark = pytest.mark.optimized
 
-CHECKS = testing.loss_checks(
-    symmetric_kl,
-    (
-        np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32),
-        np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32),
-    ),
-    argnums=(0, 1),
-    kwargs={"where": np.random.default_rng(2).random((5, 4)) < 0.7},
-    mask_name="where",
-    second_order=True,
-)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-def test_the_divergence_conforms(check):
-    check()
-
 
 def outputs(num_classes=10, distance=1.0, scale=1.0, dtype=np.float32, n=20):
     rng = np.random.default_rng(num_classes)
@@ -57,7 +40,7 @@ def test_it_is_the_sum_of_scipys_two_divergences(num_classes, distance):
     with jax.enable_x64(True):
         a, b = outputs(num_classes, distance, dtype=np.float64)
         p, q = softmax(a, axis=1), softmax(b, axis=1)
-        got = symmetric_kl(a, b)
+        got = jax.jit(symmetric_kl)(a, b)
         expected = rel_entr(p, q).sum(axis=1) + rel_entr(q, p).sum(axis=1)
         np.testing.assert_allclose(got, expected, rtol=1e-10)
         expected = entropy(p, q, axis=1) + entropy(q, p, axis=1)

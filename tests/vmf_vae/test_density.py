@@ -6,7 +6,6 @@ import pytest
 import vmf_reference
 from scipy import special, stats
 
-from expkit import testing
 from vmf_vae import debye, density, expansion
 
 pytestmark = pytest.mark.optimized
@@ -181,31 +180,6 @@ def test_half_precision_and_traced_nonsense():
         bad = jax.jit(lambda k, fn=fn: fn(12, k))(jnp.array([-1.0, jnp.nan, jnp.inf]))
         assert np.isnan(bad).all()
         assert fn(12, jnp.zeros((0, 3))).shape == (0, 3)
-
-
-def of_features(fn):
-    """The function as a model has it: of a feature that a softplus makes positive."""
-    return lambda raw: fn(10, jax.nn.softplus(raw))
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        check
-        for fn in FUNCTIONS.values()
-        for check in testing.loss_checks(
-            of_features(fn),
-            (jnp.linspace(-2.0, 6.0, 5),),
-            extremes=(0.0, 1e4, -10.0),
-            elementwise=True,
-            second_order=True,
-            gradient_rtol=1e-5,
-        )
-    ],
-    ids=lambda check: check.name,
-)
-def test_losses_of_features_conform(check):
-    check()
 
 
 def test_a_batch_has_the_log_density_of_scipy_and_its_derivatives():

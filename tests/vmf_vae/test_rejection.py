@@ -41,7 +41,7 @@ def test_both_uniform_coordinates_have_their_law(dim):
     [
         (2, 5.0),
         pytest.param(2, 1e5, marks=pytest.mark.slow),
-        (5, 2.0),
+        pytest.param(5, 2.0, marks=pytest.mark.slow),
         pytest.param(10, 100.0, marks=pytest.mark.slow),
         (768, 1e4),
     ],

@@ -222,12 +222,13 @@ def test_reverse_mode_is_forward_mode():
     def value(mu, kappa):
         return jnp.sin(sample_vmf(jax.random.key(0), mu, kappa, (50,)) @ a).mean()
 
-    reverse = jax.grad(value, argnums=(0, 1))(mu, kappa)
-    forward = jax.jacfwd(value, argnums=(0, 1))(mu, kappa)
+    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))
+    reverse = gradient(mu, kappa)
+    forward = jax.jit(jax.jacfwd(value, argnums=(0, 1)))(mu, kappa)
     for x, y in zip(reverse, forward, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
         assert np.isfinite(x).all()
-    at_zero = jax.grad(lambda k: value(mu, k))(jnp.zeros(2))
+    _, at_zero = gradient(mu, jnp.zeros(2))
     assert np.isfinite(at_zero).all()
 
 
@@ -246,9 +247,15 @@ def test_reverse_mode_is_forward_mode():
 )
 def test_shapes(mean_shape, kappa_shape, shape, expected):
     mu = jnp.broadcast_to(first_axis(mean_shape[-1]), mean_shape)
-    x = sample_vmf(jax.random.key(0), mu, jnp.full(kappa_shape, 3.0), shape)
+    key, kappa = jax.random.key(0), jnp.full(kappa_shape, 3.0)
+
+    def draws(mu, kappa):
+        return sample_vmf(key, mu, kappa, shape), sample_radial(key, 5, kappa, shape)
+
+    # Nothing is compiled, but for the empty ones: each shape would be a program.
+    run = jax.jit(draws) if 0 in expected else functools.partial(jax.eval_shape, draws)
+    x, radial = run(mu, kappa)
     assert x.shape == expected
-    radial = sample_radial(jax.random.key(0), 5, jnp.full(kappa_shape, 3.0), shape)
     assert radial.shape == (*shape, *kappa_shape)
 
 

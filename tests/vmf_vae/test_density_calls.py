@@ -1,0 +1,35 @@
+"""Losses made of the functions conform: their digits are in `test_density`."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from expkit import testing
+from vmf_vae import density
+
+FUNCTIONS = (density.log_normalizer, density.kl_to_uniform, density.entropy)
+
+
+def of_features(fn):
+    """The function as a model has it: of a feature that a softplus makes positive."""
+    return lambda raw: fn(10, jax.nn.softplus(raw))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        check
+        for fn in FUNCTIONS
+        for check in testing.loss_checks(
+            of_features(fn),
+            (jnp.linspace(-2.0, 6.0, 5),),
+            extremes=(0.0, 1e4, -10.0),
+            elementwise=True,
+            second_order=True,
+            gradient_rtol=1e-5,
+        )
+    ],
+    ids=lambda check: check.name,
+)
+def test_losses_of_features_conform(check):
+    check()
