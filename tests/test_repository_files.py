@@ -18,6 +18,11 @@ MACHINE = re.compile(r"(?<![\w.~}:/-])/(home|root|work|mnt|Users)/\w")
 UNWRITTEN = re.compile(r"^ *raise NotImplementedError\b", re.MULTILINE)
 EXACT = {"snownlp"}
 UNWANTED = {"torch", "tensorflow", "tensorflow-cpu", "tf-nightly"}
+NAMES = {"LICENSE", "run", "py.typed", ".gitignore"}
+KINDS = (
+    *(".cfg", ".css", ".csv", ".in", ".ipynb", ".jinja", ".json", ".lock", ".md"),
+    *(".py", ".safetensors", ".sh", ".svg", ".toml", ".txt", ".yml"),
+)
 IGNORED = (".venv", "out", "site", "build", "dist", "__pycache__", "lion.egg-info")
 
 
@@ -57,11 +62,11 @@ def requirements(root: Path) -> list[Requirement]:
 
 
 def bounds(root: Path) -> Iterator[str]:
-    """Requirements that are more than a lower bound, and heavy ones."""
+    """Requirements that are not just a lower bound, and heavy ones."""
     for requirement in requirements(root):
         name = canonicalize_name(requirement.name)
         operators = {specifier.operator for specifier in requirement.specifier}
-        if operators - ({"=="} if name in EXACT else {">="}):
+        if operators != ({"=="} if name in EXACT else {">="}):
             yield f"setup.cfg: {requirement}: only a lower bound"
         if name in UNWANTED:
             yield f"setup.cfg: {requirement}: nothing here needs it"
@@ -135,6 +140,25 @@ def test_text_files_hold_no_unfinished_work_and_no_path_of_a_machine(repository_
     assert found == []
 
 
+def strangers(root: Path) -> list[str]:
+    """Files of a kind that no part of the project has, such as a downloaded archive."""
+    return [
+        file.as_posix()
+        for file in checkout.files(root)
+        if file.name not in NAMES and file.suffix not in KINDS
+    ]
+
+
+def test_every_file_is_of_a_known_kind(repository_root):
+    assert strangers(repository_root) == []
+
+
+def test_a_file_of_another_kind_is_found(tmp_path):
+    tree = ("LICENSE", "a/b.py", "a-1.0-py3.whl", "core")
+    checkout.plant(tmp_path, dict.fromkeys(tree, ""))
+    assert strangers(tmp_path) == ["a-1.0-py3.whl", "core"]
+
+
 def test_everything_is_written(repository_root):
     assert unwritten(repository_root) == []
 
@@ -197,7 +221,7 @@ install_requires =
 data =
     # a comment
     snownlp == 0.12.3
-    scikit_learn
+    scikit_learn >= 1.6
 """
 LOCK = """# a comment
 jax==0.10.2 \\
@@ -230,9 +254,10 @@ def test_metadata_that_agree_pass(tmp_path):
     [
         (bounds, "setup.cfg", "jax >= 0.10", "jax >= 0.10, < 0.11"),
         (bounds, "setup.cfg", "jax >= 0.10", "jax == 0.10"),
+        (bounds, "setup.cfg", "scikit_learn >= 1.6", "scikit_learn"),
         (bounds, "setup.cfg", "scikit_learn", "torch"),
         (lock_problems, "setup.cfg", "jax >= 0.10", "jax >= 0.11"),
-        (lock_problems, "setup.cfg", "scikit_learn", "scipy"),
+        (lock_problems, "setup.cfg", "scikit_learn >= 1.6", "scipy >= 1.6"),
         (lock_problems, "requirements.lock", "appnope==", "appnope>="),
         (lock_problems, "requirements.lock", "'darwin' \\\n    --hash=", "'darwin' #"),
         (lock_problems, "requirements.lock", "appnope", "nvidia-cudnn"),
