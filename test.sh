@@ -19,17 +19,11 @@ if (($#)); then
 fi
 # Most of the time goes into compilation. What a program computes does not depend on how
 # well it is compiled, but for its last digits, its memory and its operations. What one
-# test has compiled, others load; with COMPILED=FOLDER later runs on this machine as well.
+# test has compiled, others load.
 status=0
 quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-if [ -n "${COMPILED:-}" ]; then
-  mkdir -p "$COMPILED"
-  cache="$(cd "$COMPILED" && pwd)"
-  find "$cache" -type f -mtime +14 -delete
-else
-  cache="$(mktemp -d)"
-  trap 'rm -rf "$cache"' EXIT
-fi
+cache="$(mktemp -d)"
+trap 'rm -rf "$cache"' EXIT
 XLA_FLAGS="${XLA_FLAGS:-} $quick" JAX_COMPILATION_CACHE_DIR="$cache" \
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
