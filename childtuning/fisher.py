@@ -155,22 +155,9 @@ def _add_examples(loss_fn, params, total, batch, placement):
         axis_names=set(axes),
         check_vma=False,
     )
-    added, loss = add(_without(params, axes), _without(total, axes), batch)
+    gather = functools.partial(explicit.whole, axes=axes)
+    added, loss = add(jax.tree.map(gather, params), jax.tree.map(gather, total), batch)
     return jax.tree.map(_placed_like, added, total), loss
-
-
-def _without(tree, axes):
-    """The leaves, whole along these axes where a mesh has them as explicit ones."""
-
-    def gather(leaf):
-        sharding = jax.typeof(leaf).sharding
-        split = [dim if isinstance(dim, tuple) else (dim,) for dim in sharding.spec]
-        if not any(axis in axes for dim in split for axis in dim):
-            return leaf
-        kept = [tuple(a for a in dim if a and a not in axes) or None for dim in split]
-        return jax.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec(*kept)))
-
-    return jax.tree.map(gather, tree)
 
 
 def _placed_like(leaf, other):

@@ -6,7 +6,7 @@ axis that is cut. Inside of `freely` the compiler decides, as it does with autom
 axes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -32,17 +32,24 @@ def placement(x: Any, *, leading: int = 0) -> NamedSharding | None:
     return NamedSharding(sharding.mesh, spec)
 
 
-def whole(x: Any) -> Any:
-    """An array that is not cut along any explicit axis.
+def whole(x: Any, axes: Collection[str] | None = None) -> Any:
+    """An array that is not cut along explicit axes of a mesh.
 
     Args:
         x: an array or a tracer; anything else is returned.
+        axes: names of the axes; None stands for all.
 
     Returns:
-        The same values, on every device.
+        The same values, on every device along these axes.
     """
     cut = placement(x)
-    return x if cut is None else jax.reshard(x, _on_every_device(cut))
+    if cut is None:
+        return x
+    if axes is None:
+        return jax.reshard(x, _on_every_device(cut))
+    split = [dim if isinstance(dim, tuple) else (dim,) for dim in cut.spec]
+    kept = [tuple(a for a in dim if a and a not in axes) or None for dim in split]
+    return jax.reshard(x, NamedSharding(cut.mesh, PartitionSpec(*kept)))
 
 
 def freely(function: Callable[..., Any], *args: Any, like: Any = None) -> Any:

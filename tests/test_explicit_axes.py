@@ -134,8 +134,7 @@ def directions(dim):
 @pytest.mark.parametrize(("dim", "shape"), [(2, ()), (3, (3,)), (5, (3,))])
 def test_samples_lie_where_their_directions_do(dim, shape, mesh):
     mu, kappa = directions(dim), np.linspace(1, 50, BATCH, dtype=np.float32)
-    sample = functools.partial(vmf_vae.sample_vmf, shape=shape)
-    sample = jax.jit(sample)
+    sample = jax.jit(functools.partial(vmf_vae.sample_vmf, shape=shape))
     placed = place(mu, mesh, 0), place(kappa, mesh, 0)
     got = sample(jax.random.key(0), *placed)
     assert explicit.placement(got).spec[len(shape)] == "data"

@@ -42,6 +42,15 @@ def test_an_array_becomes_whole():
     np.testing.assert_array_equal(x, [0.0, 1.0, 2.0, 3.0])
 
 
+def test_an_array_becomes_whole_along_some_axes():
+    mesh = jax.make_mesh((2, 2), ("data", "model"))
+    spec = PartitionSpec(("data", "model"), None)
+    x = jax.device_put(np.ones((4, 3)), NamedSharding(mesh, spec))
+    found = explicit.whole(x, ["data"])
+    assert explicit.placement(found).spec == PartitionSpec("model", None)
+    np.testing.assert_array_equal(found, x)
+
+
 def test_what_is_no_array_passes_a_free_function():
     x = place(np.arange(4.0), ("data",))
     with pytest.raises(Exception, match="replicated"):
