@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from expkit import explicit
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 BLOCK_SIZE = 256
 MAX_CODE = 127
@@ -58,8 +57,7 @@ def compress(momentum: jax.Array) -> Int8Momentum:
         Codes and scales; a block of zeros has scale 0. In a block with an entry that is
         not finite every entry comes back as nan.
     """
-    like = explicit.placement(momentum), None
-    return Int8Momentum(*explicit.freely(_compress, momentum, like=like))
+    return Int8Momentum(*_freely(_compress, momentum, _placements(momentum)))
 
 
 def _compress(momentum):
@@ -85,12 +83,28 @@ def expand(stored: Int8Momentum) -> jax.Array:
     Returns:
         float32, of the shape of the codes.
     """
-    return explicit.freely(_expand, stored, like=explicit.placement(stored.codes))
+    places = _placements(stored.codes)
+    return _freely(_expand, stored, places and places[0])
 
 
 def _expand(stored):
     roots = stored.codes.astype(jnp.float32) / MAX_CODE
     return _spread(stored.scales, roots.shape) * roots * jnp.abs(roots)
+
+
+def _placements(x):
+    """Of codes and scales, if x is cut along explicit axes of a mesh; else None."""
+    place = jax.typeof(x).sharding
+    if not any(place.spec):
+        return None
+    return place, NamedSharding(place.mesh, PartitionSpec())
+
+
+def _freely(function, x, out_sharding) -> Any:
+    # JAX refuses blocks of a leaf that is cut, unless the compiler may place them.
+    if out_sharding is None:
+        return function(x)
+    return auto_axes(function, out_sharding=out_sharding)(x)
 
 
 def _largest_magnitudes(x: jax.Array) -> jax.Array:

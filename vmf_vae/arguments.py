@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 MAX_DIM = 200_000
 
@@ -214,3 +215,38 @@ def require_points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
     if x.shape[-1:] != (dim,):
         raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
     return x
+
+
+def freely(
+    draw: Callable[..., tuple[jax.Array, Any]],
+    key: jax.Array,
+    *arrays: jax.Array,
+    like: jax.Array | None,
+    leading: int,
+) -> tuple[jax.Array, Any]:
+    """Draws, for arrays that may be cut along explicit axes of a mesh.
+
+    With such axes, which `jax.make_mesh` makes by default, JAX refuses the reshapes and
+    the loop of a sampler; the compiler places what is inside of `draw`.
+
+    Args:
+        draw: `(key, *arrays) -> (draws, more)`.
+        key: typed PRNG key, a scalar.
+        *arrays: parameters of the draws.
+        like: the one that the draws lie like; None for whole on every device.
+        leading: number of axes of the draws before those of `like`.
+
+    Returns:
+        `draw(key, *arrays)`, with `more` whole on every device.
+    """
+    places = [jax.typeof(x).sharding for x in arrays]
+    mesh = next((place.mesh for place in places if any(place.spec)), None)
+    if mesh is None:
+        return draw(key, *arrays)
+    spec = [] if like is None else [*[None] * leading, *jax.typeof(like).sharding.spec]
+    out = (
+        NamedSharding(mesh, PartitionSpec(*spec)),
+        NamedSharding(mesh, PartitionSpec()),
+    )
+    free: Callable[..., Any] = jax.sharding.auto_axes(draw, out_sharding=out)
+    return free(key, *arrays)

@@ -33,11 +33,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import explicit
 from vmf_vae import rejection
 from vmf_vae.arguments import (
     align,
     as_float,
+    freely,
     order_of,
     require_concrete,
     require_directions,
@@ -99,14 +99,13 @@ def sample_vmf(
             f"shapes {mean_direction.shape} and {concentration.shape}."
         ) from error
 
-    like = None
-    if mean_direction.ndim > len(batch):
-        like = explicit.placement(mean_direction, leading=len(shape))
-    return explicit.freely(
-        lambda *arrays: _sample(*arrays, (*shape, *batch)),
+    drawn, _ = freely(
+        lambda *arrays: (_sample(*arrays, (*shape, *batch)), None),
         *(key, mean_direction, concentration),
-        like=like,
+        like=mean_direction if mean_direction.ndim > len(batch) else None,
+        leading=len(shape),
     )
+    return drawn
 
 
 def sample_radial(
@@ -173,12 +172,12 @@ def sample_radial_with_info(
     order_of(dim)
     require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
     concentration = as_float("concentration", concentration)
-    place = explicit.placement(concentration, leading=len(shape))
-    shape = (*shape, *concentration.shape)
-    return explicit.freely(
-        lambda key, kappa: _sample_radial(key, dim, kappa, shape, complement),
+    full = (*shape, *concentration.shape)
+    return freely(
+        lambda key, kappa: _sample_radial(key, dim, kappa, full, complement),
         *(key, concentration),
-        like=(place, None),
+        like=concentration,
+        leading=len(shape),
     )
 
 
