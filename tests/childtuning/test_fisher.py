@@ -299,6 +299,11 @@ def test_a_gradient_that_is_not_finite_is_refused_by_path():
         ([{"x": jnp.ones((2, 5)), "y": jnp.ones(3)}], {}, r"batch 0 .* of one B"),
         ([{"x": jnp.ones((2, 5)), "y": 1.0}], {}, r"batch 0 .* of one B"),
         ([{}], {}, r"batch 0 .* of one B"),
+        (  # the first five are shown
+            [{name: jnp.ones(i) for i, name in enumerate("abcdefg")}],
+            {},
+            r"\['d'\]\": \(3,\), \"\['e'\]\": \(4,\)\}\.$",
+        ),
         ([make_batch(2)], {"convention": "code"}, "one of paper, authors, got 'code'"),
         ([make_batch(2)], {"clip_norm": 0.0}, "clip_norm must be above 0 or None"),
     ],

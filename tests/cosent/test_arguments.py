@@ -48,6 +48,13 @@ def test_a_scale_must_be_one_number():
         arguments.require_scale(jnp.ones(2))
 
 
+@pytest.mark.parametrize("shapes", [((2,), (3,)), ((2, 1), (2, 1)), ((0,), (0,))])
+def test_rows_have_one_length_and_one_axis(shapes):
+    arguments.require_rows(("u", "v"), jnp.zeros(2), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"u and v must have one shape \[n\]"):
+        arguments.require_rows(("u", "v"), *map(jnp.zeros, shapes))
+
+
 def test_vectors_of_two_sets_share_their_dimension():
     rows = jnp.zeros((2, 5)), jnp.zeros((3, 5))
     arguments.require_vectors(*rows, is_paired=False)

@@ -218,6 +218,13 @@ def test_gaussian_noise_is_normal_and_depends_on_the_key():
     np.testing.assert_array_equal(again["b"], got["b"])
 
 
+def test_noise_without_a_deviation_is_zero():
+    noise = gaussian_perturbation(jax.random.key(0), {"x": jnp.ones(3)}, 0)
+    np.testing.assert_array_equal(noise["x"], 0.0)
+    with pytest.raises(ValueError, match="stddev must be at least 0, got -1"):
+        gaussian_perturbation(jax.random.key(0), jnp.ones(3), -1)
+
+
 def test_gaussian_noise_is_rounded_once_to_the_dtype_of_the_input():
     key, wide = jax.random.key(3), jnp.zeros(1000)
     expected = gaussian_perturbation(key, wide, 0.1).astype(jnp.bfloat16)

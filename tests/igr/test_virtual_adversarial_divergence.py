@@ -137,3 +137,15 @@ def test_bad_input_is_named(divergence, logits_fn, error, message):
             epsilon=1.0,
             divergence=divergence,
         )
+
+
+def test_an_example_may_have_one_number_for_its_output():
+    """A linear one, whose square is largest along its slope: here the ones."""
+    got = virtual_adversarial_loss(
+        lambda x: x.sum(axis=1),
+        jnp.zeros((2, 3)),
+        jax.random.key(0),
+        epsilon=0.1,
+        divergence=lambda p, q: (p - q) ** 2,
+    )
+    np.testing.assert_allclose(got, [0.03, 0.03], rtol=1e-4)
