@@ -32,14 +32,14 @@ except ImportError:
     torch = None
 
 ROOT = HERE.parent
-SIZES = (64, 96, 128, 192, 256, 512, 1024, 4096, 16_384, 65_536)
+SIZES = (16, 64, 96, 128, 160, 192, 256, 512, 1024, 4096, 16_384, 65_536)
 LARGEST_TABLE = 16_384
 """The naive loss of more rows wants tens of GiB."""
 CHUNK = 512
 SCALE = 20.0
 OURS = "cosent_loss"
 NAIVE = "naive, b x b"
-SECONDS = 20.0
+SECONDS = 10.0
 """For one variant of one size."""
 COLUMNS = {
     "variant": "variant",
@@ -130,6 +130,7 @@ def measure(size: int, rounds: int) -> list[dict]:
     made = make_variants(size)
     expected = float(made[OURS][0]()[0])
     repeats, best, spent = {}, {}, {}
+    rng = np.random.default_rng(0)
     for name, (run, _) in made.items():
         value = float(run()[0])
         if "binary" not in name and abs(value - expected) > 1e-5 * expected:
@@ -137,9 +138,12 @@ def measure(size: int, rounds: int) -> list[dict]:
         start = time.perf_counter()
         run()
         best[name] = spent[name] = time.perf_counter() - start
-        repeats[name] = int(np.clip(5e-3 / spent[name], 1, 200))
+        repeats[name] = int(np.clip(1e-3 / spent[name], 1, 200))
     for _ in range(rounds):
-        for name, (run, _) in made.items():
+        # Threads of PyTorch go on spinning for a while after a call, so that always the
+        # same variant would be measured beside them.
+        for name in rng.permutation(list(made)):
+            run, _ = made[name]
             if spent[name] > SECONDS:
                 continue
             start = time.perf_counter()
@@ -163,7 +167,7 @@ def measure(size: int, rounds: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     arguments = parser.parse_args()

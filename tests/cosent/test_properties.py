@@ -24,7 +24,7 @@ LABELS = {
 
 
 @st.composite
-def ranked(draw, kinds=tuple(LABELS), sizes=(1, 5, 160)):
+def ranked(draw, kinds=tuple(LABELS), sizes=(1, 5, 182)):
     """Similarities, labels and a mask or none; long ones from a seed."""
     size = draw(st.sampled_from(sizes))
     kind = draw(st.sampled_from(kinds))
