@@ -6,8 +6,8 @@ ordered as the numbers are.
 Example::
 
     >>> x = jnp.array([3.0, 1.0, 2.0])
-    >>> int(count_at_least(x, patterns(jnp.float32(2.0))))
-    2
+    >>> int(smallest_above(x, patterns(jnp.float32(2.0)))) == patterns(jnp.float32(3.0))
+    True
 """
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 WIDTH = 3  # bits of a digit
 BLOCK = 2**15  # entries that are counted together
+COLUMNS = 2**8  # of a block; numbers of one column are reduced first, by vectors
 MINUS_ZERO = np.uint32(0x80000000)
 NOT_FINITE = 0x7F800000  # this pattern and larger ones are infinite, nan or negative
 
@@ -35,23 +36,6 @@ def patterns(x: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def count_at_least(x: jax.Array, pattern: jax.Array) -> jax.Array:
-    """How many entries have a bit pattern or a larger one.
-
-    Args:
-        x: floating-point.
-        pattern: uint32 scalar.
-
-    Returns:
-        int32 scalar.
-    """
-    count = _over_blocks(
-        x, lambda total, bits: total + _count(bits >= pattern), jnp.int32(0)
-    )
-    return count - jnp.where(pattern == 0, _num_filled(x), 0)
-
-
-@jax.jit
 def smallest_above(x: jax.Array, pattern: jax.Array) -> jax.Array:
     """The smallest bit pattern above another.
 
@@ -65,9 +49,37 @@ def smallest_above(x: jax.Array, pattern: jax.Array) -> jax.Array:
     largest = jnp.uint32(0xFFFFFFFF)
 
     def add(total, bits):
-        return jnp.minimum(total, jnp.min(jnp.where(bits > pattern, bits, largest)))
+        above = jnp.where(bits > pattern, bits, largest)
+        return jnp.minimum(total, jnp.min(_rows(above), axis=0))
 
-    return _over_blocks(x, add, largest)
+    return jnp.min(_over_blocks(x, add, jnp.full(COLUMNS, largest)))
+
+
+@jax.jit
+def neighbours(x: jax.Array, pattern: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The bit patterns around a bound.
+
+    Args:
+        x: floating-point.
+        pattern: uint32 scalar, at least 1.
+
+    Returns:
+        The largest below it, 0 if there is none, and the smallest of at least it,
+        2**32 - 1 if there is none: uint32 scalars.
+    """
+    largest = jnp.uint32(0xFFFFFFFF)
+
+    def add(total, bits):
+        is_below = bits < pattern
+        below, above = jnp.where(is_below, bits, 0), jnp.where(is_below, largest, bits)
+        return (
+            jnp.maximum(total[0], jnp.max(_rows(below), axis=0)),
+            jnp.minimum(total[1], jnp.min(_rows(above), axis=0)),
+        )
+
+    start = jnp.zeros(COLUMNS, jnp.uint32)
+    below, above = _over_blocks(x, add, (start, ~start))
+    return jnp.max(below), jnp.min(above)
 
 
 @jax.jit
@@ -102,26 +114,26 @@ def count_first_digits(
         shift: uint32 scalar.
 
     Returns:
-        The counts, int32 [8]; how many patterns are at least `low`; and how many are
-        of no finite number that is at least 0.
+        The counts, int32 [8]; how many patterns are at least `low`; and the largest
+        pattern, which is `NOT_FINITE` or more if a number is not finite or negative.
     """
 
     def add(total, bits):
-        counts, num_at_least, num_bad = total
-        is_bad = (bits >= NOT_FINITE) & (bits != MINUS_ZERO)
+        counts, num_at_least, largest = total
+        valid = jnp.where(bits == MINUS_ZERO, jnp.uint32(0), bits)
         bits &= ~MINUS_ZERO  # cheaper than a choice
-        # Both counts of a block in one sum, of 16 bits each.
-        both = is_bad.astype(jnp.uint32) << 16 | (bits >= low).astype(jnp.uint32)
-        both = jnp.sum(both, dtype=jnp.uint32)
-        num_at_least += (both & 0xFFFF).astype(jnp.int32)
-        num_bad += (both >> 16).astype(jnp.int32)
-        return counts + _digits(bits, low, shift), num_at_least, num_bad
+        is_at_least = (bits >= low).astype(jnp.int32)
+        return (
+            counts + _digits(bits, low, shift),
+            num_at_least + jnp.sum(_rows(is_at_least), axis=0),
+            jnp.maximum(largest, jnp.max(_rows(valid), axis=0)),
+        )
 
-    zero = jnp.int32(0)
-    start = (jnp.zeros(2**WIDTH, jnp.int32), zero, zero)
-    counts, num_at_least, num_bad = _over_blocks(x, add, start, of=_bits)
-    num_at_least -= jnp.where(low == 0, _num_filled(x), 0)
-    return counts - _filled_digits(x, low, shift), num_at_least, num_bad
+    zeros = jnp.zeros(COLUMNS, jnp.int32)
+    start = jnp.zeros(2**WIDTH, jnp.int32), zeros, zeros.astype(jnp.uint32)
+    counts, num_at_least, largest = _over_blocks(x, add, start, of=_bits)
+    num_at_least = jnp.sum(num_at_least) - jnp.where(low == 0, _num_filled(x), 0)
+    return counts - _filled_digits(x, low, shift), num_at_least, jnp.max(largest)
 
 
 @jax.jit
@@ -166,6 +178,10 @@ def _block(x: jax.Array, index: jax.typing.ArrayLike) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, index * BLOCK, min(BLOCK, x.size))
 
 
+def _rows(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, COLUMNS)
+
+
 def _count(where: jax.Array) -> jax.Array:
     return jnp.sum(where, dtype=jnp.int32)
 
@@ -180,7 +196,7 @@ def _digits(bits: jax.Array, low: jax.Array, shift: jax.Array) -> jax.Array:
         # what a negative number is read as, gives 0.
         one = jax.lax.shift_left(jnp.ones_like(bits), digits - jnp.uint32(8 * first))
         # No more than 255 are added up in a counter.
-        sums = jnp.sum(one.reshape(128, -1), axis=0, dtype=jnp.uint32)
+        sums = jnp.sum(_rows(one), axis=0, dtype=jnp.uint32)
         counts += [jnp.sum((sums >> (8 * i)) & 255, dtype=jnp.int32) for i in range(4)]
     return jnp.stack(counts)
 

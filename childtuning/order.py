@@ -81,8 +81,8 @@ def select(
     """
     low, high = _sample_window(shards, k)
     shift = max(0, (high - low).bit_length() - blocks.WIDTH)
-    counts, num_at_least, num_bad = _first_digits(shards, low, shift)
-    if num_bad:
+    counts, num_at_least, largest = _first_digits(shards, low, shift)
+    if largest >= blocks.NOT_FINITE:
         raise ValueError("some entries are negative, infinite or nan.")
     if num_at_least < k or num_at_least - counts[0] >= k:  # the sample has misled
         low, shift = 0, 32 - blocks.WIDTH
@@ -159,9 +159,14 @@ def percentile(shards: Sequence[jax.Array], fraction: float) -> int:
     """
     size = sum(x.size for x in shards)
     index, weight = percentile_position(size, fraction)
-    below = above = select(shards, size - index).pattern
-    if weight and _sum(blocks.count_at_least, shards, below + 1) == size - index - 1:
-        above = _smallest_above(shards, below)
+    if not weight:
+        return select(shards, size - index).pattern
+    # Any bound between the two entries finds both of them, if they differ.
+    num_above = size - index - 1
+    bound = select(shards, num_above, stop_early=True)
+    below = above = bound.pattern
+    if bound.num_at_least == num_above:
+        below, above = _neighbours(shards, bound.pattern)
     a, b = (np.uint32(x).view(np.float32) for x in (below, above))
     # In numpy's order of operations, in float32.
     gap = b - a
@@ -216,14 +221,14 @@ def _at_least_digits(shards, low: int, shift: int) -> np.ndarray:
 
 
 def _first_digits(shards, low: int, shift: int) -> tuple[np.ndarray, int, int]:
-    """The same, how many have at least `low`, and how many are not finite."""
+    """The same, how many have at least `low`, and the largest pattern."""
     window = (np.uint32(low), np.uint32(shift))
     counts = [blocks.count_first_digits(x, *window) for x in shards]
-    digits, num_at_least, num_bad = zip(*counts, strict=True)
+    digits, num_at_least, largest = zip(*counts, strict=True)
     return (
         _summed_from_above(digits),
         sum(map(int, num_at_least)),
-        sum(map(int, num_bad)),
+        max(map(int, largest)),
     )
 
 
@@ -232,8 +237,10 @@ def _summed_from_above(counts) -> np.ndarray:
     return np.cumsum(total[::-1])[::-1]
 
 
-def _sum(count, shards: Sequence[jax.Array], pattern: int) -> int:
-    return sum(int(x) for x in [count(shard, np.uint32(pattern)) for shard in shards])
+def _neighbours(shards: Sequence[jax.Array], pattern: int) -> tuple[int, int]:
+    found = [blocks.neighbours(x, np.uint32(pattern)) for x in shards]
+    below, above = zip(*found, strict=True)
+    return max(map(int, below)), min(map(int, above))
 
 
 def _smallest_above(shards: Sequence[jax.Array], pattern: int) -> int:

@@ -30,12 +30,20 @@ def test_patterns_are_ordered_as_the_numbers(numbers):
 def test_counts_are_those_of_numpy(numbers, index):
     pattern = blocks.patterns(jnp.asarray(numbers))[index]
     value = numbers[index]
-    assert (
-        blocks.count_at_least(jnp.asarray(numbers), pattern) == (numbers >= value).sum()
-    )
     above = numbers[numbers > value].min()
     got = blocks.smallest_above(jnp.asarray(numbers), pattern)
     assert got == blocks.patterns(jnp.float32(above))
+
+
+@pytest.mark.parametrize("index", [0, 3, 5])
+def test_neighbours_of_a_bound_are_those_of_numpy(numbers, index):
+    value = numbers[index]
+    assert value > 0.0
+    bound = blocks.patterns(jnp.float32(value))
+    for pattern, below in ((bound, numbers < value), (bound + 1, numbers <= value)):
+        got = blocks.neighbours(jnp.asarray(numbers), pattern)
+        expected = [numbers[below].max(), numbers[~below].min()]
+        np.testing.assert_array_equal(got, np.array(expected).view(np.uint32))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_a_second_count_compiles_nothing(numbers):
     first, second = jnp.asarray(numbers), jnp.asarray(2.0 * numbers)
     low, shift = jnp.uint32(0), jnp.uint32(29)
     counts = {
-        blocks.count_at_least: (low,),
+        blocks.neighbours: (low,),
         blocks.smallest_above: (low,),
         blocks.count_equal: (low,),
         blocks.count_digits: (low, shift),

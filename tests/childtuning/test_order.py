@@ -47,6 +47,18 @@ def test_the_percentile_selects_what_numpys_does(parts, fraction):
     np.testing.assert_array_equal(kept, numbers >= threshold)
 
 
+@pytest.mark.parametrize("gap", [0, 1, 2, 3, 1000])
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.52, 0.7, 1.0])
+def test_the_percentile_is_numpys_to_the_last_bit(gap, fraction):
+    # Around the position that is asked for, entries that are this far apart in bits.
+    bits = np.random.default_rng(0).permutation(70_000) // 3 * gap + 0x3F000000
+    numbers = bits.astype(np.uint32).view(np.float32)
+    shards = order.local_shards([jnp.asarray(numbers)])
+    expected = np.percentile(numbers, 100 * fraction)
+    assert expected.dtype == np.float32
+    assert order.percentile(shards, fraction) == expected.view(np.uint32)
+
+
 @pytest.mark.parametrize("spec", [(), ("data",), (None, "data")])
 @pytest.mark.parametrize("surplus", [1, 2, 3, 17, 47, 48, 60])
 def test_the_last_of_equal_entries_go_wherever_the_shards_lie(spec, surplus):
