@@ -17,14 +17,16 @@ if (($#)); then
   run "$@"
   exit
 fi
-# Most of the time goes into compilation. What a program computes does not depend on how
+# Most of the time goes into compilation. Where every core has a worker, none has to cut
+# its programs into parts for the others. What a program computes does not depend on how
 # well it is compiled, but for its last digits, its memory and its operations. What one
 # test has compiled, others load.
 status=0
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_parallel_codegen_split_count=1"
 quick="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 cache="$(mktemp -d)"
 trap 'rm -rf "$cache"' EXIT
-XLA_FLAGS="${XLA_FLAGS:-} $quick" JAX_COMPILATION_CACHE_DIR="$cache" \
+XLA_FLAGS="$XLA_FLAGS $quick" JAX_COMPILATION_CACHE_DIR="$cache" \
   JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
   run -m "not slow and not optimized" || status=$?
