@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from expkit import syntax
+
 NUMERICAL = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 """Distributions whose version can change a measured number."""
 
@@ -69,7 +71,7 @@ def versions(names: Iterable[str] = NUMERICAL + OTHERS) -> dict[str, str]:
 def _imported(source: bytes) -> frozenset[str]:
     """Top-level names that a module imports."""
     try:
-        tree = ast.parse(source)
+        tree = syntax.parse(source)
     except (SyntaxError, ValueError):
         return frozenset()
     names = []

@@ -12,6 +12,8 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
+from expkit import syntax
+
 BLOCKS = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 MATH = re.compile(r"^[ \t]*\.\. math::(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
 INLINE = re.compile(
@@ -52,7 +54,7 @@ def formulas(package: Path, order: str = "") -> list[tuple[str, str]]:
     """
     found: dict[str, str] = {}
     for file in sorted(package.glob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in syntax.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 formula = MATH.search(ast.get_docstring(node) or "")
                 if formula and not node.name.startswith("_"):
