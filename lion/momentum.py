@@ -101,7 +101,8 @@ def _placements(x):
 
 
 def _freely(function, x, out_sharding) -> Any:
-    # JAX refuses blocks of a leaf that is cut, unless the compiler may place them.
+    # JAX refuses blocks of a leaf that is cut, unless the compiler may place them. What
+    # of `expkit.explicit` that takes is here, so that Lion needs no other package.
     if out_sharding is None:
         return function(x)
     return auto_axes(function, out_sharding=out_sharding)(x)

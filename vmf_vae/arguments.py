@@ -227,7 +227,8 @@ def freely(
     """Draws, for arrays that may be cut along explicit axes of a mesh.
 
     With such axes, which `jax.make_mesh` makes by default, JAX refuses the reshapes and
-    the loop of a sampler; the compiler places what is inside of `draw`.
+    the loop of a sampler; the compiler places what is inside of `draw`. It is what of
+    `expkit.explicit` a sampler takes, so that it needs no other package.
 
     Args:
         draw: `(key, *arrays) -> (draws, more)`.
