@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-import ml_collections
 from absl import flags
+
+try:
+    import ml_collections
+except ModuleNotFoundError as error:  # the methods are installed without the rest
+    print(
+        f"The library {error.name!r} is not installed: install the experiments with "
+        "`pip install '.[experiments]'` in the repository.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 from expkit import config as config_lib
 from expkit import jsonfile

@@ -223,3 +223,14 @@ def test_help_documents_both_flags(processes):
         assert part in text
     assert "Traceback" not in text
     assert not workdir.exists()
+
+
+def test_the_command_says_how_to_install_the_experiments(repository_root):
+    code = "import sys; sys.modules['ml_collections'] = None; import lion.main"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=repository_root)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "'ml_collections' is not installed" in done.stderr
+    assert "pip install '.[experiments]'" in done.stderr
