@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from expkit import jsonfile, sharding
+from expkit import jsonfile, locks, sharding
 from expkit.messages import one_line
 
 State = TypeVar("State")
@@ -44,10 +44,15 @@ class CheckpointError(RuntimeError):
 
 
 class Checkpointer:
-    """Saves and restores one state under a folder; use it as a context manager."""
+    """Saves and restores one state under a folder; use it as a context manager.
+
+    Raises:
+        OSError: if Orbax could not read what it writes in the folder.
+    """
 
     def __init__(self, directory: str | Path, *, max_to_keep: int = 2):
         self.directory = Path(directory).absolute()
+        locks.require_plain_path(self.directory)
         self._being_saved: tuple[int, str] = (0, "")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=max_to_keep,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from expkit import jsonfile
+from expkit import jsonfile, locks
 from expkit.messages import one_line
 
 
@@ -59,6 +59,7 @@ def writable_folder(path: Path) -> str:
         "" when it worked, otherwise one line that says why it did not.
     """
     try:
+        locks.require_plain_path(path)
         probe = path / ".writable"
         jsonfile.write_text(probe, "")
         probe.unlink()

@@ -227,7 +227,7 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
     """
     folder = workdir = Path(workdir)
     try:
-        locks.require_no_link_out(workdir)
+        locks.require_usable(workdir)
         for folder in (workdir, workdir / "checkpoints"):
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".writable-{os.getpid()}"

@@ -1,7 +1,8 @@
-"""One process a folder, which writes nowhere else.
+"""One process a folder, which writes nowhere else and finds what it wrote.
 
 Two that train in the same folder would mix their rows. A folder from somebody else may
-hold links, and a run would write to where they lead.
+hold links, and a run would write to where they lead. In a folder with brackets in its
+path Orbax loses checkpoints.
 """
 
 import errno
@@ -16,6 +17,9 @@ WRITTEN = (
     *("checkpoints", "encoder"),
 )
 """What a run writes in its folder."""
+
+PATTERN = frozenset("*?[\\")
+"""What has a meaning in a pattern of file names."""
 
 _held: dict[Path, TextIO] = {}
 
@@ -45,6 +49,19 @@ def acquire(folder: Path) -> bool:
     return True
 
 
+def require_usable(folder: Path) -> None:
+    """Refuses a folder that a run would write out of, or lose checkpoints in.
+
+    Args:
+        folder: of a run; it need not exist.
+
+    Raises:
+        OSError: as the two checks below; `strerror` says why.
+    """
+    require_plain_path(folder)
+    require_no_link_out(folder)
+
+
 def require_no_link_out(folder: Path) -> None:
     """Refuses a folder in which something that a run writes leads out of it.
 
@@ -61,6 +78,32 @@ def require_no_link_out(folder: Path) -> None:
                 raise OSError(
                     errno.EPERM, f"{path.relative_to(folder)} is a link out of it"
                 )
+
+
+def require_plain_path(folder: Path) -> None:
+    """Refuses a folder in which Orbax does not find what it wrote.
+
+    It looks for the parts of a checkpoint with a pattern that begins with the path, and
+    TensorStore takes the path for a URL. Where they look elsewhere, the checkpoint is
+    finished without its arrays, with no more than a warning.
+
+    Args:
+        folder: of a run; it need not exist.
+
+    Raises:
+        OSError: if its absolute path has a character of `PATTERN`, or bytes that are
+            not text; `strerror` names it.
+    """
+    found = [
+        character
+        for character in str(folder.absolute())
+        if character in PATTERN or "\ud800" <= character <= "\udfff"
+    ]
+    if found:
+        raise OSError(
+            errno.EINVAL,
+            f"with {found[0]!r} in the path Orbax could not read its checkpoints",
+        )
 
 
 def _below(folder: Path) -> Iterator[Path]:

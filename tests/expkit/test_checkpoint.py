@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import lion
-from expkit import sharding
+from expkit import locks, sharding
 from expkit.checkpoint import SEAL, Checkpointer, CheckpointError
 
 
@@ -265,3 +265,21 @@ def test_the_seal_covers_every_file_that_holds_data(saved):
         files = [path for path in (saved / step).glob("*/**/*") if path.is_file()]
         assert {str(path.relative_to(saved / step)) for path in files} == set(sealed)
         assert any(name.startswith("state/d/") for name in sealed)
+
+
+@pytest.mark.parametrize("name", ["a]b", "a b", "{a}", "ü", "~", "$HOME", "#"])
+def test_a_checkpoint_in_a_folder_with_an_odd_name_comes_back(tmp_path, name):
+    state = make_state(0)
+    folder = save(tmp_path / name, {1: state})
+    assert bits(restore(folder, make_state(1))) == bits(state)
+
+
+@pytest.mark.parametrize("name", ["lr=[1]", "a\\b"])
+def test_a_folder_where_orbax_loses_checkpoints_is_refused(tmp_path, monkeypatch, name):
+    folder, state = tmp_path / name, make_state(0)
+    with pytest.raises(OSError, match="in the path Orbax could not read"):
+        Checkpointer(folder)
+    monkeypatch.setattr(locks, "PATTERN", frozenset())  # what is refused does not work
+    save(folder, {1: state})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        restore(folder, state)

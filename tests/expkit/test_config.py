@@ -272,3 +272,10 @@ def test_a_workdir_that_cannot_be_written_is_named(path, tmp_path, below):
     message = message_of(config_lib.prepare_workdir, config_lib.load(path), workdir)
     assert repr(str(workdir)) in message
     assert "cannot be written" in message
+
+
+def test_a_workdir_where_checkpoints_would_be_lost_is_refused(path, tmp_path):
+    workdir = tmp_path / "lr=[1]"
+    message = message_of(config_lib.prepare_workdir, config_lib.load(path), workdir)
+    assert "with '[' in the path Orbax could not read" in message
+    assert not workdir.exists()

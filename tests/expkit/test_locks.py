@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from expkit import locks
 
@@ -25,3 +28,19 @@ def test_a_free_folder_is_given_and_freed_when_its_owner_ends(tmp_path):
     assert other_process_gets(tmp_path)
     assert other_process_gets(tmp_path)
     assert locks.acquire(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lr=[1]", "what?", "a*b", "a\\b", "\udc80"])
+def test_a_path_that_is_not_plain_is_refused(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    with pytest.raises(OSError, match="in the path Orbax could not read"):
+        locks.require_usable(folder / "run")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(OSError, match="in the path Orbax could not read"):
+        locks.require_usable(Path("run"))
+
+
+@pytest.mark.parametrize("name", ["a]b", "a b", "{a}", "ü", "~", "$HOME", "#"])
+def test_other_odd_names_are_usable(tmp_path, name):
+    locks.require_usable(tmp_path / name)

@@ -197,6 +197,7 @@ def test_an_error_of_the_command_ends_the_steps_that_run(run, checkout, monkeypa
         (["--jobs=0"], "--jobs must be at least 1, got 0"),
         (["--max-memory=0"], "--max-memory must be above 0, got 0"),
         (["--out=setup.cfg"], "cannot write to --out=setup.cfg"),
+        (["--out=lr=[1]"], "cannot write to --out=lr=[1]: with '[' in the path"),
         (["--fulll"], "--fulll"),
     ],
 )
