@@ -2,14 +2,16 @@
 
     python benchmarks/faults.py
 
-Every run is `lion.main` on a small model, in a fork of this process. A run that met a
-fault is started again without it, and must end in the bits of one that met none: the
-rows of metrics (without wall-clock figures), the figures of `result.json`, and the
-arrays of the last checkpoint, as Orbax reads them. `docs/reliability.md` shows the
-result. `--kills 20 30` adds some of the kills, and `--only` some of the faults.
+Every run is `lion.main` on a small model, in a fork of this process, or in two
+processes of which one gets a signal. A run that met a fault is started again without
+it, and must end in the bits of one that met none: the rows of metrics (without wall-
+clock figures), the figures of `result.json`, and the arrays of the last checkpoint, as
+Orbax reads them. `docs/reliability.md` shows the result. `--kills 20 30` adds some of
+the kills, and `--only` some of the faults.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,10 +24,12 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 from fault_campaign import Campaign  # noqa: E402
 from fault_cases import CASES, FULL_DISK  # noqa: E402
 from fault_tables import TABLES, with_tables  # noqa: E402
+from two_processes import Pair  # noqa: E402
 
 OUT = ROOT / "benchmarks/faults.json"
-PARTS = ("kills", "faults", "devices")
+PARTS = ("kills", "faults", "devices", "processes")
 DEVICES = (1, 2, 4)
+KEYS = ("number", "fault", "before", "after", "signal", "process", "processes_after")
 
 
 def main():
@@ -59,7 +63,7 @@ def main():
 
 def name_of(row):
     """What a row of any part is about; one that is measured again is replaced."""
-    return str([row.get(key) for key in ("number", "fault", "before", "after")])
+    return str([row.get(key) for key in KEYS])
 
 
 def measure(campaign, part, options):
@@ -72,6 +76,12 @@ def measure(campaign, part, options):
             for after in DEVICES:
                 if before != after:
                     yield campaign.change_devices(before, after)
+    elif part == "processes":
+        pair = Pair(ROOT, campaign.folder / "processes")
+        for process in (0, 1):
+            yield pair.meet(signal.SIGKILL, process)
+            yield pair.meet(signal.SIGKILL, process, processes_after=1)
+            yield pair.meet(signal.SIGTERM, process)
     else:
         for case in CASES:
             if (options.only or "") in case.name:

@@ -4,23 +4,18 @@ The processes talk over the loopback interface, as they would over a network.
 """
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from waiting import has_rows, wait_until
+import two_processes
+from two_processes import CHEAP, finish, start, start_two
 
 from expkit import metrics
 
 RTOL = 1e-5
 RESULTS = ("test_", "validation_")
 COMMON = "num_steps=50,checkpoint_every=0,evaluate_every=0,batch_size=8"
-CHEAP = "configs/lion/digits.py:smoke,dataset=synthetic:8x8x1:10,hidden=(64,64)"
 CONFIGS = {
     "childtuning": "configs/childtuning/reviews.py:smoke",
     "cosent": "configs/cosent/api_docs_pairs.py:smoke",
@@ -30,52 +25,6 @@ CONFIGS = {
     "rdrop": "configs/rdrop/reviews.py:smoke",
     "vmf_vae": "configs/vmf_vae/digits.py:smoke",
 }
-
-
-def start(root, workdir, package, config, devices, **variables):
-    command = [sys.executable, "-m", f"{package}.main", f"--config={config}"]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [*command, f"--workdir={workdir}"],
-        cwd=root,
-        env=os.environ | {"XLA_FLAGS": flags} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_two(root, workdir, package, configs, devices=4):
-    address = f"127.0.0.1:{free_port()}"
-    return [
-        start(
-            root,
-            workdir,
-            package,
-            config,
-            devices,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-        )
-        for index, config in enumerate(configs)
-    ]
-
-
-def finish(processes, timeout=600):
-    """`[(status, out, err)]`; none is left behind."""
-    try:
-        ends = [process.communicate(timeout=timeout) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, *e) for p, e in zip(processes, ends, strict=True)]
 
 
 def run(root, workdir, package, config, mesh, devices, processes):
@@ -170,32 +119,34 @@ def test_a_folder_of_another_run_is_refused_by_both_processes(
 def test_a_killed_process_ends_the_other_and_both_resume(
     repository_root, tmp_path, victim
 ):
-    config = (
-        f"{CHEAP},num_steps=60,checkpoint_every=10,evaluate_every=0,batch_size=8,"
-        "mesh=fsdp"
-    )
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    ends = finish(start_two(repository_root, whole, "lion", [config] * 2, 1))
-    assert [end[0] for end in ends] == [0, 0], ends
-    processes = start_two(repository_root, broken, "lion", [config] * 2, 1)
-    wait_until(lambda: has_rows(25)(broken), timeout=120)
-    processes[victim].kill()
-    start = time.monotonic()
-    status, _, err = finish(processes, timeout=100)[1 - victim]
-    assert time.monotonic() - start < 60
-    # JAX itself may end the process before Python knows.
-    assert status in (1, -signal.SIGABRT), err
-    said = "if a process was lost, rerun all to resume."
-    if status == 1:
-        assert err.splitlines()[-1].endswith(said)
-        assert "Traceback" not in err
+    pair = two_processes.Pair(repository_root, tmp_path)
+    row = pair.meet(signal.SIGKILL, victim)
+    assert row["seconds"] < 60
+    if row["status"] == -signal.SIGABRT:
+        assert two_processes.BY_JAX in row["line"]
     else:
-        assert "another task died" in err
-    assert not (broken / "result.json").exists()
-    ends = finish(start_two(repository_root, broken, "lion", [config] * 2, 1))
-    assert [end[0] for end in ends] == [0, 0], ends
-    assert (broken / "result.json").read_bytes() == (whole / "result.json").read_bytes()
-    rows = [metrics.read(path / "metrics.jsonl") for path in (whole, broken)]
-    for row in rows[0] + rows[1]:
-        del row["elapsed_seconds"]
-    assert rows[0] == rows[1]
+        assert row["status"] == 1
+        assert row["line"].endswith("if a process was lost, rerun all to resume.")
+    assert not row["traceback"]
+    assert not row["finished"]
+    assert row["exact"]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_run_of_two(repository_root, tmp_path):
+    pair = two_processes.Pair(repository_root, tmp_path)
+    row = pair.meet(signal.SIGKILL, 1, processes_after=1)
+    assert row["largest_relative_error"] < RTOL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_signal_to_one_process_stops_both_at_the_same_step(
+    repository_root, tmp_path, process
+):
+    pair = two_processes.Pair(repository_root, tmp_path)
+    row = pair.meet(signal.SIGTERM, process)
+    assert row["status"] == 128 + signal.SIGTERM
+    assert "stopped at step" in row["line"]
+    assert row["seconds"] < 60
+    assert row["exact"]

@@ -54,3 +54,21 @@ def test_other_devices_change_the_last_digits_only(measured):
     pairs = {(row["before"], row["after"]) for row in measured["devices"]}
     assert pairs == {(a, b) for a in (1, 2, 4) for b in (1, 2, 4) if a != b}
     assert all(row["largest_relative_error"] < 1e-5 for row in measured["devices"])
+
+
+def test_one_of_two_processes_does_not_go_on_alone(measured):
+    rows = measured["processes"]
+    kinds = {(row["signal"], row["process"], row["processes_after"]) for row in rows}
+    assert kinds == {
+        (name, process, after)
+        for name, after in [("SIGKILL", 2), ("SIGKILL", 1), ("SIGTERM", 2)]
+        for process in (0, 1)
+    }
+    for row in rows:
+        assert row["status"]
+        assert row["line"]
+        assert row["seconds"] < 60
+        assert not row["traceback"]
+        assert not row["finished"]
+        assert row["exact"] or row["processes_after"] == 1
+        assert row["largest_relative_error"] < 1e-5

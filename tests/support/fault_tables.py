@@ -62,10 +62,33 @@ def devices(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def processes(rows: Rows) -> str:
+    """Runs of two processes of which one got a signal."""
+    lines = [
+        "| signal | the other ends after | exit status | line on stderr "
+        "| started again as | largest relative difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        status = str(row["status"] if row["status"] > 0 else 128 - row["status"])
+        after = row["processes_after"]
+        cells = [
+            f"{row['signal']} to process {row['process']}",
+            f"{row['seconds']:.1f} s",
+            status,
+            f"`{_neutral(row['line'])}`",
+            f"{after} process{'es' * (after > 1)}",
+            "none, exact" if row["exact"] else f"{row['largest_relative_error']:.1e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[Rows], str]] = {
     "kills": kills,
     "faults": faults,
     "devices": devices,
+    "processes": processes,
 }
 
 
