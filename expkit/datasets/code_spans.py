@@ -19,6 +19,7 @@ space, count once, and are in training if a file there has them.
 
 import ast
 import importlib.util
+import os
 import platform
 import re
 import sysconfig
@@ -109,14 +110,23 @@ def read_files() -> dict[str, bytes]:
         DataError: if Python is installed without them.
     """
     folder = Path(sysconfig.get_path("stdlib"))
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
-    kept = sorted(path for path in paths if not _LEFT_OUT.fullmatch(path))
+    kept = sorted(_modules(folder))
     if not kept:
         raise DataError(
             f"the source 'code_spans' reads Python's own modules, but {folder} has no "
             ".py files; use a Python that is installed with them, as from python.org."
         )
-    return {path: paths[path].read_bytes() for path in kept}
+    return {path: (folder / path).read_bytes() for path in kept}
+
+
+def _modules(folder: Path) -> Iterator[str]:
+    """Paths of the files that are used; folders that are left out are not entered."""
+    for parent, folders, names in os.walk(folder):
+        inside = Path(parent).relative_to(folder)
+        below = {name: f"{(inside / name).as_posix()}/" for name in folders}
+        folders[:] = [name for name in below if not _LEFT_OUT.fullmatch(below[name])]
+        paths = ((inside / name).as_posix() for name in names if name.endswith(".py"))
+        yield from (path for path in paths if not _LEFT_OUT.fullmatch(path))
 
 
 def describe(files: Mapping[str, bytes]) -> tuple[str, str]:
