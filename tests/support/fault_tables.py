@@ -70,13 +70,15 @@ def processes(rows: Rows) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        status = str(row["status"] if row["status"] > 0 else 128 - row["status"])
+        status, line = row["status"], row["line"]
+        if status < 0:  # ended by JAX, which says when and where, and more afterwards
+            status, line = 128 - status, line.partition("] ")[2].split(". ")[0]
         after = row["processes_after"]
         cells = [
             f"{row['signal']} to process {row['process']}",
             f"{row['seconds']:.1f} s",
-            status,
-            f"`{_neutral(row['line'])}`",
+            str(status),
+            f"`{_neutral(line)}`",
             f"{after} process{'es' * (after > 1)}",
             "none, exact" if row["exact"] else f"{row['largest_relative_error']:.1e}",
         ]
