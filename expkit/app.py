@@ -66,6 +66,7 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         "Folder for config.json, metrics.jsonl, checkpoints and result.json. A rerun "
         "with the same folder resumes.",
     )
+    _ignore_closed_loops()
     # Until `fit` notes signals itself there is nothing to save.
     exit_on_signals(name)
     try:
@@ -123,6 +124,22 @@ def join_processes() -> bool:
             f"{', '.join(PROCESS_VARIABLES)}."
         ) from error
     return True
+
+
+def _ignore_closed_loops() -> None:
+    """Lets the threads of a save that failed find its event loop closed in silence.
+
+    TensorStore has nobody to raise that to, and a traceback would be printed beside the
+    line that says what failed.
+    """
+    show = sys.unraisablehook
+
+    def hook(unraisable):
+        error = unraisable.exc_value
+        if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:

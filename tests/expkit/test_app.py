@@ -1,11 +1,15 @@
 """The command line: one line on stderr and status 2 for whatever cannot be used."""
 
+import asyncio
+import contextlib
 import json
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
+import tensorstore
 from absl.testing import flagsaver
 
 from expkit import app
@@ -21,6 +25,7 @@ TINY = f"--config={CONFIG}:smoke,dataset=synthetic:8x8x1:10"
 def command(monkeypatch, capsys, repository_root):
     """Runs the command in this process: `(*argv, run=...) -> (status, out, err)`."""
     monkeypatch.chdir(repository_root)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def call(*argv, run=train.run):
@@ -156,6 +161,42 @@ def test_an_ending_has_its_own_status_and_one_line(
     outcome = command(TINY, f"--workdir={tmp_path}", run=run)
     assert outcome == (status, "", f"lion.main: {line}\n")
     assert not (tmp_path / "result.json").exists()
+
+
+def answer_in_a_closed_loop(error=None):
+    """A future of TensorStore is ready when the loop that waits for it is gone."""
+    promise, future = tensorstore.Promise.new()
+
+    async def wait():
+        with contextlib.suppress(GeneratorExit):
+            await future
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(wait())
+    task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    if error:
+        loop.call_soon_threadsafe = mock.Mock(side_effect=error)
+    promise.set_result(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_shown"), [(None, False), (RuntimeError("other"), True)]
+)
+def test_a_save_that_failed_leaves_no_traceback_from_its_threads(
+    command, tmp_path, monkeypatch, error, is_shown
+):
+    def run(config, workdir):
+        answer_in_a_closed_loop(error)
+        return {}
+
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found))
+    answer_in_a_closed_loop()  # outside of a command it is shown
+    assert str(shown.pop().exc_value) == "Event loop is closed"
+    assert command(TINY, f"--workdir={tmp_path}", run=run)[0] == 0
+    assert len(shown) == is_shown
 
 
 def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch):
