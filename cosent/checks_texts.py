@@ -101,7 +101,7 @@ def check_retrieval_cost(context: Context) -> Finding:
     )
     n = np.array([10, 100, 1_000, 10_000, 100_000])
     cost = {
-        "encoded once": 2 * n * seconds["text"] + n**2 * seconds["product"],
+        "encoded once": n * seconds["text"] + n**2 * seconds["product"],
         "each pair together": n**2 * seconds["pair"],
     }
     ratio = float(cost["each pair together"][2] / cost["encoded once"][2])

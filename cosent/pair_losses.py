@@ -32,7 +32,7 @@ from expkit.arguments import is_concrete, require_count
 
 
 def init_sentence_bert(key: jax.Array, dim: int, num_classes: int) -> Any:
-    """Parameters of the softmax layer: small weights, no bias.
+    """Parameters of the softmax layer: small weights, a bias of 0.
 
     Args:
         key: typed key.
@@ -152,7 +152,8 @@ def sentence_bert_loss(
     size = logits.shape[-1]
     labels = _check_targets("labels", labels, where, 0, size - 1)
     logits = logits.astype(trees.wide_dtype(logits.dtype))
-    # optax counts a negative label from the end.
+    # optax counts a negative label from the end; a narrow one cannot hold the size.
+    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
     labels = jnp.where(labels < 0, size, labels)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     return _mean(losses, where)

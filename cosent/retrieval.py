@@ -11,10 +11,12 @@ read in blocks, so that memory is O(queries * block), and never copied.
 
 Example::
 
-    corpus = encode_once(encode_fn, {"ids": ids, "mask": mask})
-    cosines, indices = top_k(encode_once(encode_fn, queries), corpus, k=10)
+    encode = jax.jit(encode_fn)
+    corpus = encode_once(encode, {"ids": ids, "mask": mask})
+    cosines, indices = top_k(encode_once(encode, queries), corpus, k=10)
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +35,9 @@ def encode_once(
     """Unit vectors of all inputs, computed in batches of one shape.
 
     Args:
-        encode_fn: maps a batch of inputs to vectors `[batch, dim]`; compiled once. Each
-            vector must depend on its own row only.
+        encode_fn: maps a batch of inputs to vectors `[batch, dim]`. Each vector must
+            depend on its own row only. A function from `jax.jit` is compiled once for
+            all calls, any other once in each call.
         inputs: pytree of arrays `[n, ...]`, n >= 1, with rows that belong together.
         batch_size: rows of a batch, at least 1; the last one is filled with copies.
 
@@ -58,12 +61,18 @@ def encode_once(
         )
     ((size,),) = shapes
     batch_size = min(batch_size, size)
-    encode = jax.jit(lambda batch: unit_vectors(encode_fn(batch)))
+    is_compiled = isinstance(encode_fn, jax.stages.Wrapped)
+    # A new function in each call: what `encode_fn` closes over may have changed.
+    encode = encode_fn if is_compiled else jax.jit(lambda batch: encode_fn(batch))
     parts = []
     for start in range(0, size, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), size - 1)
-        parts.append(encode(jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)))
+        batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
+        parts.append(_unit_vectors(encode(batch)))
     return jnp.concatenate(parts)[:size]
+
+
+_unit_vectors = jax.jit(unit_vectors)
 
 
 def top_k(
@@ -101,22 +110,28 @@ def top_k(
     size = len(corpus)
     require_count("k", k, largest=size)
     require_count("block_size", block_size)
-    block_size = min(block_size, size)
+    return _search(queries, corpus, k, min(block_size, size))
+
+
+# A scan outside of `jit` is compiled anew in every call.
+@functools.partial(jax.jit, static_argnames=("k", "block_size"))
+def _search(queries, corpus, k: int, block_size: int):
+    """The k best so far, and those of the next block, of which the k best are kept."""
+    size = len(corpus)
 
     def merge(best, number):
         begin = number * block_size
         start = jnp.minimum(begin, size - block_size)
         block = jax.lax.dynamic_slice_in_dim(corpus, start, block_size)
-        index = start + jnp.arange(block_size, dtype=jnp.int32)
         cosines = cosine_matrix(queries, block)
         # The last block starts early, so that it is full; its first rows were seen.
-        is_new = jnp.broadcast_to(index[None, :] >= begin, cosines.shape)
+        is_new = start + jnp.arange(block_size, dtype=jnp.int32) >= begin
+        is_new = jnp.broadcast_to(is_new[None, :], cosines.shape)
         cosines = jnp.where(is_new, cosines, -jnp.inf)
-        index = jnp.broadcast_to(index[None, :], cosines.shape)
         cosines = jnp.concatenate([best[0], cosines], axis=1)
-        index = jnp.concatenate([best[1], index], axis=1)
         cosines, places = jax.lax.top_k(cosines, k)
-        return (cosines, jnp.take_along_axis(index, places, axis=1)), None
+        before = jnp.take_along_axis(best[1], jnp.minimum(places, k - 1), axis=1)
+        return (cosines, jnp.where(places < k, before, start + places - k)), None
 
     dtype = jnp.promote_types(jnp.result_type(queries, corpus), jnp.float32)
     shape = (len(queries), k)

@@ -51,6 +51,7 @@ def best_threshold(
         precision. Both are nan for traced scores with nan in them.
 
     Raises:
+        TypeError: if the scores are complex.
         ValueError: if shapes do not fit, the metric is unknown, or concrete scores hold
             nan, or concrete labels anything but 0 and 1.
 
@@ -115,7 +116,7 @@ def bisect_threshold(
         as in `best_threshold`.
 
     Raises:
-        TypeError: if `num_iterations` is no integer.
+        TypeError: if `num_iterations` is no integer, or the scores are complex.
         ValueError: if shapes do not fit, the metric is unknown, concrete scores hold
             nan, labels anything but 0 and 1, or the interval or the number of
             iterations is empty.
@@ -154,10 +155,13 @@ def bisect_threshold(
 def _prepare(scores, labels, metric):
     """The array module, and both arguments as its arrays."""
     require_choice("metric", metric, METRICS)
-    is_jax = isinstance(scores, jax.Array) or isinstance(labels, jax.Array)
-    xp = jnp if is_jax else np
+    # Scores on the host stay there: JAX would narrow them.
+    is_host = not isinstance(scores, jax.Array) and is_concrete(labels)
+    xp = np if is_host else jnp
     scores, labels = (explicit.whole(xp.asarray(x)) for x in (scores, labels))
     require_rows(("scores", "labels"), scores, labels)
+    if jnp.issubdtype(scores.dtype, jnp.complexfloating):
+        raise TypeError(f"scores must be real numbers, got {scores.dtype}.")
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         scores = scores.astype(float)
     if is_concrete(scores) and np.isnan(np.asarray(scores)).any():

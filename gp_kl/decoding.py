@@ -23,7 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expkit import trees
 from expkit.arguments import broadcast_mask, require_count, require_shape
+from gp_kl.tags import to_integers
 
 Span = tuple[Hashable, int, int]
 
@@ -111,6 +113,7 @@ def span_labels(
         Boolean `[types, n, n]`.
 
     Raises:
+        TypeError: if a span is not three integers.
         ValueError: if a span does not fit.
 
     References:
@@ -145,6 +148,7 @@ def span_indices(
         int32 `[types, k]`.
 
     Raises:
+        TypeError: if a span is not three integers.
         ValueError: if a span does not fit, or a type has more than `max_spans`.
 
     References:
@@ -264,7 +268,8 @@ def score_counts(
     n = scores.shape[-1]
     keep = broadcast_mask("where", where, scores.shape)
     keep &= np.triu(np.ones((n, n), bool))[None, None]
-    is_found = keep & (scores > jnp.asarray(threshold, scores.dtype))
+    wide = trees.wide_dtype(scores.dtype)  # else 0.3 is not above 0.3 in float16
+    is_found = keep & (scores.astype(wide) > jnp.asarray(threshold, wide))
     is_true = keep & (labels != 0)
     cells = (0, 2, 3)
     return SpanCounts(
@@ -285,10 +290,10 @@ def _ratio(part, whole):
 
 def _checked(spans, num_types, length):
     """The spans, each of which must fit into the sentence."""
-    for kind, start, end in spans:
+    for kind, start, end in map(to_integers, spans):
         if not (0 <= kind < num_types and 0 <= start <= end < length):
             raise ValueError(
                 f"span {(kind, start, end)!r} is not within {num_types} types and "
                 f"{length} tokens; the end is inclusive."
             )
-        yield int(kind), int(start), int(end)
+        yield kind, start, end

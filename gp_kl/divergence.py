@@ -73,7 +73,7 @@ def span_divergence(
         Divergences `[batch]`, float32 or wider; gradients have the dtypes of the
         scores. 0 for an example without any cell. Where one score is infinite and the
         other is not the same, the divergence is inf, and the gradient of that example
-        0.
+        0. A nan in a cell gives nan.
 
     Raises:
         TypeError: if `where` is not boolean, or `temperature` no real number.
@@ -95,8 +95,9 @@ def span_divergence(
     wide = trees.wide_dtype(jnp.promote_types(s.dtype, t.dtype))
     cells = tuple(range(1, s.ndim))
     is_apart = keep & (jnp.isinf(s) | jnp.isinf(t)) & (s != t)
-    is_infinite = jnp.any(is_apart, cells, keepdims=True)
-    is_used = keep & ~is_infinite & ~jnp.isinf(s)
+    is_nan = jnp.any(keep & (jnp.isnan(s) | jnp.isnan(t)), cells, keepdims=True)
+    is_infinite = jnp.any(is_apart, cells, keepdims=True) & ~is_nan
+    is_used = keep & ~is_infinite & ~(jnp.isinf(s) & (s == t))
     scale = 1.0 / jnp.asarray(temperature, wide)
     a, b = (jnp.where(is_used, z.astype(wide), 0.0) * scale for z in (s, t))
     total = jnp.sum(_coins(a, b), cells)

@@ -10,7 +10,8 @@ which is what the span scores of Global Pointer are for. Example::
     [(0, 1, 2), (1, 3, 3)]
 """
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ def spans_to_bio(spans: Iterable[tuple[int, int, int]], length: int) -> np.ndarr
         int32 `[n]`.
 
     Raises:
+        TypeError: if a span is not three integers.
         ValueError: if a span does not fit or two of them overlap.
 
     References:
@@ -37,7 +39,7 @@ def spans_to_bio(spans: Iterable[tuple[int, int, int]], length: int) -> np.ndarr
         https://aclanthology.org/W95-0107
     """
     tags = np.zeros(length, np.int32)
-    for kind, start, end in spans:
+    for kind, start, end in map(to_integers, spans):
         if not (kind >= 0 and 0 <= start <= end < length):
             raise ValueError(
                 f"span {(kind, start, end)!r} is not within {length} tokens; the end "
@@ -90,3 +92,24 @@ def bio_to_spans(tags: jax.typing.ArrayLike) -> list[tuple[int, int, int]]:
     ends = np.flatnonzero((array > 0) & ends_here)
     rows = zip(kinds[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
     return list(rows)
+
+
+def to_integers(span: Sequence[int]) -> tuple[int, int, int]:
+    """A span of Python integers, for whatever counts as an integer.
+
+    Args:
+        span: `(type, start, end)`.
+
+    Returns:
+        The same numbers.
+
+    Raises:
+        TypeError: if one of them is no integer, or there are not three.
+    """
+    try:
+        kind, start, end = map(operator.index, span)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"a span must be three integers (type, start, end), got {span!r}."
+        ) from error
+    return kind, start, end

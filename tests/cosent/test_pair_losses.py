@@ -171,6 +171,17 @@ def test_a_traced_label_out_of_range_is_not_silent():
         assert np.isnan(loss(jnp.full(6, label)))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_labels_of_any_width_count_many_classes(dtype):
+    params = init_sentence_bert(jax.random.key(0), U.shape[1], 300)
+    loss = jax.jit(lambda y: sentence_bert_loss(params, U, V, y))
+    labels = np.arange(6)
+    np.testing.assert_array_equal(loss(labels.astype(dtype)), loss(labels))
+    if dtype != "uint8":
+        labels[2] = -1  # 300 would be 44 in eight bits
+        assert np.isnan(loss(labels.astype(dtype)))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

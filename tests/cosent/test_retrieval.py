@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cosent import cosine_matrix, encode_once, top_k
+from expkit.testing.compilation import count_compilations
 
 RNG = np.random.default_rng(0)
 QUERIES = RNG.normal(size=(4, 5)).astype(np.float32)
@@ -79,6 +80,32 @@ def test_vectors_do_not_depend_on_the_batches():
         vectors = encode_once(encode, inputs, batch_size=batch_size)
         np.testing.assert_allclose(vectors, expected, rtol=1e-6, atol=1e-7)
         assert len(shapes) == 1  # compiled once
+
+
+def test_parameters_that_a_function_closes_over_may_change():
+    params = {"w": np.eye(5, dtype=np.float32)}
+    encode = lambda x: x @ params["w"]  # noqa: E731
+    before = encode_once(encode, CORPUS)
+    params["w"] = -params["w"]
+    np.testing.assert_array_equal(encode_once(encode, CORPUS), -before)
+
+
+def test_a_second_search_compiles_nothing():
+    encode = jax.jit(lambda x: x * 2.0)
+    plain = lambda x: x * 2.0  # noqa: E731
+
+    def search(encode):
+        corpus = encode_once(encode, CORPUS, batch_size=10)
+        return top_k(encode_once(encode, QUERIES), corpus, 3, block_size=7)
+
+    first = search(encode)
+    with count_compilations() as log:
+        second = search(encode)
+    assert not log.names
+    np.testing.assert_array_equal(first, second)
+    with count_compilations() as log:
+        search(plain)
+    assert log.names  # a function that is not compiled, as a control
 
 
 @pytest.mark.parametrize(

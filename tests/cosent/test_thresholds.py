@@ -106,6 +106,7 @@ def test_float64_scores_of_the_host_are_not_rounded():
     threshold, value = best_threshold(scores, [0, 1])
     assert value == 1.0
     assert (scores > threshold).tolist() == [False, True]
+    assert best_threshold(scores, jnp.array([0, 1])) == (threshold, value)
     assert best_threshold(scores.astype(np.float32), [0, 1])[1] == 0.5
 
 
@@ -169,6 +170,13 @@ def test_traced_nan_is_not_silent():
 def test_integer_scores_are_numbers():
     assert best_threshold([1, 2, 3, 4], [0, 0, 1, 1]) == (2.5, 1.0)
     assert best_threshold(jnp.arange(4), jnp.array([0, 0, 1, 1]))[0] == 1.5
+
+
+@pytest.mark.parametrize("search", [best_threshold, bisect_threshold])
+def test_complex_scores_are_refused(search):
+    for scores in (np.array([1 + 2j, 2.0]), jnp.array([1 + 2j, 2.0])):
+        with pytest.raises(TypeError, match="scores must be real numbers, got complex"):
+            search(scores, [0, 1])
 
 
 @pytest.mark.parametrize("search", [best_threshold, bisect_threshold])

@@ -138,6 +138,25 @@ def test_counts_on_the_device_are_those_of_decoded_spans():
     assert all(x.dtype == jnp.int32 for x in part)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_counts_in_half_precision_are_those_of_decoded_spans(dtype):
+    scores = jnp.full((1, 1, 2, 2), 0.3, dtype)  # rounded up, or down
+    for count in (score_counts, jax.jit(score_counts)):
+        predicted = count(scores, np.zeros(scores.shape), threshold=0.3).predicted
+        assert int(predicted[0]) == len(decode_spans(scores[0], 0.3))
+    assert (float(scores[0, 0, 0, 0]) > 0.3) == (predicted[0] == 3)
+
+
+@pytest.mark.parametrize("span", [(0, 1.7, 2), (0.0, 0, 0), (0, 1)])
+def test_a_span_is_three_integers(span):
+    for call in (
+        lambda: span_labels([span], 3, 4),
+        lambda: span_indices([[span]], 3, 4, 2),
+    ):
+        with pytest.raises(TypeError, match="must be three integers"):
+            call()
+
+
 def test_indices_name_the_cells():
     indices = span_indices(NESTED, 3, 5, 4)
     assert indices.dtype == np.int32

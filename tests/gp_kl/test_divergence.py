@@ -193,6 +193,15 @@ def test_nan_is_not_hidden():
     assert np.isnan(span_divergence(s, T)).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("other", [-np.inf, np.inf, 0.0, np.nan])
+def test_nan_is_not_hidden_by_an_infinite_score(other):
+    pairs = [[np.nan, 0.0], [other, 0.0]], [[np.nan, 0.0], [0.0, other]]
+    for s, t in pairs:
+        for a, b in ((s, t), (t, s)):
+            value = span_divergence(np.array([a]), np.array([b]))
+            assert np.isnan(value).all(), (a, b)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [

@@ -1,5 +1,6 @@
 """BIO tags and spans are each other's inverse, and stray tags are defined."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,3 +75,12 @@ def test_tags_by_hand(tags, spans):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_integers_of_any_kind_make_a_span_and_nothing_else_does():
+    row = np.array([1, 0, 2])
+    for span in (row, row.astype(np.int8), jnp.asarray(row), [np.int64(1), 0, 2]):
+        np.testing.assert_array_equal(spans_to_bio([span], 4), [3, 4, 4, 0])
+    for span in [(0.5, 1, 2), row.astype(float), (0, 1), (0, 1, 2, 3), ("0", 1, 2), 3]:
+        with pytest.raises(TypeError, match="must be three integers"):
+            spans_to_bio([span], 4)
