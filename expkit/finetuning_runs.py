@@ -159,18 +159,33 @@ def least_seconds(
     """Least time of each function over rounds that go through all of them in turn.
 
     Args:
-        functions: return arrays, which are waited for.
-        rounds: at least 1; a call before them compiles.
+        functions: as for `round_seconds`.
+        rounds: likewise.
 
     Returns:
         Seconds by name.
     """
+    return {name: min(row) for name, row in round_seconds(functions, rounds).items()}
+
+
+def round_seconds(
+    functions: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[float]]:
+    """Times of each function in rounds that go through all of them in turn.
+
+    Args:
+        functions: return arrays, which are waited for.
+        rounds: at least 1; a call before them compiles.
+
+    Returns:
+        Seconds by name, one number a round.
+    """
     for function in functions.values():
         jax.block_until_ready(function())
-    least = dict.fromkeys(functions, float("inf"))
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             start = time.perf_counter()
             jax.block_until_ready(function())
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least
+            seconds[name].append(time.perf_counter() - start)
+    return seconds

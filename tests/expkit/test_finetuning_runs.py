@@ -116,7 +116,8 @@ def test_n_grams_are_fitted_to_the_labels_of_the_seed(lab):
     assert lab.ngram_accuracy(0) > 0.8
 
 
-def test_the_least_time_of_all_rounds_is_kept(monkeypatch):
+@pytest.mark.parametrize("is_least", [False, True])
+def test_functions_are_timed_in_turn_after_one_call(monkeypatch, is_least):
     # Seconds of each call: one that compiles and three rounds.
     seconds = {"a": [9.0, 3.0, 1.0, 2.0], "b": [9.0, 5.0, 6.0, 4.0]}
     now, order = [0.0], []
@@ -129,8 +130,13 @@ def test_the_least_time_of_all_rounds_is_kept(monkeypatch):
 
         return call
 
-    least = finetuning_runs.least_seconds({n: function(n) for n in "ab"}, rounds=3)
-    assert least == {"a": 1.0, "b": 4.0}
+    functions = {name: function(name) for name in "ab"}
+    if is_least:
+        least = finetuning_runs.least_seconds(functions, rounds=3)
+        assert least == {"a": 1.0, "b": 4.0}
+    else:
+        rounds = finetuning_runs.round_seconds(functions, rounds=3)
+        assert rounds == {name: row[1:] for name, row in seconds.items()}
     assert "".join(order) == "abababab"
 
 
