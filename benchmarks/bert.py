@@ -13,7 +13,6 @@ machine does. Runs unchanged on an accelerator.
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -214,7 +213,7 @@ def main() -> None:
             "environment": environment.describe(
                 ROOT,
                 full=True,
-                command=" ".join(["python", "benchmarks/bert.py", *sys.argv[1:]]),
+                command=f"python benchmarks/bert.py --rounds {arguments.rounds}",
             )
             | {"device": environment.device()},
             "tables": tables,

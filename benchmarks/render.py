@@ -4,6 +4,7 @@ python benchmarks/render.py
 """
 
 import json
+import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -50,11 +51,12 @@ def section(path: Path) -> str:
     rounds = f"; least of {content['rounds']} rounds" if "rounds" in content else ""
     where = f"{environment['cpu']} ({environment['cores']} cores)"
     device = environment["device"]["kind"]
+    command = re.sub(r" --out \S+", "", environment["command"])
     notes = content.get("notes") or NOTES.format(**content)
     lines = [
         f"## {content['question']}",
         "",
-        f"`{environment['command']}` on {where}, device {device}, "
+        f"`{command}` on {where}, device {device}, "
         f"{environment['date'][:10]}, JAX {environment['versions']['jax']}{rounds}. "
         f"{notes}",
     ]

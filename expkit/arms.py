@@ -190,6 +190,12 @@ class Arms(abc.ABC):
             f"{names[name]} {numbers.mean():.3f} ({_listed(self.tuned(name))})"
             for name, numbers in values.items()
         )
+        power = (
+            f"With this noise and as many seeds, {seen:.2g} would be seen with a "
+            "probability of 80 %."
+            if seen
+            else "All seeds have the same difference, which says nothing of the noise."
+        )
         verdict, beside = self.beside_baseline(
             claims.decide(interval, at_least=at_least, at_most=at_most),
             max(numbers.mean() for numbers in values.values()),
@@ -201,8 +207,7 @@ class Arms(abc.ABC):
             interval,
             self.seeds,
             f"Difference of the test {figure}: {details}. "
-            f"{budget or f'{self.config.num_steps} steps'}; {beside}. With this noise "
-            f"and as many seeds, {seen:.2g} would be seen with a probability of 80 %.",
+            f"{budget or f'{self.config.num_steps} steps'}; {beside}. {power}",
         )
 
     def beside_baseline(

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from expkit import jsonfile
+from expkit.claim_rows import CRASHED, is_crashed
 from expkit.command_line import Parser
 from expkit.context import Context
 from expkit.statistics import (
@@ -166,6 +167,8 @@ def main(
 def verdicts(path: Path) -> dict[tuple[str, str], str]:
     """Verdicts of a `claims.json`, of a whole report or of one experiment.
 
+    A check that crashed counts as `crashed`, whatever its row has for a verdict.
+
     Args:
         path: the file.
 
@@ -178,7 +181,10 @@ def verdicts(path: Path) -> dict[tuple[str, str], str]:
     content: Any = jsonfile.read(path)
     rows: Any = content.get("claims") if isinstance(content, dict) else content
     try:
-        return {(row["package"], row["id"]): row["verdict"] for row in rows}
+        return {
+            (row["package"], row["id"]): CRASHED if is_crashed(row) else row["verdict"]
+            for row in rows
+        }
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a readable claims.json.") from error
 

@@ -39,9 +39,12 @@ def interval(ends: Sequence[float | None]) -> str:
         ends: low and high; None for an end that is not finite.
 
     Returns:
-        Text such as `0.91 to 0.95`.
+        Text such as `0.91 to 0.95`; `all equal` where nothing varies, which is not an
+        interval of anything.
     """
     low, high = ends
+    if low is not None and low == high:
+        return "all equal"
     low_text = f"{MINUS}∞" if low is None else number(float(low))
     return f"{low_text} to {'∞' if high is None else number(float(high))}"
 

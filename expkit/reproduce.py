@@ -115,8 +115,9 @@ class Progress:
             text = status["state"].upper() + (f", {_tally(rows)}" if rows else "")
         elapsed, width = time.monotonic() - self.start, len(str(len(self.steps)))
         remaining = len(self.steps) - self.done
-        # Steps differ by orders of magnitude: an early mean would say nothing.
-        left = elapsed / self.done * remaining if self.done >= remaining else 0.0
+        left = 0.0  # the mean so far: steps differ, and an early one is a guess
+        if self.driver.interrupt.signum is None:
+            left = elapsed / self.done * remaining
         text += f"  ({_span(status['seconds'])}; {_span(elapsed)} in all"
         text += f", about {_span(left)} left)" if left else ")"
         where = f"[{self.done:{width}}/{len(self.steps)}] {step.package} {step.name}"

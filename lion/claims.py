@@ -128,12 +128,19 @@ CLAIMS = [
     ),
     *(
         Claim(
-            f"step-time-{label}",
-            f"A step of Lion takes no longer than one of AdamW ({label} parameters).",
+            f"step-time-{name}{label}",
+            f"A step of Lion takes no longer than one of AdamW ({label} parameters, "
+            f"{words}).",
             PAPER.format("section 3.2"),
-            functools.partial(checks_time.check_step_time, num_params),
+            functools.partial(
+                checks_time.check_step_time, num_params, in_place=in_place
+            ),
             "step_time",
             alone=True,
+        )
+        for in_place, name, words in (
+            (False, "", "the form of optax"),
+            (True, "in-place-", "in place"),
         )
         for label, num_params in (("1M", 10**6), ("50M", 5 * 10**7))
     ),

@@ -99,6 +99,17 @@ def test_arms_are_compared_where_one_beats_the_baseline(
     )
 
 
+def test_equal_differences_say_nothing_of_the_noise(tmp_path):
+    study = Planted(tmp_path, {"a": 0.75, "b": 0.5})
+    study.measure = lambda arm, seed, settings: dict.fromkeys(
+        ("validation_accuracy", "test_accuracy"), study.levels[arm]
+    )
+    finding = study.compare("a", "b", NAMES, at_least=0.0)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert "80 %" not in finding.details
+    assert "All seeds have the same difference" in finding.details
+
+
 def test_a_region_has_two_sides(tmp_path):
     study = Planted(tmp_path, {"a": 0.8, "b": 0.6})
     inside = study.compare("a", "b", NAMES, at_least=0.1, at_most=0.3)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from expkit import claims, context
+from expkit import claim_rows, claims, context
 from expkit.claims import Claim, Context, Finding
 
 
@@ -167,6 +167,22 @@ def test_diff_tells_what_changed_appeared_and_vanished(reports, capsys):
     ]
     assert claims.diff(["diff", files[0], files[0]]) == 0
     assert capsys.readouterr().out == "no verdict changed (3 claims)\n"
+
+
+def test_diff_tells_of_a_crash_whatever_the_verdict_was(reports, capsys):
+    old = json.loads((reports / "new.json").read_text())
+    claim = dict.fromkeys(("id", "statement", "source", "experiment"), "a")
+    crashed = claim_rows.crashed_row(claim, "lion", "python", "AttributeError: x")
+    ids = [row["id"] for row in old]
+    assert crashed["verdict"] == claims.NOT_DECIDED == old[ids.index("b")]["verdict"]
+    new = [crashed | {"id": row["id"]} if row["id"] in "ab" else row for row in old]
+    (reports / "crashed.json").write_text(json.dumps(new))
+    files = [str(reports / name) for name in ("new.json", "crashed.json")]
+    assert claims.diff(["diff", *files]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "lion a: does not hold -> crashed",
+        "lion b: not decided -> crashed",
+    ]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", '{"claims": 3}', '[{"id": 1}]'])

@@ -25,7 +25,12 @@ def test_numbers_have_four_digits_and_real_signs(value, text):
 
 @pytest.mark.parametrize(
     ("ends", "text"),
-    [([0.9, 0.95], "0.9 to 0.95"), ([None, None], "−∞ to ∞"), ([-1, 2], "−1 to 2")],
+    [
+        ([0.9, 0.95], "0.9 to 0.95"),
+        ([None, None], "−∞ to ∞"),
+        ([-1, 2], "−1 to 2"),
+        ([0.5, 0.5], "all equal"),
+    ],
 )
 def test_intervals_name_both_ends(ends, text):
     assert formatting.interval(ends) == text

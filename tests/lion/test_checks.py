@@ -167,7 +167,9 @@ def test_adam_under_noise_steps_by_the_closed_formula(context):
     assert finding.verdict == claims.DOES_NOT_HOLD
 
 
-def test_step_times_are_ratios(context):
-    finding = checks_time.check_step_time(10_000, context)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_step_times_are_ratios(context, in_place):
+    finding = checks_time.check_step_time(10_000, context, in_place=in_place)
+    assert f"in_place={in_place}" in finding.details
     assert 0.0 < finding.measured < 100.0
     assert jnp.isfinite(jnp.array(finding.interval)).all()
