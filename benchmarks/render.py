@@ -57,7 +57,8 @@ def section(path: Path) -> str:
         f"## {content['question']}",
         "",
         f"`{command}` on {where}, device {device}, "
-        f"{environment['date'][:10]}, JAX {environment['versions']['jax']}{rounds}. "
+        f"{environment['date'][:10]}, commit {environment['commit']}, JAX "
+        f"{environment['versions']['jax']}{rounds}. "
         f"{notes}",
     ]
     for name, rows in content["tables"].items():

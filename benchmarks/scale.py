@@ -128,10 +128,11 @@ def of_fisher(convention: str) -> dict[str, float]:
     shapes = {n: jax.ShapeDtypeStruct((256, 256), jnp.float32) for n in "abcdefgh"}
     x = sharded(jax.ShapeDtypeStruct((DEVICES, 256), jnp.float32))
     static = (x.sharding.mesh, ("data",)) if len(jax.devices()) > 1 else None
-    pass_over = fisher._add_examples
+    pass_over, total = fisher._add_examples, shapes
     if convention == "authors":
-        pass_over, static = fisher._add_batch, 1.0
-    lowered = pass_over.lower(dense_loss, sharded(shapes), shapes, x, static)
+        # The sum begins as zeros like the parameters, and stays where they are.
+        pass_over, total, static = fisher._add_batch, sharded(shapes), 1.0
+    lowered = pass_over.lower(dense_loss, sharded(shapes), total, x, static)
     memory = lowered.compile().memory_analysis()
     count = sum(math.prod(s.shape) for s in shapes.values())
     return {
