@@ -21,7 +21,7 @@ from typing import Any
 from expkit import formatting, jsonfile
 from expkit.claim_rows import Row, is_crashed
 from expkit.command_line import Parser
-from expkit.statistics import VERDICTS
+from expkit.statistics import NOT_DECIDED, VERDICTS
 
 BEGIN = "<!-- results: written by python -m expkit.results -->"
 BEGIN_SUMMARY = "<!-- verdicts: written by python -m expkit.results -->"
@@ -80,7 +80,8 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
         contents: of the packages, each as for `table`.
 
     Returns:
-        A table with a row a package, which links to its results, and one for all.
+        A table with a row a package, which links to its results, and one for all; a
+        sentence on claims that no run has measured yet.
     """
     counts = {
         content["package"]: Counter(row["verdict"] for row in content["claims"])
@@ -95,6 +96,13 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
     for label, count in rows.items():
         numbers = [count.total(), *(count[verdict] for verdict in VERDICTS)]
         lines.append(f"| {label} | {' | '.join(map(str, numbers))} |")
+    missing = sum(
+        row["verdict"] == NOT_DECIDED and row["measured"] is None
+        for content in contents
+        for row in content["claims"]
+    )
+    if missing:
+        lines += ["", f"{missing} of those not decided wait for a run with `--full`."]
     return "\n".join(lines)
 
 

@@ -225,3 +225,14 @@ def test_the_verdicts_in_the_readme_are_those_of_the_results(repository_root):
     text = (repository_root / "README.md").read_text()
     assert results.replace_summary(text, contents) == text
     assert results.replace_summary(text, contents[1:]) != text  # the control
+
+
+def test_the_summary_counts_claims_that_wait_for_a_full_run():
+    found = [
+        {"verdict": "not decided", "measured": None},
+        {"verdict": "not decided", "measured": 0.5},
+        {"verdict": "not testable", "measured": None},
+    ]
+    text = results.summary([{"package": "pkg", "claims": found}])
+    assert text.endswith("\n\n1 of those not decided wait for a run with `--full`.")
+    assert "--full" not in results.summary([{"package": "pkg", "claims": found[1:]}])
