@@ -11,6 +11,7 @@ coordinate is a transformed Beta variable, so nothing is rejected.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -152,7 +153,8 @@ class PowerSpherical:
             x: [..., d], unit vectors (not checked).
 
         Returns:
-            [...]; -inf at the antipode of the mean direction.
+            [...]; -inf at the antipode of the mean direction, where the concentration
+            is not 0.
 
         Raises:
             ValueError: if `x` has another last axis.
@@ -167,10 +169,12 @@ class PowerSpherical:
         apart = one_minus_dot(mu, x)
         is_near = apart < 1.0
         near = jnp.log1p(-0.5 * jnp.where(is_near, apart, 0.0))
-        far = jnp.log(0.5 * jnp.where(is_near, 1.0, one_minus_dot(-mu, x)))
-        log_cosine = jnp.where(is_near, near, far)
-        power = jnp.where(kappa == 0.0, 0.0, kappa * log_cosine)
-        return (self._peak(mu.shape[-1], kappa) + power).astype(dtype)
+        share = 0.5 * jnp.where(is_near, 1.0, one_minus_dot(-mu, x))
+        # The uniform law has no antipode; 0 * log(0) would be nan.
+        is_flat = (kappa == 0.0) & (share == 0.0)
+        far = jnp.log(jnp.where(is_flat, 1.0, share))
+        log_share = jnp.where(is_near, near, far)
+        return (self._peak(mu.shape[-1], kappa) + kappa * log_share).astype(dtype)
 
     def entropy(self) -> jax.Array:
         """Differential entropy in nats.
@@ -216,8 +220,22 @@ class PowerSpherical:
     def _peak(self, dim, kappa):
         """Log density at the mean direction."""
         half = 0.5 * (dim - 1)
-        log_ratio = math.lgamma(half) - jax.scipy.special.betaln(half + kappa, half)
-        return log_ratio - half * (2.0 * math.log(2.0) + math.log(math.pi))
+        area = half * (2.0 * math.log(2.0) + math.log(math.pi))
+        return _log_gamma_rise(half, kappa) - area
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_gamma_rise(half: float, kappa: jax.Array) -> jax.Array:
+    """log Gamma(kappa + 2 half) - log Gamma(kappa + half)."""
+    return math.lgamma(half) - jax.scipy.special.betaln(half + kappa, half)
+
+
+@_log_gamma_rise.defjvp
+def _log_gamma_rise_jvp(half, primals, tangents):
+    # The function of JAX sorts its arguments, so that its second derivative is wrong
+    # where they are equal, at concentration 0.
+    (kappa,), (dkappa,) = primals, tangents
+    return _log_gamma_rise(half, kappa), _digamma_rise(half + kappa, half) * dkappa
 
 
 def _digamma_rise(x: jax.Array, step: float) -> jax.Array:

@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 import vmf_reference
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from vmf_vae.spherical import PowerSpherical, SphericalUniform
 
@@ -101,6 +101,50 @@ def test_power_spherical_entropy_keeps_its_digits():
         mu = jnp.zeros(dim).at[0].set(1.0)
         got = PowerSpherical(mu, kappa).entropy()
         np.testing.assert_allclose(got, float(fall - log_c), rtol=3e-6)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1e-6, 2.0])
+@pytest.mark.parametrize("dim", [2, 3, 9])
+def test_power_spherical_derivatives_in_the_concentration(dim, kappa):
+    """Those of the Gamma functions, and log((1 + w) / 2) of the power."""
+    mu, across = np.eye(dim, dtype=np.float32)[:2]
+    points = np.stack([mu, across, 0.6 * across + 0.8 * mu, 0.6 * across - 0.8 * mu])
+    w = (points @ mu).astype(float)
+
+    def log_prob(k):
+        return PowerSpherical(mu, k).log_prob(points)
+
+    @jax.jit
+    def derivatives(k):
+        slope = jax.jacfwd(log_prob)
+        curvature = jax.jacfwd(jax.grad(lambda k: PowerSpherical(mu, k).entropy()))(k)
+        return slope(k), jax.jacfwd(slope)(k), curvature
+
+    first, second, curvature = derivatives(kappa)
+    alpha, both = (dim - 1) / 2 + kappa, dim - 1 + kappa
+    rise = [special.polygamma(n, both) - special.polygamma(n, alpha) for n in range(3)]
+    np.testing.assert_allclose(first, rise[0] + np.log((1 + w) / 2), rtol=1e-5)
+    np.testing.assert_allclose(second, np.full(4, rise[1]), rtol=1e-5)
+    np.testing.assert_allclose(curvature, rise[1] + kappa * rise[2], rtol=1e-4)
+
+
+def test_the_derivative_in_both_arguments_at_the_uniform_law():
+    """It is mu / (1 + w), up to what points away from the sphere."""
+    mu, x = jnp.array([1.0, 0.0, 0.0]), jnp.array([-0.8, 0.6, 0.0])
+    mixed = jax.jacfwd(jax.grad(lambda k, x: PowerSpherical(mu, k).log_prob(x)), 1)
+    tangent = jnp.array([0.6, 0.8, 0.0])
+    np.testing.assert_allclose(mixed(0.0, x) @ tangent, 0.6 / 0.2, rtol=1e-5)
+
+
+def test_the_uniform_law_has_finite_derivatives_at_the_antipode():
+    mu = jnp.array([0.0, 0.6, 0.8])
+
+    def log_prob(k, x):
+        return PowerSpherical(mu, k).log_prob(x)
+
+    for order in (jax.jacobian, jax.hessian):
+        derivatives = order(log_prob, (0, 1))(0.0, -mu)
+        assert all(np.isfinite(d).all() for d in jax.tree.leaves(derivatives))
 
 
 @pytest.mark.parametrize(("dim", "kappa"), [(3, 0.5), (3, 10.0), (20, 40.0)])
