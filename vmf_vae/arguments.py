@@ -197,6 +197,30 @@ def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
     return array
 
 
+def require_broadcast(
+    mean_direction: jax.Array, concentration: jax.Array
+) -> tuple[int, ...]:
+    """The shape of the batch that directions and concentrations make.
+
+    Args:
+        mean_direction: [..., d].
+        concentration: [...].
+
+    Returns:
+        The two leading shapes, broadcast.
+
+    Raises:
+        ValueError: if they do not broadcast.
+    """
+    try:
+        return np.broadcast_shapes(mean_direction.shape[:-1], concentration.shape)
+    except ValueError as error:
+        raise ValueError(
+            "mean_direction [..., d] and concentration [...] must broadcast, got "
+            f"shapes {mean_direction.shape} and {concentration.shape}."
+        ) from error
+
+
 def require_points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
     """An array of points, of which only the last axis is checked.
 

@@ -15,6 +15,7 @@ from vmf_vae import density, sampler
 from vmf_vae.arguments import (
     as_float,
     order_of,
+    require_broadcast,
     require_concrete,
     require_directions,
     require_points,
@@ -52,13 +53,7 @@ class VonMisesFisher:
         require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
         self.mean_direction = require_directions("mean_direction", mean_direction)
         self.concentration = as_float("concentration", concentration)
-        try:
-            _ = self.batch_shape
-        except ValueError as error:
-            raise ValueError(
-                "mean_direction [..., d] and concentration [...] must broadcast, got "
-                f"shapes {self.mean_direction.shape} and {self.concentration.shape}."
-            ) from error
+        require_broadcast(self.mean_direction, self.concentration)
 
     @property
     def dim(self) -> int:

@@ -31,7 +31,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vmf_vae import rejection
 from vmf_vae.arguments import (
@@ -39,6 +38,7 @@ from vmf_vae.arguments import (
     as_float,
     freely,
     order_of,
+    require_broadcast,
     require_concrete,
     require_directions,
     where_valid,
@@ -91,14 +91,7 @@ def sample_vmf(
     require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
     mean_direction = require_directions("mean_direction", mean_direction)
     concentration = as_float("concentration", concentration)
-    try:
-        batch = np.broadcast_shapes(mean_direction.shape[:-1], concentration.shape)
-    except ValueError as error:
-        raise ValueError(
-            "mean_direction [..., d] and concentration [...] must broadcast, got "
-            f"shapes {mean_direction.shape} and {concentration.shape}."
-        ) from error
-
+    batch = require_broadcast(mean_direction, concentration)
     drawn, _ = freely(
         lambda *arrays: (_sample(*arrays, (*shape, *batch)), None),
         *(key, mean_direction, concentration),

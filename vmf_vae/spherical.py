@@ -21,6 +21,7 @@ from vmf_vae.arguments import (
     align,
     as_float,
     order_of,
+    require_broadcast,
     require_concrete,
     require_directions,
     require_points,
@@ -83,7 +84,7 @@ class SphericalUniform:
         return jnp.asarray(-log_constant_at_zero(order_of(self.dim)))
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, init=False)
 class PowerSpherical:
     r"""Law on the unit sphere with density :math:`\propto (1 + \mu^\top x)^\kappa`.
@@ -111,13 +112,14 @@ class PowerSpherical:
         """Checks what is concrete; the two leading shapes broadcast.
 
         Raises:
-            ValueError: if a concrete direction is not of unit norm, or a concrete
-                concentration is negative.
+            ValueError: if a concrete direction is not of unit norm, a concrete
+                concentration is negative, or the shapes do not broadcast.
         """
         require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
         mu = require_directions("mean_direction", mean_direction)
-        object.__setattr__(self, "mean_direction", mu)
         kappa = as_float("concentration", concentration)
+        require_broadcast(mu, kappa)
+        object.__setattr__(self, "mean_direction", mu)
         object.__setattr__(self, "concentration", kappa)
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -209,6 +211,42 @@ class PowerSpherical:
         batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
         length = jnp.broadcast_to(length, batch)[..., None]
         return (length * jnp.broadcast_to(mu, (*batch, mu.shape[-1]))).astype(dtype)
+
+    def tree_flatten_with_keys(self):
+        """The two fields, with their names.
+
+        Returns:
+            What JAX asks of a registered class.
+        """
+        names = ("mean_direction", "concentration")
+        keys = (jax.tree_util.GetAttrKey(name) for name in names)
+        return tuple(zip(keys, self.tree_flatten()[0], strict=True)), None
+
+    def tree_flatten(self):
+        """The two fields.
+
+        Returns:
+            What JAX asks of a registered class.
+        """
+        return (self.mean_direction, self.concentration), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        """The object again, unchecked: JAX puts in what is no array, too.
+
+        Args:
+            aux: None.
+            children: the two fields.
+
+        Returns:
+            An object of this class.
+        """
+        del aux
+        new = object.__new__(cls)
+        mean_direction, concentration = children
+        object.__setattr__(new, "mean_direction", mean_direction)
+        object.__setattr__(new, "concentration", concentration)
+        return new
 
     def _wide(self):
         """The fields in float32 at least, and the dtype of results."""

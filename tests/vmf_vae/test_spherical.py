@@ -196,6 +196,24 @@ def test_shapes_dtypes_and_the_antipode():
         assert np.isnan(bad(kappa)).all()
 
 
+def test_power_spherical_is_a_pytree():
+    """JAX puts gradients, shapes and None in, which are no valid fields."""
+    law = PowerSpherical(unit(0.6, 0.0, 0.8), 5.0)
+    leaves, structure = jax.tree.flatten(law)
+    assert [leaf.shape for leaf in leaves] == [(3,), ()]
+    assert structure.unflatten([None, object()]).mean_direction is None  # unchecked
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(law)]
+    assert paths == [".mean_direction", ".concentration"]
+    shapes = jax.eval_shape(lambda law: law, law)
+    assert isinstance(shapes, PowerSpherical)
+    assert shapes.mean_direction.shape == (3,)
+    gradient = jax.grad(lambda law: law.entropy())(law)
+    # kappa times the slope of digamma(kappa + 2) - digamma(kappa + 1)
+    slope = 5.0 * (special.polygamma(1, 7.0) - special.polygamma(1, 6.0))
+    np.testing.assert_allclose(gradient.concentration, slope, rtol=1e-5)
+    np.testing.assert_array_equal(gradient.mean_direction, 0.0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -203,6 +221,10 @@ def test_shapes_dtypes_and_the_antipode():
         (lambda: SphericalUniform(3).log_prob(jnp.ones(2)), r"x must be \[..., 3\]"),
         (lambda: PowerSpherical(jnp.ones(3), 1.0), "unit norm"),
         (lambda: PowerSpherical(jnp.eye(3)[0], -1.0), "concentration must be at least"),
+        (
+            lambda: PowerSpherical(jnp.eye(3), jnp.ones(2)),
+            r"must broadcast, got shapes \(3, 3\) and \(2,\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
