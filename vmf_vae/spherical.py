@@ -134,6 +134,7 @@ class PowerSpherical:
             negative, or not finite.
         """
         mu, kappa, dtype = self._wide()
+        mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
         dim = mu.shape[-1]
         batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
         full = (*shape, *batch)

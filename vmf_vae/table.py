@@ -81,7 +81,8 @@ class FixedConcentrationSampler:
 
         Args:
             key: typed PRNG key.
-            mean_direction: [..., d], unit vectors; the draws are differentiable in it.
+            mean_direction: [..., d], unit vectors; what they differ from unit length is
+                divided out. The draws are differentiable in it.
             shape: of the draws around each.
 
         Returns:
@@ -107,6 +108,7 @@ class FixedConcentrationSampler:
         rest *= jnp.sqrt(t * (2.0 - t) / jnp.sum(rest * rest, axis=-1))[..., None]
         x = jnp.concatenate([1.0 - t[..., None], rest], axis=-1)
         mu = mu.astype(wide).reshape((1,) * len(shape) + mu.shape)
+        mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
         return reflect(jnp.broadcast_to(mu, x.shape), x).astype(dtype)
 
     def sample_angle(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:

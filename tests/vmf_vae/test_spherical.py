@@ -196,6 +196,13 @@ def test_shapes_dtypes_and_the_antipode():
         assert np.isnan(bad(kappa)).all()
 
 
+def test_draws_are_of_unit_norm_around_a_direction_that_is_nearly():
+    """A direction may differ from a unit vector by a rounding of three digits."""
+    mu = 1.0009 * jnp.array([[0.6, 0.8], [1.0, 0.0]])
+    x = PowerSpherical(mu, 5.0).sample(jax.random.key(0), (50,))
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
+
+
 def test_power_spherical_is_a_pytree():
     """JAX puts gradients, shapes and None in, which are no valid fields."""
     law = PowerSpherical(unit(0.6, 0.0, 0.8), 5.0)

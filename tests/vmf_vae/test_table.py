@@ -97,6 +97,13 @@ def test_draws_lie_on_the_sphere_around_their_direction(dim):
         assert np.abs(across).max() < 4.5
 
 
+def test_draws_are_of_unit_norm_around_a_direction_that_is_nearly():
+    """A direction may differ from a unit vector by a rounding of three digits."""
+    mu = 1.0009 * jnp.array([[0.6, 0.8], [1.0, 0.0]])
+    x = FixedConcentrationSampler(2, 5.0).sample(jax.random.key(0), mu, (50,))
+    np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
+
+
 def test_shapes_trees_and_gradients():
     sampler = FixedConcentrationSampler(3, 4.0)
     mu = jnp.eye(3)[None, :2]
