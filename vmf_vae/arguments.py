@@ -3,12 +3,13 @@
 import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.sharding import NamedSharding, PartitionSpec
 
 MAX_DIM = 200_000
@@ -195,6 +196,28 @@ def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
                 "norm."
             )
     return array
+
+
+def shape_of_draws(shape: int | Sequence[int]) -> tuple[Any, ...]:
+    """The `shape` argument of a sampler as a tuple.
+
+    Args:
+        shape: a size, or sizes; those of an exported function may be symbolic.
+
+    Returns:
+        Integers of at least 0.
+
+    Raises:
+        ValueError or TypeError: if there is a negative size, or no integer.
+    """
+    message = f"shape must be integers >= 0, got {shape!r}."
+    is_one = not isinstance(shape, Sequence) and getattr(shape, "ndim", 0) == 0
+    sizes: Any = (shape,) if is_one else shape
+    if not all(hasattr(n, "__index__") or is_symbolic_dim(n) for n in sizes):
+        raise TypeError(message)
+    if any(not is_symbolic_dim(n) and n < 0 for n in sizes):
+        raise ValueError(message)
+    return (*(n if is_symbolic_dim(n) else operator.index(n) for n in sizes),)
 
 
 def require_broadcast(

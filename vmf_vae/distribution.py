@@ -8,6 +8,8 @@ A batch of distributions is one object with batched fields, so it passes through
     >>> fit(x).concentration  # about 10
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -67,12 +69,12 @@ class VonMisesFisher:
             self.mean_direction.shape[:-1], self.concentration.shape
         )
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: jax.Array, shape: int | Sequence[int] = ()) -> jax.Array:
         """Independent draws, differentiable in both fields; see `sample_vmf`.
 
         Args:
             key: typed PRNG key.
-            shape: of the draws from each distribution.
+            shape: of the draws from each distribution; a number is one axis.
 
         Returns:
             [*shape, *batch, d], unit vectors.

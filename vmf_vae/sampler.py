@@ -28,6 +28,7 @@ Example::
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ from vmf_vae.arguments import (
     require_broadcast,
     require_concrete,
     require_directions,
+    shape_of_draws,
     where_valid,
 )
 from vmf_vae.expansion import horner
@@ -53,7 +55,7 @@ def sample_vmf(
     key: jax.Array,
     mean_direction: jax.typing.ArrayLike,
     concentration: jax.typing.ArrayLike,
-    shape: tuple[int, ...] = (),
+    shape: int | Sequence[int] = (),
 ) -> jax.Array:
     r"""Independent draws on the sphere, from :math:`C_d(\kappa) e^{\kappa \mu^\top z}`.
 
@@ -67,7 +69,7 @@ def sample_vmf(
             they differ from unit length is divided out.
         concentration: :math:`\kappa`, [...], 0 (the uniform law) to 2e6. The leading
             shapes of both broadcast; every element of the batch has its own draw.
-        shape: of the draws from each element.
+        shape: of the draws from each element; a number is one axis.
 
     Returns:
         [*shape, *batch, d], unit vectors, in the promoted dtype of both arguments
@@ -77,9 +79,10 @@ def sample_vmf(
 
     Raises:
         ValueError: if a concrete direction is not of unit norm (to 1e-3, or 3e-2 in
-            half precision), d is out of range, a concrete concentration is negative, or
-            the shapes do not broadcast.
-        TypeError: if `key` is no typed key, or an argument is complex.
+            half precision), d is out of range, a concrete concentration or an entry of
+            `shape` is negative, or the shapes do not broadcast.
+        TypeError: if `key` is no typed key, an argument is complex, or `shape` holds no
+            integers.
 
     References:
         Davidson et al., *Hyperspherical Variational Auto-Encoders*, 2018, Algorithm 1.
@@ -92,6 +95,7 @@ def sample_vmf(
     mean_direction = require_directions("mean_direction", mean_direction)
     concentration = as_float("concentration", concentration)
     batch = require_broadcast(mean_direction, concentration)
+    shape = shape_of_draws(shape)
     drawn, _ = freely(
         lambda *arrays: (_sample(*arrays, (*shape, *batch)), None),
         *(key, mean_direction, concentration),
@@ -105,7 +109,7 @@ def sample_radial(
     key: jax.Array,
     dim: int,
     concentration: jax.typing.ArrayLike,
-    shape: tuple[int, ...] = (),
+    shape: int | Sequence[int] = (),
     *,
     complement: bool = False,
 ) -> jax.Array:
@@ -117,7 +121,7 @@ def sample_radial(
         key: typed PRNG key, a scalar.
         dim: :math:`d`, 2 to 200,000; static.
         concentration: :math:`\kappa`, [...], 0 to 2e6.
-        shape: of the draws from each element.
+        shape: of the draws from each element; a number is one axis.
         complement: returns :math:`1 - w`, which has digits where w is nearly 1.
 
     Returns:
@@ -126,9 +130,10 @@ def sample_radial(
         traced and negative, or not finite. Differentiable in the concentration.
 
     Raises:
-        ValueError: if `dim` is out of range or a concrete concentration is negative.
-        TypeError: if `key` is no typed key, `dim` no Python integer, or the
-            concentration complex.
+        ValueError: if `dim` is out of range, or a concrete concentration or an entry of
+            `shape` is negative.
+        TypeError: if `key` is no typed key, `dim` or an entry of `shape` no Python
+            integer, or the concentration complex.
 
     References:
         Wood, *Simulation of the von Mises Fisher Distribution*, 1994.
@@ -144,7 +149,7 @@ def sample_radial_with_info(
     key: jax.Array,
     dim: int,
     concentration: jax.typing.ArrayLike,
-    shape: tuple[int, ...] = (),
+    shape: int | Sequence[int] = (),
     *,
     complement: bool = False,
 ) -> tuple[jax.Array, RejectionInfo]:
@@ -154,7 +159,7 @@ def sample_radial_with_info(
         key: typed PRNG key, a scalar.
         dim: d, 2 to 200,000; static.
         concentration: [...], 0 to 2e6.
-        shape: of the draws from each element.
+        shape: of the draws from each element; a number is one axis.
         complement: returns 1 - w.
 
     Returns:
@@ -165,6 +170,7 @@ def sample_radial_with_info(
     order_of(dim)
     require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
     concentration = as_float("concentration", concentration)
+    shape = shape_of_draws(shape)
     full = (*shape, *concentration.shape)
     return freely(
         lambda key, kappa: _sample_radial(key, dim, kappa, full, complement),

@@ -13,6 +13,7 @@ coordinate is a transformed Beta variable, so nothing is rejected.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from vmf_vae.arguments import (
     require_concrete,
     require_directions,
     require_points,
+    shape_of_draws,
     where_valid,
 )
 from vmf_vae.debye import log_constant_at_zero
@@ -47,17 +49,17 @@ class SphericalUniform:
         """Raises ValueError or TypeError for a dimension that cannot be used."""
         order_of(self.dim)
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: jax.Array, shape: int | Sequence[int] = ()) -> jax.Array:
         """Independent draws: normal vectors divided by their length.
 
         Args:
             key: typed PRNG key.
-            shape: of the draws.
+            shape: of the draws; a number is one axis.
 
         Returns:
             [*shape, d], unit vectors of the default float.
         """
-        normal = jax.random.normal(key, (*shape, self.dim))
+        normal = jax.random.normal(key, (*shape_of_draws(shape), self.dim))
         return normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
 
     def log_prob(self, x: jax.typing.ArrayLike) -> jax.Array:
@@ -122,12 +124,12 @@ class PowerSpherical:
         object.__setattr__(self, "mean_direction", mu)
         object.__setattr__(self, "concentration", kappa)
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: jax.Array, shape: int | Sequence[int] = ()) -> jax.Array:
         """Independent draws, differentiable in both fields.
 
         Args:
             key: typed PRNG key.
-            shape: of the draws from each distribution.
+            shape: of the draws from each distribution; a number is one axis.
 
         Returns:
             [*shape, *batch, d], unit vectors; nan where the concentration is traced and
@@ -137,7 +139,7 @@ class PowerSpherical:
         mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
         dim = mu.shape[-1]
         batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
-        full = (*shape, *batch)
+        full = (*shape_of_draws(shape), *batch)
         gamma_key, normal_key = jax.random.split(key)
         rest = jax.random.normal(normal_key, (*full, dim - 1), mu.dtype)
         rest = jnp.where(rest == 0.0, 1e-7, rest) if dim == 2 else rest

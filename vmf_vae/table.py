@@ -19,12 +19,13 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vmf_vae.arguments import order_of, require_directions
+from vmf_vae.arguments import order_of, require_directions, shape_of_draws
 from vmf_vae.reflection import reflect
 
 NUM_CELLS = 4096
@@ -75,7 +76,7 @@ class FixedConcentrationSampler:
         self,
         key: jax.Array,
         mean_direction: jax.typing.ArrayLike,
-        shape: tuple[int, ...] = (),
+        shape: int | Sequence[int] = (),
     ) -> jax.Array:
         """Independent draws around one or more mean directions.
 
@@ -83,7 +84,7 @@ class FixedConcentrationSampler:
             key: typed PRNG key.
             mean_direction: [..., d], unit vectors; what they differ from unit length is
                 divided out. The draws are differentiable in it.
-            shape: of the draws around each.
+            shape: of the draws around each; a number is one axis.
 
         Returns:
             [*shape, ..., d], unit vectors, in the dtype of `mean_direction` (half
@@ -91,8 +92,10 @@ class FixedConcentrationSampler:
 
         Raises:
             ValueError: if a concrete direction is not of unit norm, or has another
-                dimension than the table.
+                dimension than the table, or an entry of `shape` is negative.
+            TypeError: if `shape` holds no integers.
         """
+        shape = shape_of_draws(shape)
         mu = require_directions("mean_direction", mean_direction)
         if mu.shape[-1] != self.dim:
             raise ValueError(
@@ -111,16 +114,22 @@ class FixedConcentrationSampler:
         mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
         return reflect(jnp.broadcast_to(mu, x.shape), x).astype(dtype)
 
-    def sample_angle(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample_angle(
+        self, key: jax.Array, shape: int | Sequence[int] = ()
+    ) -> jax.Array:
         """Angles to the mean direction, by inversion of the tabulated law.
 
         Args:
             key: typed PRNG key.
-            shape: of the draws.
+            shape: of the draws; a number is one axis.
 
         Returns:
             In [0, pi], shape `shape`.
+
+        Raises:
+            ValueError or TypeError: if `shape` holds what is no integer of at least 0.
         """
+        shape = shape_of_draws(shape)
         u = jax.random.uniform(key, shape, self.cumulative.dtype)
         u += 0.5 * jnp.finfo(u.dtype).eps  # in the middle of its grid cell
         cell = jnp.searchsorted(self.cumulative, u.reshape(-1), side="right") - 1

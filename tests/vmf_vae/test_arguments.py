@@ -118,3 +118,17 @@ def test_half_precision_has_a_wider_tolerance():
 @pytest.mark.parametrize("order", [0, 0.5, np.float32(2.5), 1e6])
 def test_orders(order):
     assert arguments.check_order(order) == float(order)
+
+
+@pytest.mark.parametrize("shape", [5, (5,), [2, 3], np.int64(3), (), 0, np.array([2])])
+def test_shapes_of_draws_are_those_of_numpy(shape):
+    assert arguments.shape_of_draws(shape) == np.empty(shape).shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [(-5, ValueError), ((2, -5), ValueError), (2.0, TypeError), (None, TypeError)],
+)
+def test_a_wrong_shape_is_named(shape, error):
+    with pytest.raises(error, match=r"shape must be integers >= 0, got \(?(2, )?[-2N]"):
+        arguments.shape_of_draws(shape)

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from vmf_vae import sampler
+from vmf_vae.distribution import VonMisesFisher
 from vmf_vae.sampler import sample_radial, sample_vmf
 
 LAWS = [
@@ -387,3 +388,22 @@ def test_diagnostics():
 def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda k, shape: sample_vmf(k, first_axis(3), 1.0, shape),
+        lambda k, shape: sample_radial(k, 3, 1.0, shape),
+        lambda k, shape: VonMisesFisher(first_axis(3), 1.0).sample(k, shape),
+    ],
+    ids=["sample_vmf", "sample_radial", "VonMisesFisher"],
+)
+def test_a_number_is_a_shape_of_one_axis(draw):
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(draw(key, 5), draw(key, (5,)))
+    for shape in (-5, (2, -5)):
+        with pytest.raises(ValueError, match=r"shape must be integers >= 0, got .*-5"):
+            draw(key, shape)
+    with pytest.raises(TypeError, match=r"shape must be integers >= 0, got 2.5"):
+        draw(key, 2.5)

@@ -237,3 +237,17 @@ def test_power_spherical_is_a_pytree():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda k, shape: SphericalUniform(3).sample(k, shape),
+        lambda k, shape: PowerSpherical(jnp.eye(3)[0], 1.0).sample(k, shape),
+    ],
+)
+def test_a_number_is_a_shape_of_one_axis(draw):
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(draw(key, 5), draw(key, (5,)))
+    with pytest.raises(ValueError, match=r"shape must be integers >= 0, got \(-5,\)"):
+        draw(key, (-5,))

@@ -167,3 +167,17 @@ def test_between_two_points_of_the_table_draws_are_uniform():
     angle = FixedConcentrationSampler(2, 0.0).sample_angle(jax.random.key(0), (20_000,))
     place = np.asarray(angle, float) * (4096 / np.pi) % 1.0
     assert stats.kstest(place, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda k, n: FixedConcentrationSampler(3, 1.0).sample(k, jnp.eye(3)[0], n),
+        lambda k, n: FixedConcentrationSampler(3, 1.0).sample_angle(k, n),
+    ],
+)
+def test_a_number_is_a_shape_of_one_axis(draw):
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(draw(key, 5), draw(key, (5,)))
+    with pytest.raises(ValueError, match=r"shape must be integers >= 0, got \(-5,\)"):
+        draw(key, (-5,))
