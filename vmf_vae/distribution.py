@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vmf_vae import density, sampler
 from vmf_vae.arguments import (
@@ -217,14 +218,15 @@ def fit(
 
     Args:
         x: [n, d], unit vectors, n at least 1.
-        weights: [n], at least 0, of any positive sum; None weighs all the same.
+        weights: [n], at least 0, of any positive sum; None weighs all the same. Traced
+            ones that are not give nan.
 
     Returns:
         One distribution.
 
     Raises:
         ValueError: if `x` is not [n, d] with n >= 1, concrete and not of unit norm, or
-            `weights` is not [n] or has a concrete negative entry.
+            `weights` is not [n], or concrete and negative, not finite, or of sum 0.
         TypeError: if an argument is complex.
 
     References:
@@ -240,10 +242,17 @@ def fit(
         w = jnp.full(len(x), 1.0 / len(x), x.dtype)
     else:
         require_concrete("weights", weights, "at least 0", lambda w: w < 0)
+        require_concrete("weights", weights, "finite", lambda w: ~np.isfinite(w))
         w = as_float("weights", weights).astype(x.dtype)
         if w.shape != x.shape[:1]:
             raise ValueError(f"weights must be [{len(x)}], got shape {w.shape}.")
-        w /= w.sum()
+        total = w.sum()
+        if not isinstance(total, jax.core.Tracer) and not total > 0:
+            raise ValueError(
+                f"weights must have a positive sum, got {total.item()!r}; None weighs "
+                "all the same."
+            )
+        w /= total
     mean = jnp.sum(w[:, None] * x, axis=0)
     is_zero = jnp.all(mean == 0.0)
     first_axis = jnp.zeros_like(mean).at[0].set(1.0)

@@ -19,6 +19,7 @@ References:
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -193,6 +194,11 @@ def _check_concentration(concentration: float) -> float:
         raise TypeError(
             "concentration must be a Python number (the table is made for it), got a "
             "traced value; use sample_vmf."
+        )
+    is_number = isinstance(concentration, numbers.Real)
+    if not is_number and np.asarray(concentration).dtype.kind not in "biufV":
+        raise TypeError(
+            f"concentration must be a Python number, got {concentration!r}; convert it."
         )
     value = float(concentration)
     if not 0.0 <= value < math.inf:

@@ -147,6 +147,9 @@ def test_it_is_a_pytree():
         (lambda: fit(2 * jnp.eye(3)), "x must have unit norm, got norm 2"),
         (lambda: fit(jnp.eye(3), weights=jnp.ones(2)), r"weights must be \[3\]"),
         (lambda: fit(jnp.eye(3), weights=[1.0, 1.0, -1.0]), "weights must be at least"),
+        (lambda: fit(jnp.eye(3), weights=[1.0, jnp.nan, 1.0]), "weights must be finit"),
+        (lambda: fit(jnp.eye(3), weights=[1.0, jnp.inf, 1.0]), "weights must be finit"),
+        (lambda: fit(jnp.eye(3), weights=jnp.zeros(3)), "weights must have a positive"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):
@@ -162,6 +165,9 @@ def test_traced_nonsense_gives_nan():
     for bad in (-1.0, jnp.nan, jnp.inf):
         for value in jax.jit(all_of_it)(bad):
             assert np.isnan(value).all()
+    for bad in (0.0, jnp.nan, jnp.inf):
+        fitted = jax.jit(lambda w: fit(jnp.eye(3), weights=w))(jnp.full(3, bad))
+        assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(fitted))
 
 
 def test_half_precision():

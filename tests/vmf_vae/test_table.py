@@ -143,6 +143,8 @@ def test_gradient_in_the_mean_direction():
             "at least 0, got -1.0",
         ),
         (lambda: FixedConcentrationSampler(3, np.inf), ValueError, "must be finite"),
+        (lambda: FixedConcentrationSampler(3, "10"), TypeError, "number, got '10'"),
+        (lambda: FixedConcentrationSampler(3, None), TypeError, "number, got None"),
         (
             lambda: jax.jit(lambda k: FixedConcentrationSampler(3, k))(1.0),
             TypeError,
