@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import optax
 
 from expkit import trees
+from expkit.arguments import require_scalar
 
 
 class GradientNormState(NamedTuple):
@@ -86,17 +87,19 @@ def track_gradient_norm(
 
     Raises:
         ValueError: if `learning_rate`, `decay` or `curvature_every` is out of range,
+            one of the first two is no scalar or not finite (where it is not traced),
             and from `update`: if `curvature_every` is set and `params` or `grad_fn` is
             missing.
-        TypeError: if `curvature_every` is no Python integer.
+        TypeError: if `curvature_every` is no Python integer, or one of the others no
+            real number.
 
     References:
         Barrett and Dherin, *Implicit Gradient Regularization*, 2020.
         https://arxiv.org/abs/2009.11162
     """
     if learning_rate is not None and not callable(learning_rate):
-        _require("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
-    _require("decay", decay, "in [0, 1)", lambda x: 0 <= x < 1)
+        require_scalar("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
+    require_scalar("decay", decay, "in [0, 1)", lambda x: 0 <= x < 1)
     period = _checked_period(curvature_every)
 
     def log_decay(dtype):
@@ -184,11 +187,3 @@ def _require_curvature_arguments(params: Any, grad_fn: Any) -> None:
             "call update(grads, state, params, grad_fn=lambda p: jax.grad(loss)(p, "
             "batch))."
         )
-
-
-def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:
-    """Checks Python numbers; arrays may be traced or injected, and pass."""
-    if isinstance(value, (int, float)) and not is_allowed(value):
-        raise ValueError(f"{name} must be {allowed}, got {value!r}.")
-    if isinstance(value, (str, complex)) or value is None:
-        raise TypeError(f"{name} must be a real number, got {value!r}.")

@@ -20,11 +20,13 @@ Example::
     tx = optax.chain(optax.clip_by_global_norm(1.0), lion.lion(1e-4, weight_decay=0.1))
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lion import momentum
@@ -85,7 +87,8 @@ def scale_by_lion(
         gradient's and momentum's dtype, or the gradient's for 8-bit momentum.
 
     Raises:
-        ValueError: if `b1` or `b2` is a Python number out of range.
+        TypeError: if `b1` or `b2` is no real number.
+        ValueError: if one is no scalar, or out of range where it is not traced.
 
     References:
         Chen et al., *Symbolic Discovery of Optimization Algorithms*, 2023, Algorithm 2.
@@ -176,7 +179,9 @@ def lion(
         A `GradientTransformation`; `update` needs the parameters.
 
     Raises:
-        ValueError: if a Python number is out of range.
+        TypeError: if an argument that must be a number is none.
+        ValueError: if a number is no scalar, or out of range or not finite where it is
+            not traced.
 
     References:
         Chen et al., *Symbolic Discovery of Optimization Algorithms*, 2023, Algorithm 2.
@@ -184,7 +189,8 @@ def lion(
     """
     if not callable(learning_rate):
         _require("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
-    _require("weight_decay", weight_decay, "at least 0", lambda x: x >= 0)
+    if not callable(weight_decay):  # optax takes a schedule here, too
+        _require("weight_decay", weight_decay, "at least 0", lambda x: x >= 0)
     return optax.chain(
         scale_by_lion(b1, b2, mu_dtype, in_place=in_place, cautious=cautious),
         optax.add_decayed_weights(weight_decay, mask),
@@ -216,6 +222,21 @@ def _count(where: jax.Array) -> jax.Array:
 
 
 def _require(name: str, value: Any, allowed: str, is_allowed: Callable) -> None:
-    """Checks Python numbers; arrays may be traced or injected, and pass."""
-    if isinstance(value, (int, float)) and not is_allowed(value):
+    """Checks a number; of a traced one only that it is a real scalar."""
+    # As `expkit.arguments` does, so that Lion needs no other package.
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        kinds = (jnp.floating, jnp.integer)
+        is_real = any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    else:
+        is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_real:
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = float(value)
+    if not is_allowed(number):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}.")

@@ -1,6 +1,7 @@
 """The tracker says what is wrong with its options and with a call."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import igr
@@ -12,7 +13,11 @@ POINT = {"a": jnp.ones(4), "b": jnp.ones(2)}
     ("options", "message"),
     [
         ({"learning_rate": -0.1}, "learning_rate must be at least 0, got -0.1"),
+        ({"learning_rate": jnp.float32(-0.5)}, "learning_rate .*got Array.-0.5"),
+        ({"learning_rate": float("inf")}, "learning_rate .* got inf"),
+        ({"learning_rate": jnp.ones(2)}, r"learning_rate .* scalar, got shape \(2,\)"),
         ({"decay": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
+        ({"decay": np.float32(2.0)}, r"decay must be in \[0, 1\), got np.float32"),
         ({"curvature_every": -1}, "curvature_every must be at least 0, got -1"),
     ],
 )
@@ -26,6 +31,7 @@ def test_options_out_of_range_are_refused(options, message):
     [
         ({"curvature_every": 2.0}, "curvature_every must be a Python integer"),
         ({"decay": "0.9"}, "decay must be a real number, got '0.9'"),
+        ({"decay": (0.9, 0.99)}, "decay must be a real number, got .0.9, 0.99"),
         ({"decay": None}, "decay must be a real number, got None"),
         ({"learning_rate": 1j}, "learning_rate must be a real number, got 1j"),
     ],

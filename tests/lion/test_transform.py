@@ -246,6 +246,70 @@ def test_wrong_numbers_are_refused_by_name(options, message):
         lion.lion(**{"learning_rate": 1e-3, **options})
 
 
+WRONG_NUMBERS = [
+    ("learning_rate", np.float32(-1e-3), ValueError),
+    ("learning_rate", jnp.float32(-1e-3), ValueError),
+    ("learning_rate", float("inf"), ValueError),
+    ("learning_rate", np.ones(2), ValueError),
+    ("learning_rate", None, TypeError),
+    ("learning_rate", "1e-3", TypeError),  # what YAML makes of 1e-3
+    ("learning_rate", True, TypeError),
+    ("weight_decay", np.float32(-1.0), ValueError),
+    ("weight_decay", np.inf, ValueError),
+    ("weight_decay", None, TypeError),
+    ("b1", np.float32(2.0), ValueError),
+    ("b1", jnp.float32(np.nan), ValueError),
+    ("b1", (0.9, 0.99), TypeError),
+    ("b1", 0.9j, TypeError),
+    ("b1", jax.random.key(0), TypeError),
+    ("b2", np.float32(2.0), ValueError),
+    ("b2", lambda step: 0.9, TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), WRONG_NUMBERS)
+def test_what_is_no_number_in_range_is_refused_by_name(name, value, error):
+    with pytest.raises(error, match=rf"^{name} must be .*, got ") as caught:
+        lion.lion(**{"learning_rate": 1e-3, name: value})
+    shown = "shape (2,)" if isinstance(value, np.ndarray) else repr(value)
+    assert str(caught.value).endswith(f"got {shown}.")
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32, np.float64, np.asarray, jnp.float32, jnp.bfloat16]
+)
+def test_numbers_of_numpy_and_jax_do_as_those_of_python(number):
+    """All are powers of two, so that no dtype rounds them."""
+    values = {"learning_rate": 0.125, "b1": 0.5, "b2": 0.25, "weight_decay": 0.0625}
+    params, grad = jnp.ones(2), jnp.array([2.0, -3.0])
+    ours = lion.lion(**{name: number(value) for name, value in values.items()})
+    theirs = optax.lion(**values)
+    got, (state, *_) = ours.update(grad, ours.init(params), params)
+    wanted, (their_state, *_) = theirs.update(grad, theirs.init(params), params)
+    assert_same_bits((got, state.mu), (wanted, their_state.mu))
+
+
+def test_a_traced_number_out_of_range_passes_and_another_kind_does_not():
+    def first_update(learning_rate):
+        tx = lion.lion(learning_rate, weight_decay=0.0)
+        return tx.update(jnp.ones(()), tx.init(jnp.ones(())), jnp.ones(()))[0]
+
+    assert jax.jit(first_update)(-0.5) == 0.5
+    with pytest.raises(TypeError, match="learning_rate must be a real number, got"):
+        jax.jit(first_update)(True)
+    with pytest.raises(ValueError, match=r"must be a scalar, got shape \(2,\)"):
+        jax.jit(first_update)(jnp.ones(2))
+
+
+def test_weight_decay_may_be_a_schedule():
+    tx = lion.lion(1.0, weight_decay=lambda step: 0.25 * (step + 1))
+    params = jnp.array(2.0)
+    state = tx.init(params)
+    for wanted in (-0.5, -1.0):  # -decay * params
+        update, state = tx.update(jnp.zeros(()), state, params)
+        assert update == wanted
+
+
 def test_defaults_are_those_of_optax_lion():
     import inspect
 
