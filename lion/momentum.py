@@ -47,6 +47,33 @@ def is_int8(mu_dtype: Any) -> bool:
     return mu_dtype is not None and jnp.dtype(mu_dtype) == jnp.int8
 
 
+def require_dtype(mu_dtype: Any) -> None:
+    """Refuses a dtype that cannot hold a momentum.
+
+    Integers would truncate it to 0; JAX has no arithmetic between floats of 8 bits and
+    other numbers.
+
+    Args:
+        mu_dtype: what the caller gave.
+
+    Raises:
+        ValueError: if it is neither None nor int8 nor a floating-point (or complex)
+            dtype of at least 16 bits.
+    """
+    try:
+        if mu_dtype is None or is_int8(mu_dtype):
+            return
+        dtype = jnp.dtype(mu_dtype)
+        if jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 16:
+            return
+    except (TypeError, ValueError):  # no dtype at all
+        pass
+    raise ValueError(
+        "mu_dtype must be None, 'int8', or a floating-point dtype of at least 16 bits "
+        f"such as 'bfloat16', got {mu_dtype!r}."
+    )
+
+
 def compress(momentum: jax.Array) -> Int8Momentum:
     """Stores an array in 8 bits an entry.
 

@@ -67,9 +67,9 @@ def scale_by_lion(
         b1: :math:`\beta_1` in [0, 1], weight of the momentum in the direction.
         b2: :math:`\beta_2` in [0, 1), decay rate of the momentum; above 0 when
             `in_place`.
-        mu_dtype: dtype of the momentum; None keeps that of the parameters. `"int8"`
-            stores it in 8 bits a parameter and a float32 scale for every 256; a leaf of
-            the state is then an `Int8Momentum`.
+        mu_dtype: floating-point dtype of the momentum, of at least 16 bits; None keeps
+            that of the parameters. `"int8"` stores it in 8 bits a parameter and a
+            float32 scale for every 256; a leaf of the state is then an `Int8Momentum`.
         in_place: computes the direction from the *new* momentum,
             :math:`\frac{\beta_1}{\beta_2} m_t + \left(1 - \beta_1 -
             \frac{\beta_1}{\beta_2} (1-\beta_2)\right) g_t`, the same number in exact
@@ -88,7 +88,8 @@ def scale_by_lion(
 
     Raises:
         TypeError: if `b1` or `b2` is no real number.
-        ValueError: if one is no scalar, or out of range where it is not traced.
+        ValueError: if one is no scalar, or out of range where it is not traced, or for
+            another `mu_dtype`.
 
     References:
         Chen et al., *Symbolic Discovery of Optimization Algorithms*, 2023, Algorithm 2.
@@ -100,6 +101,7 @@ def scale_by_lion(
     _require("b2", b2, "in [0, 1)", lambda x: 0 <= x < 1)
     if in_place:
         _require("b2", b2, "above 0 when in_place", lambda x: x > 0)
+    momentum.require_dtype(mu_dtype)
     is_int8 = momentum.is_int8(mu_dtype)
 
     def init(params):
@@ -181,7 +183,7 @@ def lion(
     Raises:
         TypeError: if an argument that must be a number is none.
         ValueError: if a number is no scalar, or out of range or not finite where it is
-            not traced.
+            not traced, or for a `mu_dtype` that `scale_by_lion` does not have.
 
     References:
         Chen et al., *Symbolic Discovery of Optimization Algorithms*, 2023, Algorithm 2.

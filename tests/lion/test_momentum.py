@@ -1,5 +1,7 @@
 """The 8-bit momentum: error bound, edge blocks, size, and what it does to the signs."""
 
+import functools
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -163,3 +165,32 @@ def test_eight_bits_train_like_float32_on_a_quadratic():
         return float(jnp.sum((params - target) ** 2))
 
     assert final_loss("int8") <= 1e-3 * float(jnp.sum(jnp.linspace(-1, 1, 500) ** 2))
+
+
+@pytest.mark.parametrize(
+    "mu_dtype",
+    ["int16", jnp.int32, "uint8", bool, "int4", "float8_e4m3fn", "bfloat17", 3],
+)
+def test_a_dtype_that_cannot_hold_the_momentum_is_refused(mu_dtype):
+    choices = (
+        r"mu_dtype must be None, 'int8', or a floating-point .* such as 'bfloat16'"
+    )
+    for make in (lion.scale_by_lion, functools.partial(lion.lion, 1e-3)):
+        with pytest.raises(ValueError, match=rf"^{choices}, got ") as caught:
+            make(mu_dtype=mu_dtype)
+        assert str(caught.value).endswith(f"got {mu_dtype!r}.")
+
+
+@pytest.mark.parametrize(
+    "mu_dtype", [None, "float16", jnp.bfloat16, float, np.dtype("float32"), "f2"]
+)
+def test_floating_point_dtypes_are_those_of_optax_lion(mu_dtype):
+    params, grad = jnp.ones(2), jnp.array([1.0, -2.0])
+
+    def momentum_after_a_step(tx):
+        return tx.update(grad, tx.init(params))[1].mu
+
+    got = momentum_after_a_step(lion.scale_by_lion(mu_dtype=mu_dtype))
+    wanted = momentum_after_a_step(optax.scale_by_lion(mu_dtype=mu_dtype))
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)
