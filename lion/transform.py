@@ -79,7 +79,8 @@ def scale_by_lion(
             error, more often the fewer bits the momentum has.
         cautious: zeroes the coordinates whose direction disagrees in sign with the
             gradient, and multiplies the others by :math:`n / (k + 1)`, where :math:`k`
-            of the tensor's :math:`n` coordinates agree.
+            of the tensor's :math:`n` coordinates agree, or by the largest number of the
+            update's dtype where that is less (65504 in float16).
 
     Returns:
         A `GradientTransformation`. It does not apply a learning rate or flip the sign;
@@ -204,6 +205,8 @@ def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
     """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
     agrees = direction * gradient > 0
     scale = direction.size / (_count(agrees) + 1)
+    # n / (k + 1) of a large tensor is infinite in float16.
+    scale = jnp.minimum(scale, float(jnp.finfo(direction.dtype).max))
     return direction * (agrees * scale).astype(direction.dtype)
 
 

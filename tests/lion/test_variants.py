@@ -166,6 +166,27 @@ def test_cautious_is_the_published_rule():
             m = 0.99 * m + 0.01 * g
 
 
+def test_cautious_factor_beyond_float16_is_its_largest_number():
+    """One of n = 300000 coordinates agrees: n / 2 in exact arithmetic."""
+    size = 300_000
+    for dtype, wanted in (
+        (np.float16, np.finfo(np.float16).max),
+        (np.float32, size / 2),
+        (jnp.bfloat16, np.asarray(size / 2, jnp.bfloat16)),
+    ):
+        params = jnp.ones(size, dtype)
+        grad = jnp.zeros_like(params).at[0].set(1)
+        tx = lion.scale_by_lion(cautious=True)
+        update, _ = tx.update(grad, tx.init(params))
+        assert update.dtype == dtype
+        assert update[0] == wanted
+        assert not np.asarray(update[1:]).any()
+    many = jnp.zeros(size, jnp.float16).at[:9].set(1)  # n / (k + 1) = 30000
+    tx = lion.scale_by_lion(cautious=True)
+    update, _ = tx.update(many, tx.init(many))
+    assert update[0] == np.float16(30000)
+
+
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_zero_gradients_from_the_start_move_nothing(options):
     updates = directions(lion.scale_by_lion(**options), jnp.zeros((5, 300)))
