@@ -124,7 +124,7 @@ def trainable_fraction(mask: Any) -> float:
         In [0, 1].
 
     Raises:
-        ValueError: if there are no entries.
+        ValueError: if there are no entries, or a leaf is not bool.
 
     References:
         Xu et al., *Raise a Child in Large Language Model*, 2021, section 2.3, where the
@@ -133,6 +133,12 @@ def trainable_fraction(mask: Any) -> float:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(mask)]
     if not (size := sum(leaf.size for leaf in leaves)):
         raise ValueError("mask must have at least one entry, got none.")
+    for path, leaf in zip(_paths(mask), leaves, strict=True):
+        if leaf.dtype != bool:
+            raise ValueError(
+                f"mask must hold bools, got {leaf.dtype} at {path!r}; pass the bool "
+                "mask of fisher_mask."
+            )
     return sum(int(jnp.sum(leaf, dtype=jnp.int32)) for leaf in leaves) / size
 
 

@@ -255,3 +255,17 @@ def test_integers_and_empty_trees_are_refused():
         childtuning.fisher_mask({}, 0.3)
     with pytest.raises(ValueError, match="mask must have at least one entry"):
         childtuning.trainable_fraction({})
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [
+        ({"a": True, "w": jnp.array([1, 5, 3])}, "int32 at 'w'"),
+        ({"a": {"w": np.full(4, 0.5, np.float32)}}, "float32 at 'a/w'"),
+        ([jnp.ones(2, bool), jnp.ones(2, jnp.uint8)], "uint8 at '1'"),  # packed
+    ],
+)
+def test_a_fraction_of_anything_but_bools_is_refused_by_leaf(mask, found):
+    message = f"^mask must hold bools, got {found}; pass the bool mask of fisher_mask"
+    with pytest.raises(ValueError, match=message):
+        childtuning.trainable_fraction(mask)
