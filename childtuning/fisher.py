@@ -82,9 +82,10 @@ def fisher_information(
         Pytree like `params`, float32, at least 0.
 
     Raises:
-        ValueError: if `convention` or `clip_norm` is out of range, there is no example,
-            the leaves of a batch differ in their first axis, or a loss or gradient is
-            not finite.
+        ValueError: if `convention` or `clip_norm` is out of range, `batches` is one
+            batch and not an iterable of them, there is none or one without an example,
+            the leaves of a batch differ in their first axis, or a loss is no scalar or,
+            like a gradient, not finite.
 
     References:
         Xu et al., *Raise a Child in Large Language Model*, 2021, eq. (7).
@@ -98,10 +99,7 @@ def fisher_information(
     if clip_norm is not None:
         require_number("clip_norm", clip_norm, "above 0 or None", lambda x: x > 0)
         clip_norm = float(clip_norm)  # static below, so an array would not do
-    if isinstance(batches, Mapping):
-        raise ValueError(
-            "batches must be an iterable of batches, got one dict; put it in a list."
-        )
+    _require_batches(batches)
     total = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)
     count, losses = 0, []
     for index, batch in enumerate(batches):
@@ -109,7 +107,7 @@ def fisher_information(
         if convention == "paper":
             step, static = _add_examples, _placement(batch)
         else:
-            step, static, size = _add_batch, clip_norm, min(size, 1)
+            step, static, size = _add_batch, clip_norm, 1
         total, loss = step(loss_fn, params, total, batch, static)
         count += size
         losses.append(loss)
@@ -174,7 +172,23 @@ def _add_batch(loss_fn, params, total, batch, clip_norm):
 
 def _squared_gradient(loss_fn, params, batch, clip_norm):
     """The loss, and squares of its gradient in float32, each tensor clipped."""
-    loss, grads = jax.value_and_grad(loss_fn, allow_int=True)(params, batch)
+
+    def scalar_loss(params, batch):
+        loss = loss_fn(params, batch)
+        is_scalar = jax.tree.structure(loss) == jax.tree.structure(0)
+        if not (
+            is_scalar
+            and jnp.shape(loss) == ()
+            and jnp.issubdtype(jnp.result_type(loss), jnp.floating)
+        ):
+            shown = jax.tree.map(lambda x: jax.typeof(x).str_short(), loss)
+            raise ValueError(
+                f"loss_fn must return one floating-point scalar, got {shown}; take a "
+                "mean, and return no aux."
+            )
+        return loss
+
+    loss, grads = jax.value_and_grad(scalar_loss, allow_int=True)(params, batch)
 
     def square(g):
         if g.dtype == jax.dtypes.float0:
@@ -206,8 +220,24 @@ def _placement(batch: Any) -> tuple[Any, tuple[str, ...]] | None:
     return None if None in axes else (mesh, axes)
 
 
+def _require_batches(batches: Any) -> None:
+    """Refuses one batch in the place of a list of them."""
+    arrays = (jax.Array, np.ndarray)
+    found = ""
+    if isinstance(batches, Mapping):
+        found = "one dict; put it in a list"
+    elif isinstance(batches, arrays):
+        found = f"one array of shape {batches.shape}; put it in a list: [x]"
+    elif isinstance(batches, tuple) and any(isinstance(x, arrays) for x in batches):
+        found = "a tuple of arrays; put it in a list: [(x, y)]"
+    elif not isinstance(batches, Iterable):
+        found = f"{batches!r}; put the batches in a list"
+    if found:
+        raise ValueError(f"batches must be an iterable of batches, got {found}.")
+
+
 def _batch_size(index: int, batch: Any) -> int:
-    """Number of examples; raises ValueError where the leaves do not agree on one."""
+    """Number of examples; raises ValueError for none, or where leaves disagree."""
     sizes = {
         jax.tree_util.keystr(path): jnp.shape(leaf)[:1]
         for path, leaf in jax.tree.leaves_with_path(batch)
@@ -217,7 +247,12 @@ def _batch_size(index: int, batch: Any) -> int:
             f"batch {index} must have leaves [B, ...] of one B, got first axes "
             f"{dict(list(sizes.items())[:5])}."
         )
-    return next(iter(sizes.values()))[0]
+    size = next(iter(sizes.values()))[0]
+    if not size:
+        raise ValueError(
+            f"batch {index} must hold at least one example, got none; leave it out."
+        )
+    return size
 
 
 def _require_finite(losses: list[jax.Array], total: Any) -> None:

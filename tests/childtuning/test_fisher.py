@@ -295,7 +295,15 @@ def test_a_gradient_that_is_not_finite_is_refused_by_path():
         ([], {}, "at least one example, got none"),
         ([make_batch(0)], {}, "at least one example, got none"),
         ([make_batch(0)], {"convention": "authors"}, "at least one example"),
+        ([make_batch(2), make_batch(0)], {}, "^batch 1 must hold at least one example"),
         (make_batch(2), {}, "got one dict; put it in a list"),
+        (jnp.ones((2, 5)), {}, r"got one array of shape .2, 5.; put it in a list"),
+        (
+            (np.ones((2, 5)), np.ones(2)),
+            {},
+            r"got a tuple .*; put it in .* \[\(x, y\)\]",
+        ),
+        (None, {}, "^batches must be an iterable of batches, got None; put"),
         ([{"x": jnp.ones((2, 5)), "y": jnp.ones(3)}], {}, r"batch 0 .* of one B"),
         ([{"x": jnp.ones((2, 5)), "y": 1.0}], {}, r"batch 0 .* of one B"),
         ([{}], {}, r"batch 0 .* of one B"),
@@ -311,3 +319,37 @@ def test_a_gradient_that_is_not_finite_is_refused_by_path():
 def test_bad_input_is_one_error(batches, options, message):
     with pytest.raises(ValueError, match=message):
         childtuning.fisher_information(loss_fn, make_params(), batches, **options)
+
+
+@pytest.mark.parametrize("convention", fisher.CONVENTIONS)
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (lambda loss: (loss, {"aux": loss}), r"\('float32\[\]', "),
+        (lambda loss: jnp.stack([loss, loss]), r"float32\[2\]"),
+        (lambda loss: loss > 0, r"bool\[\]"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_refused(convention, output, found):
+    message = f"^loss_fn must return one floating-point scalar, got {found}.*; take a m"
+    with pytest.raises(ValueError, match=message):
+        childtuning.fisher_information(
+            lambda p, batch: output(loss_fn(p, batch)),
+            make_params(),
+            [make_batch(2)],
+            convention=convention,
+        )
+
+
+def test_batches_may_be_tuples_and_come_from_any_iterable():
+    """Gradient of w x at two rows: the mean of x^2 is 5."""
+    x, y = jnp.array([1.0, 3.0]), jnp.zeros(2)
+    one = jnp.array([1.0]), jnp.zeros(1)
+    two = jnp.array([3.0]), jnp.zeros(1)
+    for batches in ([(x, y)], ((x, y),), (one, two), iter([one, two])):
+        got = childtuning.fisher_information(
+            lambda p, batch: jnp.mean(p * batch[0]) + 0.0 * jnp.sum(batch[1]),
+            jnp.float32(2.0),
+            batches,
+        )
+        assert got == 5.0
