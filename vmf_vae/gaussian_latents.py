@@ -16,6 +16,7 @@ and `.log_prob(z)`; `spherical_latent` has the same on the sphere.
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import jax
@@ -95,8 +96,9 @@ class _Normal:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a dimension out of range."""
-        if not isinstance(self.dim, int) or self.dim < 1:
+        if not hasattr(self.dim, "__index__") or self.dim < 1:
             raise ValueError(f"dim must be an integer >= 1, got {self.dim!r}.")
+        object.__setattr__(self, "dim", operator.index(self.dim))
 
     @property
     def num_features(self) -> int:

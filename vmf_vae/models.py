@@ -23,7 +23,7 @@ normal in :math:`\mathbb{R}^m` with a vMF on :math:`S^m`: here
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -69,8 +69,16 @@ class ImageVAE(VAE):
         if not self.noise_scale > 0:
             raise ValueError(f"noise_scale must be positive, got {self.noise_scale!r}.")
         for name in ("input_shape", "hidden"):  # lists would have no hash
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        _ = self.latent, self.encoder_net, self.decoder_net  # which check the rest
+            sizes = getattr(self, name)
+            if not isinstance(sizes, Iterable):
+                raise ValueError(
+                    f"{name} must be a sequence of sizes, got {sizes!r}; put it in a "
+                    "tuple."
+                )
+            object.__setattr__(self, name, tuple(sizes))
+        # The networks check the rest.
+        object.__setattr__(self, "latent_dim", self.latent.dim)
+        _ = self.encoder_net, self.decoder_net
 
     @functools.cached_property
     def encoder_net(self) -> nets.Net:
@@ -192,6 +200,11 @@ class VMFVAE(ImageVAE):
     """
 
     concentration: float | str = "learned"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting that cannot be used."""
+        super().__post_init__()
+        object.__setattr__(self, "concentration", self.latent.concentration)
 
     @functools.cached_property
     def latent(self) -> VMFLatent:

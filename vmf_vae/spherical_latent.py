@@ -12,10 +12,12 @@ reconstruction (Xu & Durrett 2018; Su, https://kexue.fm/archives/8404).
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vmf_vae.density import kl_to_uniform
 from vmf_vae.distribution import VonMisesFisher
@@ -50,15 +52,21 @@ class VMFLatent:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting out of range."""
-        if not isinstance(self.dim, int) or self.dim < 2:
+        if not hasattr(self.dim, "__index__") or self.dim < 2:
             raise ValueError(f"dim must be an integer >= 2, got {self.dim!r}.")
+        object.__setattr__(self, "dim", operator.index(self.dim))
         value = self.concentration
-        is_number = isinstance(value, int | float) and 0 <= value < math.inf
-        if value not in (LEARNED, SHARED) and not is_number:
+        if isinstance(value, jax.Array | np.generic | np.ndarray):
+            is_concrete = not isinstance(value, jax.core.Tracer) and value.ndim == 0
+            value = value.item() if is_concrete else value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_named = isinstance(value, str) and value in (LEARNED, SHARED)
+        if not is_named and not (is_number and 0 <= value < math.inf):
             raise ValueError(
                 "concentration must be 'learned', 'shared' or a number >= 0, got "
                 f"{value!r}."
             )
+        object.__setattr__(self, "concentration", value)  # an array has no hash
 
     @property
     def num_features(self) -> int:

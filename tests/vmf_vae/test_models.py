@@ -127,6 +127,11 @@ def test_models_are_values():
     assert MAKE["vmf"]() == MAKE["vmf"]()
     model = models.VMFVAE([4, 4, 1], 3, [12])
     assert hash(model) == hash(MAKE["vmf"]())
+    for number in (np.float32(9.0), jnp.float32(9.0), np.int64(9)):
+        model = models.VMFVAE(SHAPE, np.int64(3), HIDDEN, concentration=number)
+        assert model == MAKE["fixed"]()
+        assert hash(model) == hash(MAKE["fixed"]())
+    assert models.GaussianVAE(SHAPE, np.int64(3), HIDDEN) == MAKE["gaussian"]()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,10 @@ def test_models_are_values():
     [
         (lambda: MAKE["vmf"](likelihood="poisson"), "got 'poisson'"),
         (lambda: MAKE["vmf"](noise_scale=0.0), "noise_scale must be positive, got 0.0"),
+        (lambda: vmf_vae.VMFVAE(SHAPE, 3, hidden=32), "hidden must be a seq.*got 32"),
+        (lambda: MAKE["vmf"](concentration=True), "number >= 0, got True"),
+        (lambda: MAKE["vmf"](concentration=jnp.ones(2)), "number >= 0, got Array"),
+        (lambda: vmf_vae.VMFVAE(SHAPE, 2.0), "integer >= 2, got 2.0"),
         (lambda: vmf_vae.VMFVAE(SHAPE, 1), "integer >= 2, got 1"),
         (lambda: vmf_vae.GaussianVAE(SHAPE, 0), "integer >= 1, got 0"),
         (lambda: MAKE["gaussian"](encoder="vit"), "got 'vit'"),
