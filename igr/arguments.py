@@ -22,6 +22,19 @@ def require_callable(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a function, got {value!r}.")
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is an array, a scalar of NumPy, or converts itself to an array.
+
+    Args:
+        leaf: anything.
+
+    Returns:
+        False for what only has a dtype, like a scalar type or a module of Flax.
+    """
+    is_known = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+    return is_known or hasattr(type(leaf), "__jax_array__")
+
+
 def is_float(leaf: Any) -> bool:
     """Whether a leaf is an array of real floating-point numbers.
 
@@ -31,7 +44,7 @@ def is_float(leaf: Any) -> bool:
     Returns:
         False also for Python numbers.
     """
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def position(argnum: int, num_args: int) -> int:

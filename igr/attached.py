@@ -20,7 +20,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from expkit import trees
-from igr.arguments import as_floats, is_float, position, require_callable
+from igr.arguments import as_floats, is_array, is_float, position, require_callable
 
 Arrays = list[jax.Array]
 Loss = Callable[..., tuple[Any, Any]]
@@ -145,7 +145,7 @@ def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
 
 def _kind(leaf: Any) -> int:
     """0: static, 1: an array, 2: one to differentiate."""
-    if not hasattr(leaf, "dtype") or isinstance(leaf, np.generic):
+    if not is_array(leaf) or isinstance(leaf, np.generic):
         return 0
     return 2 if jnp.issubdtype(leaf.dtype, jnp.inexact) else 1
 

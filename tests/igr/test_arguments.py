@@ -29,3 +29,14 @@ def test_python_floats_may_be_penalised_and_integers_not():
     for bad, kind in ((3, "int"), (jnp.arange(2), "int32"), (1j, "complex")):
         with pytest.raises(TypeError, match=rf"argument 1 .*, got {kind} at \['a'\]"):
             arguments.as_floats(1, {"a": bad})
+
+
+def test_what_converts_itself_to_an_array_is_one():
+    class Wrapped:
+        dtype = jnp.dtype("float32")
+
+        def __jax_array__(self):
+            return jnp.ones(2)
+
+    assert arguments.is_array(Wrapped())
+    assert not arguments.is_array(jnp.float32)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import igr
 from igr import attached
 
 X, Y = np.arange(3.0, dtype=np.float32), np.ones(3, np.float32)
@@ -218,3 +219,35 @@ def test_a_loss_must_return_what_it_says():
 def test_whether_a_loss_has_more_to_say_is_given_by_name():
     with pytest.raises(TypeError, match="positional"):
         attached.scalar_loss(jnp.sum, True)
+
+
+class Layer:
+    """Has a dtype and is no array, like a module of Flax."""
+
+    dtype = jnp.dtype("float32")
+
+
+@pytest.mark.parametrize(
+    "static", [jnp.float32, np.float32, np.dtype("float32"), Layer()], ids=str
+)
+def test_what_only_has_a_dtype_is_static(static):
+    """Of w^2 with h / 4 = c = 1.875: w^2 + c (2 w)^2 is 34 at w = 2."""
+
+    def loss(w, x, *, kind):
+        dtype = kind.dtype if isinstance(kind, Layer) else kind
+        return jnp.sum(x * w**2).astype(dtype)
+
+    losses = [
+        igr.with_gradient_penalty(loss, 1.875, mode=mode)
+        for mode in ("exact", "nested")
+    ]
+    losses.append(igr.modified_loss(loss, 7.5))
+    for fn in losses:
+        value, slope = jax.value_and_grad(fn)(
+            jnp.float32(2.0), jnp.ones(1), kind=static
+        )
+        assert (value, slope) == (34.0, 34.0)  # 2 w + 8 c w
+    fn = igr.with_per_example_gradient_penalty(loss, 1.875)
+    assert fn(jnp.float32(2.0), jnp.ones(3), kind=static) == 34.0
+    with pytest.raises(TypeError, match="argument 0 must hold floating-point arrays"):
+        losses[0](static, jnp.ones(1), kind=static)
