@@ -228,7 +228,9 @@ class Layer:
 
 
 @pytest.mark.parametrize(
-    "static", [jnp.float32, np.float32, np.dtype("float32"), Layer()], ids=str
+    "static",
+    [jnp.float32, np.float32, np.dtype("float32"), Layer()],
+    ids=["jax", "numpy", "dtype", "layer"],
 )
 def test_what_only_has_a_dtype_is_static(static):
     """Of w^2 with h / 4 = c = 1.875: w^2 + c (2 w)^2 is 34 at w = 2."""
