@@ -266,8 +266,8 @@ def _slope(divergence, logits):
 def _divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
     """KL(p || q) `[batch]` from logits, as a sum of terms that are not negative.
 
-    With t = log q - log p it is the sum of p (exp(t) - 1 - t), where the plain form adds
-    terms of both signs. The rounding of t is left: about 1e-7 / t of the value in
+    With t = log q - log p it is the sum of p (exp(t) - 1 - t), where the plain form
+    adds terms of both signs. The rounding of t is left: about 1e-7 / t of the value in
     float32.
     """
     log_p, log_q = (
