@@ -18,19 +18,19 @@ from vmf_vae import density, sampler
 from vmf_vae.arguments import (
     as_float,
     order_of,
-    require_broadcast,
     require_concrete,
     require_directions,
     require_points,
     where_valid,
 )
 from vmf_vae.bessel import bessel_ratio
+from vmf_vae.directional import Directional
 from vmf_vae.expansion import ratio_over_x, ratio_slope
 from vmf_vae.inverse import inverse_ratio
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class VonMisesFisher:
+class VonMisesFisher(Directional):
     r"""Law on the unit sphere with density :math:`C_d(\kappa) e^{\kappa \mu^\top x}`.
 
     Attributes:
@@ -40,23 +40,6 @@ class VonMisesFisher:
 
     mean_direction: jax.Array
     concentration: jax.Array
-
-    def __init__(
-        self,
-        mean_direction: jax.typing.ArrayLike,
-        concentration: jax.typing.ArrayLike,
-    ):
-        """Checks what is concrete; the two leading shapes broadcast in every method.
-
-        Raises:
-            ValueError: if a concrete direction is not of unit norm (to 1e-3, or 3e-2 in
-                half precision), has no axis of 2 to 200,000 entries, a concrete
-                concentration is negative, or the shapes do not broadcast.
-        """
-        require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
-        self.mean_direction = require_directions("mean_direction", mean_direction)
-        self.concentration = as_float("concentration", concentration)
-        require_broadcast(self.mean_direction, self.concentration)
 
     @property
     def dim(self) -> int:
@@ -165,40 +148,6 @@ class VonMisesFisher:
             f"VonMisesFisher(mean_direction={self.mean_direction!r}, "
             f"concentration={self.concentration!r})"
         )
-
-    def tree_flatten_with_keys(self):
-        """The two fields, with their names.
-
-        Returns:
-            What JAX asks of a registered class.
-        """
-        names = ("mean_direction", "concentration")
-        keys = (jax.tree_util.GetAttrKey(name) for name in names)
-        return tuple(zip(keys, self.tree_flatten()[0], strict=True)), None
-
-    def tree_flatten(self):
-        """The two fields.
-
-        Returns:
-            What JAX asks of a registered class.
-        """
-        return (self.mean_direction, self.concentration), None
-
-    @classmethod
-    def tree_unflatten(cls, aux, children):
-        """The object again, unchecked: JAX puts in what is no array, too.
-
-        Args:
-            aux: None.
-            children: the two fields.
-
-        Returns:
-            An object of this class.
-        """
-        del aux
-        new = object.__new__(cls)
-        new.mean_direction, new.concentration = children
-        return new
 
 
 def fit(

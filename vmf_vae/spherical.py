@@ -20,17 +20,14 @@ import jax.numpy as jnp
 
 from vmf_vae.arguments import (
     align,
-    as_float,
     order_of,
-    require_broadcast,
-    require_concrete,
-    require_directions,
     require_points,
     shape_of_draws,
     where_valid,
 )
 from vmf_vae.debye import log_constant_at_zero
 from vmf_vae.density import one_minus_dot
+from vmf_vae.directional import Directional
 from vmf_vae.reflection import reflect
 
 
@@ -88,7 +85,7 @@ class SphericalUniform:
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, init=False)
-class PowerSpherical:
+class PowerSpherical(Directional):
     r"""Law on the unit sphere with density :math:`\propto (1 + \mu^\top x)^\kappa`.
 
     With :math:`\beta = (d-1)/2` and :math:`\alpha = \beta + \kappa`, the coordinate
@@ -103,26 +100,9 @@ class PowerSpherical:
         https://arxiv.org/abs/2006.04437
     """
 
-    mean_direction: jax.Array
-    concentration: jax.Array
-
-    def __init__(
-        self,
-        mean_direction: jax.typing.ArrayLike,
-        concentration: jax.typing.ArrayLike,
-    ):
-        """Checks what is concrete; the two leading shapes broadcast.
-
-        Raises:
-            ValueError: if a concrete direction is not of unit norm, a concrete
-                concentration is negative, or the shapes do not broadcast.
-        """
-        require_concrete("concentration", concentration, "at least 0", lambda x: x < 0)
-        mu = require_directions("mean_direction", mean_direction)
-        kappa = as_float("concentration", concentration)
-        require_broadcast(mu, kappa)
-        object.__setattr__(self, "mean_direction", mu)
-        object.__setattr__(self, "concentration", kappa)
+    # Fields of the dataclass, which is frozen where the other law is not.
+    mean_direction: jax.Array  # pyrefly: ignore[bad-override]
+    concentration: jax.Array  # pyrefly: ignore[bad-override]
 
     def sample(self, key: jax.Array, shape: int | Sequence[int] = ()) -> jax.Array:
         """Independent draws, differentiable in both fields.
@@ -214,42 +194,6 @@ class PowerSpherical:
         batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
         length = jnp.broadcast_to(length, batch)[..., None]
         return (length * jnp.broadcast_to(mu, (*batch, mu.shape[-1]))).astype(dtype)
-
-    def tree_flatten_with_keys(self):
-        """The two fields, with their names.
-
-        Returns:
-            What JAX asks of a registered class.
-        """
-        names = ("mean_direction", "concentration")
-        keys = (jax.tree_util.GetAttrKey(name) for name in names)
-        return tuple(zip(keys, self.tree_flatten()[0], strict=True)), None
-
-    def tree_flatten(self):
-        """The two fields.
-
-        Returns:
-            What JAX asks of a registered class.
-        """
-        return (self.mean_direction, self.concentration), None
-
-    @classmethod
-    def tree_unflatten(cls, aux, children):
-        """The object again, unchecked: JAX puts in what is no array, too.
-
-        Args:
-            aux: None.
-            children: the two fields.
-
-        Returns:
-            An object of this class.
-        """
-        del aux
-        new = object.__new__(cls)
-        mean_direction, concentration = children
-        object.__setattr__(new, "mean_direction", mean_direction)
-        object.__setattr__(new, "concentration", concentration)
-        return new
 
     def _wide(self):
         """The fields in float32 at least, and the dtype of results."""

@@ -59,7 +59,9 @@ def start_two(
     ]
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], timeout: float = 600):
+def finish(
+    processes: Sequence[subprocess.Popen[str]], timeout: float = 600
+) -> list[End]:
     """`[(status, out, err)]`; none is left behind."""
     try:
         ends = [process.communicate(timeout=timeout) for process in processes]
