@@ -131,9 +131,9 @@ def _draw_regrets(context, found):
     )
 
 
-def check_powell(context: Context) -> Finding:
-    """Points of F1 that Powell's method loses from tanh(1) on separated scores."""
-    rows = regrets(context)["f1"]
+def check_powell(context: Context, metric: str) -> Finding:
+    """Points that Powell's method loses from tanh(1) on separated scores."""
+    rows = regrets(context)[metric]
     lost = rows["A: separated"]["Powell from tanh(1)"]
     mean, interval = claims.mean_interval(lost)
     other = np.mean(rows["A: separated"]["Powell from 0"])
@@ -145,8 +145,9 @@ def check_powell(context: Context) -> Finding:
         interval,
         context.seeds(quick=20, full=100),
         f"Bar: 1 point; largest {max(lost):.1f}. The first threshold, tanh(1) = 0.76, "
-        "is above almost all scores, and the line search walks to 'all positive'. From "
-        f"0 it loses {other:.2f}. From tanh(1), all laws: {listed}.",
+        "is above almost all scores, where the line search sees no slope and may walk "
+        f"to 'all positive'. From 0 it loses {other:.2f}. From tanh(1), all laws: "
+        f"{listed}.",
     )
 
 

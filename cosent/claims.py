@@ -12,6 +12,7 @@ from expkit.claims import Claim
 
 FIRST = "Su 2022, CoSENT (1), {}. https://kexue.fm/archives/8847"
 SECOND = "Su 2022, CoSENT (2), {}. https://kexue.fm/archives/8860"
+CODE = "Su 2022, {}. https://github.com/bojone/CoSENT"
 SOFTMAX = "Su 2020, {}. https://kexue.fm/archives/7359"
 REPLICATION = "bert4torch, {}. https://github.com/Tongjilibo/bert4torch"
 CORPORA = (
@@ -62,8 +63,8 @@ EXPERIMENTS = {
         ),
         (
             "growth",
-            "The loss grows with the logarithm of the number of pairs, with a slope of "
-            "about 1.",
+            "The loss grows about as the logarithm of the number of pairs: with a "
+            "slope of 0.5 to 1.5.",
             FIRST.format("definition of the loss, a sum over pairs"),
             checks_identities.check_growth,
         ),
@@ -111,10 +112,16 @@ EXPERIMENTS = {
         ),
         (
             "powell",
-            "Powell's method from tanh(1) finds the threshold of the best F1, to a "
-            "point.",
-            "Su 2022, code of CoSENT (2). https://github.com/bojone/CoSENT",
-            checks_thresholds.check_powell,
+            "Powell's method from tanh(1), as in the essay's code, finds the threshold "
+            "of the best accuracy, to a point.",
+            CODE.format("code of CoSENT (2)"),
+            functools.partial(checks_thresholds.check_powell, metric="accuracy"),
+        ),
+        (
+            "powell-f1",
+            "The same search finds the threshold of the best F1, to a point.",
+            CODE.format("code of CoSENT (2), with F1 in place of its accuracy"),
+            functools.partial(checks_thresholds.check_powell, metric="f1"),
         ),
         (
             "exact-sweep",

@@ -1,5 +1,6 @@
 """The searches of a threshold, and what the checks of them find."""
 
+import functools
 import json
 
 import numpy as np
@@ -68,7 +69,12 @@ def test_powell_from_tanh_1_walks_to_all_positive():
     [
         (checks.check_many_maxima, claims.DOES_NOT_HOLD, 80, 130),
         (checks.check_bisection, claims.DOES_NOT_HOLD, 18, 26),
-        (checks.check_powell, claims.DOES_NOT_HOLD, 20, 30),
+        (
+            functools.partial(checks.check_powell, metric="f1"),
+            claims.DOES_NOT_HOLD,
+            20,
+            30,
+        ),
         (checks.check_exact_sweep, claims.HOLDS, 0, 0),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
@@ -78,6 +84,15 @@ def test_the_findings_are_those_of_many_seeds(context, check, verdict, low, high
     assert low <= finding.measured <= high
     # Two seeds leave the interval wide, so that nothing may be decided.
     assert finding.verdict in (verdict, claims.NOT_DECIDED)
+
+
+def test_powell_walks_off_for_accuracy_too(context, monkeypatch):
+    """On some seeds of law A; the essay's code searches the best accuracy."""
+    monkeypatch.setattr(context, "seeds", lambda **_: range(8))
+    finding = checks.check_powell(context, metric="accuracy")
+    assert 5 < finding.measured < 40
+    found = searches.regrets(context)["accuracy"]["A: separated"]
+    assert max(found["Powell from 0"]) < 1 < max(found["Powell from tanh(1)"])
 
 
 def test_a_search_that_is_better_is_found(context, monkeypatch):
