@@ -119,13 +119,13 @@ EXPERIMENTS = {
         ),
         (
             "rdrop-accuracy",
-            "ChildTuning-D is more accurate than R-Drop.",
-            XU.format("table 2"),
+            "R-Drop is more accurate than ChildTuning-D.",
+            "Yuan et al. 2023, table 5. https://arxiv.org/abs/2212.08853",
             functools.partial(
                 checks_texts.check_better,
                 setting="reviews",
-                arm="d_paper",
-                rival="rdrop",
+                arm="rdrop",
+                rival="d_paper",
             ),
         ),
         (
