@@ -81,14 +81,13 @@ def check_acceptance(context: Context) -> Finding:
         "acceptance",
         draw,
         "Share of the proposals that is accepted: all of them near the uniform law, "
-        "and never less than .6577, in any dimension.",
+        "and in the limit of large concentrations .6577 in the plane, more on spheres.",
         "Least: " + ", ".join(f"{name} {x:.3f}" for name, x in least.items()),
     )
-    # The bound is met in the plane far out; 5 standard errors of 40,000 draws.
+    # The limit in the plane, .6577, is 4 standard errors of 40,000 draws above .65.
     worst = min(least.values())
-    slack = 5 * np.sqrt(0.66 * 0.34 / 60_000)
     return claims.exact(
-        worst > 0.6577 - slack and least["d = 768"] > least["d = 2"],
+        worst > 0.65 and least["d = 768"] > least["d = 2"],
         worst,
         "Least measured rate: "
         + ", ".join(f"{name} {x:.3f}" for name, x in least.items())
