@@ -230,6 +230,13 @@ EXPERIMENTS = {
                 SMITH.format("abstract"),
                 "CIFAR-10 and days on an accelerator",
             ),
+            (
+                "cifar10-energy",
+                "The Dirichlet energy of a residual network on CIFAR-10 falls with the "
+                "learning rate.",
+                checks_input_claims.OCCAM,
+                "CIFAR-10 and days on an accelerator",
+            ),
         )
     ],
 }

@@ -13,10 +13,10 @@ no labels. As in the paper neither :math:`r` nor the clean :math:`p(x)` carries 
 derivative: the loss moves :math:`p(x + r)` towards :math:`p(x)`.
 
 What differs from the paper: it takes :math:`H d` from the gradient of the divergence at
-a distance :math:`\xi = 10^{-6}`. In float32 that is mostly rounding error: on 64 inputs
-of a small tanh network the cosine with the exact product has the median 0.90 and the
-minimum -0.99 (`checks_perturbation.check_finite_difference`). The Hessian at
-:math:`r = 0` is
+a distance :math:`\xi = 10^{-6}`. In float32 that is rounding error for a part of the
+examples: on 64 inputs of a small tanh network the cosine with the exact product has the
+median 0.90 and the minimum -0.99 (`checks_perturbation.check_finite_difference`). The
+Hessian at :math:`r = 0` is
 
 .. math:: H = J^\top (\mathrm{diag}\, p - p p^\top) J, \qquad
           J = \partial\, \text{logits} / \partial x,
