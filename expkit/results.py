@@ -176,6 +176,8 @@ def _merge(
         row, kept = new.get(claim["id"]), old.get(claim["id"])
         if kept and kept["statement"] != claim["statement"]:
             kept = None
+        if kept:  # where a claim is from may be put right without measuring it again
+            kept = kept | {"source": claim["source"]}
         if is_crashed(row) if row else kept is None:
             missing.append(claim["id"])
             continue

@@ -181,7 +181,7 @@ EXPERIMENTS = {
         (
             "unseen",
             "Mentions that no training text has are found less well than all.",
-            "Bernier-Colborne and Langlais 2020. https://aclanthology.org/2020.lrec-1.302",
+            "Bernier-Colborne and Langlais 2020. https://aclanthology.org/2020.lrec-1.211",
             checks_texts.check_unseen,
         ),
     ],

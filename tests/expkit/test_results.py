@@ -10,6 +10,7 @@ CLAIM = {
     "id": "a",
     "package": "pkg",
     "statement": "Half | half.",
+    "source": "A. Author, 2020.",
     "measured": 0.5,
     "interval": [0.25, 0.75],
     "verdict": "holds",
@@ -175,6 +176,15 @@ def test_a_row_of_another_statement_is_not_kept(tmp_path):
     out = make_run(tmp_path, changed, claims=[CLAIM])
     with pytest.raises(ValueError, match=r"not measured: b\.$"):
         results.publish(out, tmp_path)
+
+
+def test_a_kept_row_has_the_source_of_today(tmp_path):
+    other = CLAIM | {"id": "b"}
+    results.publish(make_run(tmp_path, claims=[CLAIM, other]), tmp_path)
+    out = make_run(tmp_path, other | {"source": "B. Author."}, claims=[CLAIM])
+    results.publish(out, tmp_path)
+    rows = json.loads((tmp_path / "results/pkg.json").read_text())["claims"]
+    assert [row["source"] for row in rows] == [CLAIM["source"], "B. Author."]
 
 
 def test_a_claim_that_is_no_longer_made_is_dropped(tmp_path):
