@@ -120,8 +120,8 @@ CLAIMS = [
     ),
     Claim(
         "noise-ratio",
-        "A Lion step is ten times as long as Adam's under pure noise, so a tenth of "
-        "its learning rate suits.",
+        "A tenth of Adam's learning rate makes up for the length of Lion's steps, "
+        "here under pure noise.",
         ESSAY,
         checks_noise.check_noise_ratio,
         "noise",
