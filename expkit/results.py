@@ -152,7 +152,7 @@ def _merge(
     run: Mapping[str, Any],
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The planned claims, each measured by this run or by an earlier one.
+    """The planned claims with their sources, each measured by this or an earlier run.
 
     Args:
         plan: what the package claims.
@@ -176,15 +176,13 @@ def _merge(
         row, kept = new.get(claim["id"]), old.get(claim["id"])
         if kept and kept["statement"] != claim["statement"]:
             kept = None
-        if kept:  # where a claim is from may be put right without measuring it again
-            kept = kept | {"source": claim["source"]}
         if is_crashed(row) if row else kept is None:
             missing.append(claim["id"])
             continue
         if row and not (kept and is_full(runs[kept["run"]]) and not is_full(run)):
             claims.append(row | {"run": len(before["runs"])})
-        else:
-            claims.append(kept)
+        elif kept:
+            claims.append(kept | {"source": claim["source"]})
     if missing:
         raise ValueError(f"not measured: {', '.join(missing)}.")
     used = sorted({row["run"] for row in claims})
