@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmf_vae import debye
-from vmf_vae.expansion import horner
+from vmf_vae.elementary import horner, secant
 
 
 def change_of_log_0f1(order: float, x: jax.Array, anchor: debye.Anchor) -> jax.Array:
@@ -29,13 +29,13 @@ def change_of_log_0f1(order: float, x: jax.Array, anchor: debye.Anchor) -> jax.A
         for one of the relative size of 1 / nu.
     """
     _, (value, _, _) = debye.high_order(order, x.dtype)
-    s = jnp.sqrt(1.0 + jnp.square(x / order))
+    s = secant(x / order)
     p = 1.0 / s
     one_minus_p = (x / order) * ((x / order) / (1.0 + s)) * p
     high, low = _split(anchor.x, x.dtype)
     # Not (x - high) - low: XLA adds the two constants, and low is lost.
     dz = (x - high) / order - low / order
-    ds = dz * ((x + high) / order) / (s + anchor.s)
+    ds = dz * (((x + high) / order) / (s + anchor.s))
     at_anchor = (1.0 - 1.0 / anchor.s) * float(np.polyval(value, 1.0 / anchor.s))
     return (
         order * (ds - jnp.log1p(ds / (1.0 + anchor.s)))

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from vmf_vae import debye
 from vmf_vae.anchored import change_of_log_0f1, log_over, relative_difference
 from vmf_vae.arguments import check_order, elementwise, order_of, require_concrete
-from vmf_vae.expansion import horner, log_0f1, ratio
+from vmf_vae.elementary import horner
+from vmf_vae.expansion import log_0f1, ratio
 from vmf_vae.inverse import inverse_ratio
 
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from vmf_vae import debye
+from vmf_vae.elementary import horner, secant
 
 
 class _Terms(NamedTuple):
@@ -56,7 +57,7 @@ def _terms(order: float, x: jax.Array) -> _Terms:
     """The expansion at a high order, and the recursion down to `order`."""
     top, series = debye.high_order(order, x.dtype)
     z = x / top
-    s = jnp.sqrt(1.0 + z * z)
+    s = secant(z)
     p = 1.0 / s
     over = 1.0 / (1.0 + s)
     sm1 = z * (z * over)  # s - 1
@@ -82,7 +83,7 @@ def _terms(order: float, x: jax.Array) -> _Terms:
         product = product + factor + product * factor
         q = 1.0 / (2.0 * nu + xa)
         gain += (x * q) * (x * a1 + a)  # the new xA minus the old, without subtracting
-        a1 = q * q * (2.0 * nu - x * x * a1)
+        a1 = q * q * (2.0 * nu - x * (x * a1))
         h = nu - 0.5 - lack
         lack = -lack - h * (h / (x + h))
         c = (nu - 0.5 + lack) * over_x  # 1 - A
@@ -95,7 +96,7 @@ def _terms(order: float, x: jax.Array) -> _Terms:
     rest = small - log_half + jnp.log1p(product)
     return _Terms(
         growth=top * sm1,
-        growth_minus_x=-top * (sm1 + z) / (s + z),
+        growth_minus_x=-top * ((sm1 + z) / (s + z)),
         rest=rest,
         ratio_over_x=q,
         complement=order + 0.5 + lack,
@@ -272,22 +273,6 @@ def ratio_minus_log_0f1(order: float, x: jax.Array) -> jax.Array:
 def _ratio_minus_log_0f1_jvp(order, primals, tangents):
     (x,), (dx,) = primals, tangents
     return ratio_minus_log_0f1(order, x), x * ratio_slope(order, x) * dx
-
-
-def horner(coefficients: tuple[float, ...], p: jax.Array) -> jax.Array:
-    """A polynomial.
-
-    Args:
-        coefficients: highest first.
-        p: where to evaluate it.
-
-    Returns:
-        Shape and dtype of `p`.
-    """
-    total = jnp.full_like(p, coefficients[0])
-    for c in coefficients[1:]:
-        total = total * p + c
-    return total
 
 
 def _along(fn, primals, tangents):

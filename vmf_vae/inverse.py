@@ -100,4 +100,6 @@ def inverse_kl(order: float, target: jax.Array) -> jax.Array:
 def _inverse_kl_jvp(order, primals, tangents):
     (target,), (dtarget,) = primals, tangents
     x = inverse_kl(order, target)
-    return x, dtarget / (x * ratio_slope(order, x))
+    is_on_line = x > 1.0 / jnp.finfo(x.dtype).eps ** 2  # A' would be below 1e-38
+    rise = jnp.where(is_on_line, order + 0.5, x * (x * ratio_slope(order, x)))
+    return x, dtarget * jnp.where(x > 0.0, x / rise, jnp.inf)

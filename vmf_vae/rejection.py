@@ -42,6 +42,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vmf_vae.elementary import secant
+
 # How many of the missing are served at once: this share of all samples, but not fewer
 # than so many.
 PARTS = 16
@@ -108,7 +110,7 @@ def moebius(dim: int, concentration: jax.Array) -> tuple[jax.Array, jax.Array]:
         :math:`x_0` and :math:`1 - x_0`, neither with cancellation.
     """
     r = concentration * (2.0 / (dim - 1))
-    root = jnp.sqrt(1.0 + r * r)
+    root = secant(r)
     return r / (1.0 + root), 2.0 / (1.0 + r + root)
 
 

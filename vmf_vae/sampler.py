@@ -45,7 +45,7 @@ from vmf_vae.arguments import (
     shape_of_draws,
     where_valid,
 )
-from vmf_vae.expansion import horner
+from vmf_vae.elementary import horner
 from vmf_vae.implicit import follow, follow_radial
 from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 from vmf_vae.rejection import RejectionInfo

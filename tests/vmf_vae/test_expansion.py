@@ -66,9 +66,11 @@ def test_third_derivative_of_the_ratio_at_zero():
     np.testing.assert_allclose(third(0.0), -6 / (42**2 * 44), rtol=1e-5)
 
 
-def test_polynomials():
-    coefficients = (2.0, -3.0, 0.5)
-    x = jnp.linspace(-1.0, 1.0, 5)
-    np.testing.assert_allclose(
-        expansion.horner(coefficients, x), np.polyval(coefficients, x), rtol=1e-6
-    )
+@pytest.mark.parametrize("x", [1e12, 1e19, 1e30, 1e37])
+def test_far_beyond_the_range_in_which_squares_are_finite(x):
+    """sinh x / x, that is d = 3: x A - log M = log 2x - 1 and log M - x = -log 2x."""
+    x = jnp.float32(x)
+    log_2x = np.log(2.0 * float(x))
+    np.testing.assert_allclose(expansion.ratio_minus_log_0f1(0.5, x), log_2x - 1, 2e-7)
+    np.testing.assert_allclose(expansion.log_0f1_minus_x(0.5, x), -log_2x, 2e-7)
+    np.testing.assert_allclose(expansion.one_minus_ratio(0.5, x), 1 / float(x), 2e-7)

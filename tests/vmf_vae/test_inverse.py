@@ -34,3 +34,11 @@ def test_outside_of_the_domain():
     r = jnp.array([-0.1, 1.1, jnp.nan])
     assert np.isnan(inverse.inverse_ratio(2.0, r, 1.0 - r)).all()
     assert np.isnan(inverse.inverse_kl(2.0, jnp.float32(jnp.nan)))
+
+
+def test_divergences_whose_concentration_has_no_square_in_float32():
+    """d = 3: KL = log 2x - 1, so the derivative of x is x."""
+    target = jnp.array([20.0, 40.0, 60.0, 80.0])
+    x, dx = jax.vmap(jax.value_and_grad(lambda t: inverse.inverse_kl(0.5, t)))(target)
+    np.testing.assert_allclose(x, np.exp(1.0 + np.float64(target)) / 2, rtol=2e-5)
+    np.testing.assert_allclose(dx, x, rtol=1e-6)

@@ -133,3 +133,12 @@ def test_the_acceptance_rate_keeps_its_digits_in_a_million_dimensions():
     error = np.sqrt(exact * (1 - exact) / n)
     assert abs(info.acceptance_rate - exact) < 5 * error
     assert 10 * error < 1 - exact < 0.01  # the control
+
+
+def test_an_extreme_concentration_keeps_its_scale():
+    """In three dimensions kappa t is exponential with mean 1."""
+    kappa = jnp.float32(1e25)
+    t, info = rejection.draw(jax.random.key(0), 3, kappa, 4096)
+    scaled = np.asarray(t, np.float64) * 1e25
+    assert stats.kstest(scaled, "expon").pvalue > 1e-3
+    assert info.acceptance_rate > 0.6
