@@ -45,6 +45,7 @@ import jax.numpy as jnp
 from expkit import trees
 from expkit.arguments import require_scalar
 from igr.arguments import require_callable
+from igr.divergence import kl_divergence
 from igr.perturbation import (
     gaussian_perturbation,
     require_floating,
@@ -107,7 +108,7 @@ def virtual_adversarial_loss(
     moved = logits_fn(jnp.asarray(x) + perturbation)
     # The paper's theta-hat: the current parameters, as constants.
     clean = jax.lax.stop_gradient(logits)
-    return (_divergence if divergence is None else divergence)(clean, moved)
+    return (kl_divergence if divergence is None else divergence)(clean, moved)
 
 
 def virtual_adversarial_perturbation(
@@ -261,24 +262,6 @@ def _gradient_at_distance(logits_fn, x, xi, divergence):
 def _slope(divergence, logits):
     """The gradient of a divergence from these logits in the other ones."""
     return jax.grad(lambda other: jnp.sum(divergence(logits, other)))
-
-
-def _divergence(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
-    """KL(p || q) `[batch]` from logits, as a sum of terms that are not negative.
-
-    With t = log q - log p it is the sum of p (exp(t) - 1 - t), where the plain form
-    adds terms of both signs. The rounding of t is left: about 1e-7 / t of the value in
-    float32.
-    """
-    log_p, log_q = (
-        jax.nn.log_softmax(z.astype(trees.wide_dtype(z))) for z in (logits_p, logits_q)
-    )
-    p, q = jnp.exp(log_p), jnp.exp(log_q)
-    is_possible = p > 0.0
-    t = jnp.where(is_possible, log_q, 0.0) - jnp.where(is_possible, log_p, 0.0)
-    near = jnp.minimum(t, 1.0)
-    terms = jnp.where(t < 1.0, p * (jnp.expm1(near) - near), q - p - p * t)
-    return jnp.sum(jnp.where(is_possible, terms, q), axis=-1)
 
 
 def _check_logits(logits: jax.Array, x: jax.Array, divergence: Any) -> None:

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from expkit import trees
 from expkit.arguments import broadcast_mask, require_same_shape
+from expkit.softmax import log_ratio
 from rdrop.arguments import require_mask
 
 
@@ -92,23 +93,7 @@ def symmetric_kl(
     log_p, log_q = (
         jax.nn.log_softmax(jnp.where(is_used, z, -jnp.inf), axis) for z in (a, b)
     )
-    t = jnp.where(is_used, _log_ratio(a - b, log_p, log_q, is_used, axis), 0.0)
+    t = jnp.where(is_used, log_ratio(a - b, log_p, log_q, is_used, axis), 0.0)
     terms = (jnp.exp(log_p) + jnp.exp(log_q)) * t * jnp.tanh(0.5 * t)
     total = jnp.sum(terms, axis)
     return jnp.where(jnp.squeeze(is_infinite, axis), jnp.inf, total)
-
-
-def _log_ratio(difference, log_p, log_q, is_used, axis):
-    """`log p - log q`, with all digits where the distributions are close.
-
-    `difference` of the logits is it up to a constant for each example. Its mean takes
-    most of the constant away, `log sum q exp(.)` the rest.
-    """
-    p, q = jnp.exp(log_p), jnp.exp(log_q)
-    mean = jnp.sum(0.5 * (p + q) * difference, axis, keepdims=True)
-    centered = jnp.where(is_used, difference - mean, 0.0)
-    is_near = jnp.all(jnp.abs(centered) <= 1.0, axis, keepdims=True)
-    near = jnp.where(is_near, centered, 0.0)
-    rest = jnp.log1p(jnp.sum(q * jnp.expm1(near), axis, keepdims=True))
-    safe_p, safe_q = (jnp.where(is_used, z, 0.0) for z in (log_p, log_q))
-    return jnp.where(is_near, near - rest, safe_p - safe_q)

@@ -10,7 +10,7 @@ from checkout import imports, is_in
 
 PURE = (
     *("expkit.arguments", "expkit.explicit", "expkit.per_example", "expkit.rotary"),
-    "expkit.trees",
+    *("expkit.softmax", "expkit.trees"),
 )
 METHOD = ("jax", "optax", "chex", "numpy", *PURE)
 MODEL = ("flax", "expkit.nets")

@@ -1,0 +1,81 @@
+"""The divergence of close outputs with all digits, against mpmath and scipy."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from scipy.special import rel_entr, softmax
+
+from igr.divergence import kl_divergence
+
+pytestmark = pytest.mark.optimized
+
+
+def exact(a, b):
+    """KL(p || q) of one example and its gradient in `b`, q - p, with 50 digits."""
+    with mpmath.workdps(50):
+        p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in z] for z in (a, b))
+        p, q = ([x / mpmath.fsum(z) for x in z] for z in (p, q))
+        pairs = list(zip(p, q, strict=True))
+        value = mpmath.fsum(x * mpmath.log(x / y) for x, y in pairs)
+        return float(value), [float(y - x) for x, y in pairs]
+
+
+def plain(logits_p, logits_q):
+    """What other implementations do."""
+    log_p, log_q = jax.nn.log_softmax(logits_p), jax.nn.log_softmax(logits_q)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+@pytest.mark.parametrize("distance", [1e-6, 1e-4, 1e-2, 0.2, 2.0, 10.0])
+def test_close_outputs_keep_their_digits_in_float32(distance, scale):
+    rng = np.random.default_rng(0)
+    a = (scale * rng.normal(size=(20, 10))).astype(np.float32)
+    b = (a + distance * rng.normal(size=a.shape)).astype(np.float32)
+    values, slopes = map(np.array, zip(*map(exact, a, b), strict=True))
+    got = jax.jit(kl_divergence)(a, b)
+    np.testing.assert_allclose(got, values, rtol=2e-6)
+    gradient = jax.jit(jax.grad(lambda b: kl_divergence(a, b).sum()))(b)
+    largest = np.abs(slopes).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(gradient / largest, slopes / largest, atol=3e-6)
+    if distance <= 1e-4:  # the negative control
+        assert np.abs(plain(a, b) / values - 1.0).max() > 0.01
+
+
+def test_it_is_scipys_in_float64():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        a = 3.0 * rng.normal(size=(50, 7))
+        b = a + np.geomspace(0.01, 30.0, 50)[:, None] * rng.normal(size=a.shape)
+        expected = rel_entr(softmax(a, axis=1), softmax(b, axis=1)).sum(axis=1)
+        np.testing.assert_allclose(jax.jit(kl_divergence)(a, b), expected, rtol=1e-11)
+
+
+def test_second_derivative_is_that_of_log_sum_exp():
+    """The Hessian in the second argument: diag q - q q^T."""
+    with jax.enable_x64(True):
+        a = np.array([[0.5, -1.0, 2.0]])
+        for change in ([0.0, 0.0, 0.0], [0.1, 0.0, 0.2], [3.0, 0.0, -2.0]):
+            b = a[0] + np.array(change)
+            hessian = jax.hessian(lambda b: kl_divergence(a, b[None])[0])(b)
+            q = softmax(b)
+            np.testing.assert_allclose(
+                hessian, np.diag(q) - np.outer(q, q), rtol=1e-9, atol=1e-12
+            )
+
+
+def test_excluded_classes_and_numbers_that_are_none():
+    nan, out = np.nan, -np.inf
+    a = np.array([[0, 1, out], [0, 1, out], [0, 1, 2], [0, 1, -200], [0, 1, nan]], "f")
+    b = np.array([[0, 1, out], [0, 1, -4], [0, 1, out], [0, 1, -1], [0, 1, 2]], "f")
+    p, q = softmax(a[:4], axis=1), softmax(b[:4], axis=1)
+    expected = [*rel_entr(p, q).sum(axis=1), nan]
+    np.testing.assert_allclose(kl_divergence(a, b), expected, rtol=1e-5, atol=1e-12)
+    gradient = jax.grad(lambda b: kl_divergence(a[:4], b).sum())(b[:4])
+    rows = [0, 1, 3]  # the other is inf
+    np.testing.assert_allclose(gradient[rows, :], (q - p)[rows, :], atol=1e-6)
+    assert np.isnan(kl_divergence(b[4:], a[4:])).all()
+    half = kl_divergence(a[3:4].astype(jnp.bfloat16), b[3:4].astype(jnp.float16))
+    assert half.dtype == jnp.float32
