@@ -158,7 +158,11 @@ class ImageVAE(VAE):
 
         Returns:
             [batch], float32.
+
+        Raises:
+            ValueError: if `x` has another shape.
         """
+        networks.require_examples(x, self.input_shape)
         out = self.decode(params, z).astype(jnp.float32)
         if self.likelihood == "bernoulli":
             terms = x * out - jax.nn.softplus(out)

@@ -26,6 +26,8 @@ def make_encoder(
 ) -> nets.Net:
     """Builds the network from an input to the features of its posterior.
 
+    It raises ValueError for a batch of another shape.
+
     Args:
         kind: `"mlp"` or `"cnn"`.
         input_shape: shape of one example; (height, width, channels) for `"cnn"`.
@@ -40,7 +42,8 @@ def make_encoder(
     """
     _check(kind, input_shape, hidden)
     if kind == "mlp":
-        return nets.mlp(input_shape, hidden, num_features, activation="relu")
+        flat = nets.mlp(input_shape, hidden, num_features, activation="relu")
+        return _checked(flat, input_shape)
     depths = [input_shape[-1], *hidden]
     rows, columns = _coarse_sides(input_shape, hidden)
 
@@ -58,7 +61,7 @@ def make_encoder(
                 x = jax.nn.relu(convolution(x))
             return self.out(x.reshape(len(x), -1))
 
-    return nets.functional(Encoder)
+    return _checked(nets.functional(Encoder), input_shape)
 
 
 def make_decoder(
@@ -107,6 +110,32 @@ def make_decoder(
             return h[:, : output_shape[0], : output_shape[1]]
 
     return nets.functional(Decoder)
+
+
+def require_examples(x: jax.Array, shape: Sequence[int]) -> None:
+    """Checks that a batch holds examples of one shape.
+
+    Args:
+        x: the batch.
+        shape: of one example.
+
+    Raises:
+        ValueError: if it does not; a missing axis of channels would broadcast.
+    """
+    if x.ndim == 0 or x.shape[1:] != tuple(shape):
+        wanted = ", ".join(map(str, ("batch", *shape)))
+        raise ValueError(
+            f"x must have the shape [{wanted}], got {list(x.shape)}; reshape it, or "
+            "make the model with another input_shape."
+        )
+
+
+def _checked(net: nets.Net, shape: Sequence[int]) -> nets.Net:
+    def apply(params, x, key=None):
+        require_examples(x, shape)
+        return net.apply(params, x, key)
+
+    return nets.Net(net.init, apply)
 
 
 def _coarse_sides(shape: Sequence[int], hidden: Sequence[int]) -> tuple[int, int]:

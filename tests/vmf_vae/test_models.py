@@ -1,6 +1,7 @@
 """The image models: parts of the bound, likelihoods, shapes and errors."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +158,19 @@ def test_wrong_settings_are_named(make, message):
 def test_a_model_takes_no_other_attribute(kind):
     with pytest.raises(dataclasses.FrozenInstanceError):
         MAKE[kind]().hiden = (3,)
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "cnn"])
+@pytest.mark.parametrize("shape", [(6, 4, 4), (4, 4, 1), (6, 16), (6, 4, 4, 3), ()])
+def test_examples_of_another_shape_are_named(shape, encoder):
+    """A batch of 4 images without channels would broadcast over the batch."""
+    model = vmf_vae.VMFVAE(SHAPE, 3, HIDDEN, encoder=encoder)
+    params = model.init(jax.random.key(0))
+    message = re.escape(f"[batch, 4, 4, 1], got {list(shape)}")
+    for call in (
+        lambda x: model.elbo(params, x, jax.random.key(1)),
+        lambda x: model.apply(params, x),
+        lambda x: model.log_likelihood(params, x, jnp.zeros((6, 3))),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(jnp.zeros(shape))
