@@ -54,7 +54,7 @@ def rdrop_loss(
             passes excludes a class; see `symmetric_kl`.
         logits_2: of the second pass, the same shape. Both get a gradient.
         labels: integers `[...]` in [0, classes), or probabilities `[..., classes]`. A
-            traced integer out of range gives nan.
+            traced integer out of range gives nan, as does a traced probability of nan.
         alpha: :math:`\alpha`, at least 0, may be traced. The paper uses 1 to 5; what it
             means depends on the convention.
         convention: a name in `CONVENTIONS`.
@@ -244,12 +244,15 @@ def _cross_entropy(logits, labels):
     """Of every example; classes of probability 0 have no part, also at -inf."""
     log_p = jax.nn.log_softmax(logits)
     if labels.ndim < log_p.ndim:
-        # Not from the end: a label out of range is an error that must show.
+        # Not from the end: a label out of range is an error that must show. A narrow
+        # label cannot hold the number of classes.
+        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
         index = jnp.where(labels < 0, log_p.shape[-1], labels)
         picked = jnp.take_along_axis(
             log_p, index[..., None], axis=-1, mode="fill", fill_value=jnp.nan
         )
         return -picked[..., 0]
-    is_possible = labels > 0
-    terms = labels.astype(log_p.dtype) * jnp.where(is_possible, log_p, 0.0)
-    return -jnp.sum(jnp.where(is_possible, terms, 0.0), axis=-1)
+    # Only 0 times infinity is left out: a probability that is nan must show.
+    is_out = (labels == 0) & jnp.isneginf(log_p)
+    terms = labels.astype(log_p.dtype) * jnp.where(is_out, 0.0, log_p)
+    return -jnp.sum(terms, axis=-1)

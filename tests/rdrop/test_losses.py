@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
@@ -217,6 +218,38 @@ def test_a_traced_label_out_of_range_is_not_silent():
     loss = jax.jit(lambda labels: rdrop_loss(*LOGITS, labels, 1.0))
     for label in (-100, -1, 4, 1000):
         assert np.isnan(loss(LABELS.copy() * 0 + label))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_labels_of_any_width_count_many_classes(dtype):
+    logits = np.random.default_rng(4).normal(size=(2, 6, 300)).astype(np.float32)
+    loss = jax.jit(lambda y: rdrop_loss(*logits, y, 0.0))
+    labels = np.array([0, 127, 3, 44, 2, 5])
+    expected = sum(
+        optax.softmax_cross_entropy_with_integer_labels(z, labels).mean()
+        for z in logits
+    )
+    np.testing.assert_allclose(loss(labels.astype(dtype)), expected, rtol=1e-6)
+    if dtype != "uint8":
+        labels[2] = -1  # 300 would be 44 in eight bits
+        assert np.isnan(loss(labels.astype(dtype)))
+
+
+def test_a_traced_probability_of_nan_shows():
+    def reference(soft):
+        return sum(optax.softmax_cross_entropy(z, soft).mean() for z in LOGITS)
+
+    loss = jax.jit(lambda soft: rdrop_loss(*LOGITS, soft, 0.0))
+    for soft in (SOFT, np.where(np.arange(24).reshape(6, 4) == 9, np.nan, SOFT)):
+        np.testing.assert_allclose(loss(soft), reference(soft), rtol=1e-6)
+
+
+def test_the_gradient_in_a_probability_is_right_at_zero_too():
+    """A teacher that learns gives probabilities of 0 as well."""
+    soft = np.eye(4, dtype=np.float32)[LABELS]
+    gradient = jax.grad(lambda soft: rdrop_loss(*LOGITS, soft, 0.0))(soft)
+    expected = -sum(log_softmax(z.astype(float), axis=1) for z in LOGITS) / 6
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
 def test_gradients_have_the_dtype_of_the_logits():
