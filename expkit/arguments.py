@@ -121,6 +121,23 @@ def require_choice(name: str, value: Any, known: Iterable[str]) -> None:
     raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.{hint}")
 
 
+def require_floating(name: str, value: jax.Array) -> None:
+    """Refuses an array that cannot hold what is computed from it.
+
+    Args:
+        name: of the argument.
+        value: the array.
+
+    Raises:
+        TypeError: if it is not real floating-point.
+    """
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be real floating-point, got {value.dtype}; use "
+            ".astype(jnp.float32)."
+        )
+
+
 def require_shape(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
     """Refuses an array of another shape: broadcasting would compute something else.
 

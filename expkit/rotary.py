@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
+from expkit.arguments import require_floating
 
 
 def rotary(x: jax.typing.ArrayLike, positions: jax.typing.ArrayLike) -> jax.Array:
@@ -42,6 +43,7 @@ def rotary(x: jax.typing.ArrayLike, positions: jax.typing.ArrayLike) -> jax.Arra
         Same shape and dtype as `x`.
 
     Raises:
+        TypeError: if `x` is not floating-point.
         ValueError: if d is odd, or the shapes do not fit.
 
     References:
@@ -49,6 +51,7 @@ def rotary(x: jax.typing.ArrayLike, positions: jax.typing.ArrayLike) -> jax.Arra
         Position Embedding*, 2021, eq. (34). https://arxiv.org/abs/2104.09864
     """
     x = jnp.asarray(x)
+    require_floating("x", x)  # integers would be cut
     if x.ndim < 2 or x.shape[-1] % 2:
         raise ValueError(f"x must be [..., n, d] with an even d, got shape {x.shape}.")
     wide = trees.wide_dtype(x)

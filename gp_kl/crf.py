@@ -34,6 +34,7 @@ from expkit import explicit, trees
 from expkit.arguments import (
     is_concrete,
     require_count,
+    require_floating,
     require_mask,
     require_shape,
 )
@@ -106,7 +107,7 @@ class LinearChainCRF:
 
         Args:
             params: as `init` draws them.
-            hidden: states `[batch, n, D]`.
+            hidden: states `[batch, n, D]`, real floating-point.
             tags: integers `[batch, n]`; those of masked tokens may be anything.
             mask: boolean `[batch, n]`, True at tokens.
 
@@ -115,7 +116,8 @@ class LinearChainCRF:
             one with a traced tag that does not exist.
 
         Raises:
-            TypeError: if `mask` is not boolean or `tags` no integers.
+            TypeError: if `hidden` is not floating-point, `mask` not boolean or `tags`
+                no integers.
             ValueError: if the shapes do not fit, or a concrete tag of a token does not
                 exist.
         """
@@ -146,14 +148,14 @@ class LinearChainCRF:
 
         Args:
             params: as `init` draws them.
-            hidden: states `[batch, n, D]`.
+            hidden: states `[batch, n, D]`, real floating-point.
             mask: boolean `[batch, n]`, True at tokens.
 
         Returns:
             int32 `[batch, n]`; 0 at masked tokens.
 
         Raises:
-            TypeError: if `mask` is not boolean.
+            TypeError: if `hidden` is not floating-point or `mask` not boolean.
             ValueError: if the shapes do not fit.
         """
         hidden, mask = self._check(hidden, mask)
@@ -163,6 +165,7 @@ class LinearChainCRF:
     def _check(self, hidden, mask):
         """States with 0 on the padding, and the mask."""
         hidden, mask = jnp.asarray(hidden), require_mask("mask", mask)
+        require_floating("hidden", hidden)  # its dtype becomes that of the kernel
         if hidden.ndim != 3 or hidden.shape[2] != self.hidden_size or not hidden.size:
             raise ValueError(
                 f"hidden must be [batch, n, {self.hidden_size}] with batch and n of at "

@@ -32,7 +32,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit.arguments import require_count, require_mask, require_shape
+from expkit.arguments import (
+    require_count,
+    require_floating,
+    require_mask,
+    require_shape,
+)
 from expkit.rotary import rotary
 
 __all__ = ["EfficientGlobalPointer", "GlobalPointer", "rotary", "span_mask"]
@@ -63,6 +68,7 @@ class _SpanHead:
     def _check(self, hidden, mask):
         """States with 0 on the padding, and the mask of the spans."""
         hidden, mask = jnp.asarray(hidden), require_mask("mask", mask)
+        require_floating("hidden", hidden)  # its dtype becomes that of the parameters
         if hidden.ndim != 3 or hidden.shape[-1] != self.hidden_size:
             raise ValueError(
                 f"hidden must be [batch, n, {self.hidden_size}], got {hidden.shape}."
@@ -129,7 +135,7 @@ class GlobalPointer(_SpanHead):
 
         Args:
             params: as `init` draws them.
-            hidden: states `[batch, n, D]`.
+            hidden: states `[batch, n, D]`, real floating-point.
             mask: boolean `[batch, n]`, True at tokens; False also at the special tokens
                 of an encoder, which are in no span.
 
@@ -139,7 +145,7 @@ class GlobalPointer(_SpanHead):
             masked.
 
         Raises:
-            TypeError: if `mask` is not boolean.
+            TypeError: if `hidden` is not floating-point or `mask` not boolean.
             ValueError: if the shapes do not fit.
         """
         hidden, is_span = self._check(hidden, mask)
@@ -204,7 +210,7 @@ class EfficientGlobalPointer(_SpanHead):
 
         Args:
             params: as `init` draws them.
-            hidden: states `[batch, n, D]`.
+            hidden: states `[batch, n, D]`, real floating-point.
             mask: boolean `[batch, n]`, True at tokens; False also at the special tokens
                 of an encoder, which are in no span.
 
@@ -213,7 +219,7 @@ class EfficientGlobalPointer(_SpanHead):
             j or an end is masked.
 
         Raises:
-            TypeError: if `mask` is not boolean.
+            TypeError: if `hidden` is not floating-point or `mask` not boolean.
             ValueError: if the shapes do not fit.
         """
         hidden, is_span = self._check(hidden, mask)

@@ -72,6 +72,14 @@ def test_the_nearest_name_is_proposed():
         arguments.require_choice("reduction", None, ("sum", "mean"))
 
 
+def test_only_real_floating_point_arrays_pass():
+    for dtype in ("float16", "bfloat16", "float32"):
+        arguments.require_floating("x", jnp.ones(2, dtype))
+    for dtype in ("int32", "uint8", "bool", "complex64"):
+        with pytest.raises(TypeError, match=f"x must be real .*, got {dtype}; use"):
+            arguments.require_floating("x", jnp.ones(2, dtype))
+
+
 def test_shapes_are_not_broadcast():
     arguments.require_shape("s", jnp.ones((2, 3)), (2, 3))
     with pytest.raises(ValueError, match=r"s must have the shape \(2, 3\), got \(3,\)"):

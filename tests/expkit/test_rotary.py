@@ -70,6 +70,12 @@ def test_it_can_be_jitted_batched_and_differentiated():
     np.testing.assert_allclose(jax.grad(total)(x), 2 * x, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_what_cannot_be_turned_is_named(dtype):
+    with pytest.raises(TypeError, match=f"x must be real floating.*, got {dtype}"):
+        rotary(jnp.ones((5, 6), dtype), POSITIONS)
+
+
 @pytest.mark.parametrize(
     ("shape", "positions", "message"),
     [

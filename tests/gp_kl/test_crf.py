@@ -195,6 +195,17 @@ def test_a_traced_tag_that_does_not_exist_shows():
     np.testing.assert_array_equal(got[1:], expected[1:])
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_states_whose_dtype_would_cut_the_kernel_are_named(dtype):
+    hidden, params = jnp.ones(HIDDEN.shape, dtype), make_params()
+    for call in (
+        lambda: CRF.log_likelihood(params, hidden, TAGS, MASK),
+        lambda: CRF.decode(params, hidden, MASK),
+    ):
+        with pytest.raises(TypeError, match=f"hidden must be real.*, got {dtype}"):
+            call()
+
+
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="num_types must be at least 1, got 0"):
         LinearChainCRF(4, 0)

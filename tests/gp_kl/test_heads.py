@@ -272,6 +272,14 @@ def test_bad_inputs_are_named(make_head, hidden, mask, error, message):
         head.apply(params, jnp.asarray(hidden, jnp.float32), mask)
 
 
+@pytest.mark.parametrize("make_head", HEADS)
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_states_whose_dtype_would_cut_the_parameters_are_named(make_head, dtype):
+    head, params = make(make_head)
+    with pytest.raises(TypeError, match=f"hidden must be real float.*, got {dtype}"):
+        head.apply(params, jnp.ones(HIDDEN.shape, dtype), MASK)
+
+
 def test_a_mask_without_axis_is_named():
     with pytest.raises(ValueError, match=r"mask must be \[..., n\], got a scalar"):
         span_mask(True)
