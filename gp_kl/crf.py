@@ -126,6 +126,8 @@ class LinearChainCRF:
         require_shape("tags", tags, mask.shape)
         if not jnp.issubdtype(tags.dtype, jnp.integer):
             raise TypeError(f"tags must be integers, got {tags.dtype}.")
+        # A narrow tag cannot hold the number of tags, with which it is compared.
+        tags = tags.astype(jnp.promote_types(tags.dtype, jnp.int32))
         tags = jnp.where(mask, tags, 0)
         is_valid = jnp.all((tags >= 0) & (tags < self.num_tags), axis=1)
         if is_concrete(is_valid) and not np.all(is_valid):

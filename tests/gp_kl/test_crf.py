@@ -185,6 +185,19 @@ def test_bad_input_is_named(arguments, error, message):
         CRF.log_likelihood(make_params(), *arguments)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int64"])
+@pytest.mark.parametrize("num_types", [64, 128])  # 129 and 257 tags
+def test_tags_of_any_width_count_many_types(dtype, num_types):
+    """Where every sequence is equally likely, it has the probability K^-n."""
+    crf = LinearChainCRF(hidden_size=4, num_types=num_types)
+    params = jax.tree.map(jnp.zeros_like, crf.init(jax.random.key(0)))
+    tags = np.full(MASK.shape, 5, dtype)
+    for likelihood in (crf.log_likelihood, jax.jit(crf.log_likelihood)):
+        got = likelihood(params, HIDDEN.astype(np.float32), tags, MASK)
+        expected = -MASK.sum(axis=1) * np.log(2 * num_types + 1)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_a_traced_tag_that_does_not_exist_shows():
     tags = TAGS.copy()
     tags[0, np.flatnonzero(MASK[0])[0]] = CRF.num_tags
