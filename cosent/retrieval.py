@@ -45,15 +45,15 @@ def encode_once(
         `[n, dim]`, float32 or wider. Not for use under `jit`: it iterates over batches.
 
     Raises:
-        TypeError: if `batch_size` is no integer.
-        ValueError: if it is less than 1, or the leaves of `inputs` have no rows or
-            different numbers of them.
+        TypeError: if `batch_size` is no integer, or the vectors are not floating-point.
+        ValueError: if it is less than 1, the leaves of `inputs` have no rows or
+            different numbers of them, or `encode_fn` does not return one vector a row.
 
     References:
         Su, *CoSENT (2)*, 2022, features against interaction.
         https://kexue.fm/archives/8860
     """
-    require_count("batch_size", batch_size)
+    batch_size = require_count("batch_size", batch_size)
     shapes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
     if len(shapes) != 1 or shapes <= {(), (0,)}:
         raise ValueError(
@@ -68,7 +68,13 @@ def encode_once(
     for start in range(0, size, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), size - 1)
         batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], inputs)
-        parts.append(_unit_vectors(encode(batch)))
+        vectors = encode(batch)
+        if jnp.ndim(vectors) != 2 or len(vectors) != batch_size:
+            raise ValueError(
+                f"encode_fn must return [{batch_size}, dim] for {batch_size} rows, got "
+                f"shape {jnp.shape(vectors)}."
+            )
+        parts.append(_unit_vectors(vectors))
     return jnp.concatenate(parts)[:size]
 
 
@@ -108,8 +114,9 @@ def top_k(
     queries, corpus = jnp.asarray(queries), jnp.asarray(corpus)
     require_vectors(queries, corpus, is_paired=False)
     size = len(corpus)
-    require_count("k", k, largest=size)
-    require_count("block_size", block_size)
+    # As Python integers: an array is not hashable, and a static argument must be.
+    k = require_count("k", k, largest=size)
+    block_size = require_count("block_size", block_size)
     return _search(queries, corpus, k, min(block_size, size))
 
 

@@ -28,6 +28,15 @@ def test_the_answer_is_that_of_the_whole_table(k, block_size):
     np.testing.assert_allclose(cosines, found, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.array, jnp.array])
+def test_sizes_may_be_integers_of_any_kind(kind):
+    cosines, indices = top_k(QUERIES, CORPUS, kind(3), block_size=kind(5))
+    table = np.asarray(cosine_matrix(QUERIES, CORPUS))
+    expected = np.argsort(-table, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(indices, expected)
+    assert cosines.shape == (4, 3)
+
+
 def test_equal_cosines_come_in_the_order_of_the_corpus():
     corpus = np.tile(CORPUS[:2], (5, 1))
     for block_size in (1, 3, 10):
@@ -132,6 +141,21 @@ def test_a_second_search_compiles_nothing():
             lambda: encode_once(jnp.asarray, {"a": CORPUS, "b": QUERIES}),
             ValueError,
             r"one number of rows, got \[\(4,\), \(23,\)\]",
+        ),
+        (  # the batch would count as the coordinates of one vector
+            lambda: encode_once(lambda x: x.sum(axis=1), CORPUS, batch_size=8),
+            ValueError,
+            r"encode_fn must return \[8, dim\] for 8 rows, got shape \(8,\)",
+        ),
+        (
+            lambda: encode_once(lambda x: x[:2], CORPUS, batch_size=8),
+            ValueError,
+            r"encode_fn .* got shape \(2, 5\)",
+        ),
+        (
+            lambda: encode_once(lambda x: x[:, None], CORPUS, batch_size=8),
+            ValueError,
+            r"encode_fn .* got shape \(8, 1, 5\)",
         ),
         (lambda: encode_once(jnp.asarray, 1.0), ValueError, r"one number of rows"),
         (lambda: encode_once(jnp.asarray, []), ValueError, r"one number of rows"),
