@@ -32,7 +32,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from expkit.arguments import is_concrete, require_choice
+from expkit.arguments import require_choice, require_count
 from rdrop.arguments import require_alpha
 
 
@@ -130,9 +130,12 @@ def convert_alpha(
 def _factors(convention, argument, batch_size):
     """The factors u and v of the means over the batch."""
     require_choice(argument, convention, CONVENTIONS)
-    is_integer = hasattr(batch_size, "__index__") and not isinstance(batch_size, bool)
-    if not is_concrete(batch_size) or not is_integer or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}.")
+    try:
+        batch_size = require_count("batch_size", batch_size)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"batch_size must be an integer >= 1, got {batch_size!r}."
+        ) from error
     chosen = CONVENTIONS[convention]
     u = chosen.cross_entropy * (batch_size if chosen.sums_cross_entropy else 1)
     v = chosen.divergence * (batch_size if chosen.sums_divergence else 1)

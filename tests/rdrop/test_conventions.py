@@ -208,6 +208,21 @@ def test_a_conversion_that_means_nothing_is_refused(arguments, error, message):
         convert_alpha(*arguments)
 
 
+@pytest.mark.parametrize(
+    "batch_size", [np.array(2.5), jnp.array(2.5), np.array([2, 3]), np.bool_(True)]
+)
+def test_arrays_that_are_no_batch_size_are_refused(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got"):
+        convention_scale("fairseq", batch_size)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.array, jnp.array])
+def test_a_batch_size_may_be_an_integer_of_any_kind(kind):
+    got = convert_alpha(0.3, "vit", "paper", batch_size=kind(512))
+    assert isinstance(got, float)
+    assert got == 307.2
+
+
 def test_a_scale_of_an_unknown_convention_is_refused():
     with pytest.raises(ValueError, match="Did you mean 'bojone'"):
         convention_scale("bojne", 8)
