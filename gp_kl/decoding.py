@@ -25,7 +25,7 @@ import numpy as np
 
 from expkit import trees
 from expkit.arguments import broadcast_mask, require_count, require_shape
-from gp_kl.tags import to_integers
+from gp_kl.tags import to_integers, to_length
 
 Span = tuple[Hashable, int, int]
 
@@ -113,14 +113,15 @@ def span_labels(
         Boolean `[types, n, n]`.
 
     Raises:
-        TypeError: if a span is not three integers.
-        ValueError: if a span does not fit.
+        TypeError: if a span is not three integers, or a size no integer.
+        ValueError: if a span does not fit, or a size is too small.
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
         Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
-    labels = np.zeros((require_count("num_types", num_types), length, length), bool)
+    sizes = require_count("num_types", num_types), to_length(length), length
+    labels = np.zeros(sizes, bool)
     for kind, start, end in _checked(spans, num_types, length):
         labels[kind, start, end] = True
     return labels
@@ -148,8 +149,8 @@ def span_indices(
         int32 `[types, k]`.
 
     Raises:
-        TypeError: if a span is not three integers.
-        ValueError: if a span does not fit, or a type has more than `max_spans`.
+        TypeError: if a span is not three integers, or a size no integer.
+        ValueError: if a span or a size does not fit, or a type has more spans than k.
 
     References:
         Su, *Softmax and cross-entropy for multi-label classification*, 2020,
@@ -157,7 +158,7 @@ def span_indices(
     """
     shape = require_count("num_types", num_types), require_count("max_spans", max_spans)
     indices = np.full(shape, -1, np.int32)
-    counts = np.zeros(num_types, int)
+    length, counts = to_length(length), np.zeros(num_types, int)
     for kind, start, end in sorted(set(_checked(spans, num_types, length))):
         if counts[kind] == max_spans:
             raise ValueError(

@@ -31,14 +31,15 @@ def spans_to_bio(spans: Iterable[tuple[int, int, int]], length: int) -> np.ndarr
         int32 `[n]`.
 
     Raises:
-        TypeError: if a span is not three integers.
-        ValueError: if a span does not fit or two of them overlap.
+        TypeError: if a span is not three integers, or `length` no integer.
+        ValueError: if a span does not fit, two of them overlap, or `length` is
+            negative.
 
     References:
         Ramshaw and Marcus, *Text Chunking using Transformation-Based Learning*, 1995.
         https://aclanthology.org/W95-0107
     """
-    tags = np.zeros(length, np.int32)
+    tags = np.zeros(to_length(length), np.int32)
     for kind, start, end in map(to_integers, spans):
         if not (kind >= 0 and 0 <= start <= end < length):
             raise ValueError(
@@ -70,7 +71,8 @@ def bio_to_spans(tags: jax.typing.ArrayLike) -> list[tuple[int, int, int]]:
         inclusive.
 
     Raises:
-        ValueError: if the tags have another shape or are negative.
+        TypeError: if they are no integers.
+        ValueError: if they have another shape or are negative.
 
     References:
         Ramshaw and Marcus, *Text Chunking using Transformation-Based Learning*, 1995.
@@ -84,6 +86,8 @@ def bio_to_spans(tags: jax.typing.ArrayLike) -> list[tuple[int, int, int]]:
             f"tags must be [n] and at least 0, got shape {array.shape}"
             f"{' with negative ones' if (array < 0).any() else ''}."
         )
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"tags must be integers, got {array.dtype}.")
     kinds = np.where(array > 0, (array - 1) // 2, -1)
     is_first = (array > 0) & (array % 2 == 1)
     changes = np.diff(kinds, prepend=-1) != 0
@@ -113,3 +117,25 @@ def to_integers(span: Sequence[int]) -> tuple[int, int, int]:
             f"a span must be three integers (type, start, end), got {span!r}."
         ) from error
     return kind, start, end
+
+
+def to_length(length: int) -> int:
+    """The length of a sentence as a Python integer.
+
+    Args:
+        length: what the caller gave.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is negative.
+    """
+    try:
+        count = operator.index(length)
+    except TypeError as error:
+        raise TypeError(f"length must be an integer, got {length!r}.") from error
+    if count < 0:
+        raise ValueError(f"length must be at least 0, got {length!r}.")
+    return count

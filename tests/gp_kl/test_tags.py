@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gp_kl import bio_to_spans, spans_to_bio
+from gp_kl import bio_to_spans, span_indices, span_labels, spans_to_bio
 
 
 def random_spans(rng, length=12, types=3):
@@ -75,6 +75,38 @@ def test_tags_by_hand(tags, spans):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32, bool, complex])
+def test_tags_that_are_no_integers_are_named(dtype):
+    with pytest.raises(TypeError, match="tags must be integers, got "):
+        bio_to_spans(np.array([0, 1, 1], dtype))
+    with pytest.raises(TypeError, match="tags must be integers, got float"):
+        bio_to_spans([0, np.nan, 2])  # would be a further token of a type
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda length: spans_to_bio([(0, 1, 2)], length),
+        lambda length: span_labels([(0, 1, 2)], 1, length),
+        # A row of 5.5 cells moved every span after the first token.
+        lambda length: span_indices([(0, 1, 2)], 1, length, 4),
+    ],
+)
+def test_lengths_are_integers(call):
+    for length in (5.5, np.float32(5), None, "5"):
+        with pytest.raises(TypeError, match="length must be an integer, got "):
+            call(length)
+    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
+        call(-1)
+    for length in (np.int8(5), np.array(5), jnp.array(5)):
+        np.testing.assert_array_equal(call(length), call(5))
+
+
+def test_a_narrow_length_does_not_wrap_the_index_of_a_cell():
+    got = span_indices([(0, 100, 150)], 1, np.uint8(200), 1)
+    np.testing.assert_array_equal(got, [[np.ravel_multi_index((100, 150), (200, 200))]])
 
 
 def test_integers_of_any_kind_make_a_span_and_nothing_else_does():
