@@ -65,7 +65,8 @@ def dense_squared_norms(
 
     Args:
         params: the layers, `(w [in, out], b [out] or None)` each; an array that occurs
-            twice counts as two parameters.
+            twice counts as two parameters. A matrix that does is refused outside of
+            `jax.jit`, which hides it.
         x: [batch, in], or [batch, n, in] with weights shared by the n positions.
         output_loss: the losses [batch] from the outputs [batch, (n,) out]. Loss i must
             depend on row i of its argument only (no statistics of the batch).
@@ -75,8 +76,8 @@ def dense_squared_norms(
         [batch], at least 0, float32 or wider.
 
     Raises:
-        ValueError: if the layers do not fit each other or `x`, or `output_loss` does
-            not return [batch].
+        ValueError: if the layers do not fit each other or `x`, one matrix is in several
+            of them, or `output_loss` does not return [batch].
         TypeError: if the parameters or the losses are not floating-point, or a function
             is not callable.
 
