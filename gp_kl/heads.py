@@ -80,7 +80,7 @@ class _SpanHead:
     def _products(self, queries, keys):
         """Dot products of rotated rows: two times [..., n, d] to [..., n, n]."""
         if self.rotary:
-            positions = np.arange(queries.shape[-2])
+            positions = jnp.arange(queries.shape[-2])
             queries, keys = rotary(queries, positions), rotary(keys, positions)
         scale = np.asarray(self.head_size**-0.5, queries.dtype)
         return (scale * queries) @ jnp.swapaxes(keys, -1, -2)
@@ -256,8 +256,9 @@ def span_mask(mask: jax.typing.ArrayLike) -> jax.Array:
     mask = require_mask("mask", mask)
     if mask.ndim < 1:
         raise ValueError("mask must be [..., n], got a scalar.")
-    n = mask.shape[-1]
-    upper = np.triu(np.ones((n, n), bool)).reshape((1,) * (mask.ndim - 1) + (n, n))
+    # Not by NumPy: the length is a symbol where a model for all lengths is exported.
+    places = jnp.arange(mask.shape[-1])
+    upper = jnp.expand_dims(places[:, None] <= places[None, :], range(mask.ndim - 1))
     return mask[..., :, None] & mask[..., None, :] & upper
 
 

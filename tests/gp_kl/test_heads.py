@@ -223,6 +223,22 @@ def test_the_efficient_head_never_builds_the_array_of_width_4d():
     assert largest_array(concatenated, params, *inputs) == n * n * 64  # the control
 
 
+@pytest.mark.parametrize("make_head", HEADS)
+def test_a_model_for_all_lengths_can_be_exported(make_head):
+    head, params = make(make_head)
+    batch, n = jax.export.symbolic_shape("batch, n")
+    inputs = map(jax.ShapeDtypeStruct, ((batch, n, 6), (batch, n)), (np.float32, bool))
+    exported = jax.export.export(jax.jit(head.apply))(params, *inputs)
+    for n in (3, 5):
+        hidden, mask = HIDDEN[:, :n].astype(np.float32), MASK[:, :n]
+        got = np.asarray(exported.call(params, hidden, mask))
+        is_span = mask[:, :, None] & mask[:, None, :] & np.triu(np.ones((n, n), bool))
+        np.testing.assert_array_equal(np.isfinite(got).all(axis=1), is_span)
+        for b, kind, i, j in np.argwhere(np.isfinite(got)):
+            expected = definition(head, params, HIDDEN[b], kind, i, j)
+            np.testing.assert_allclose(got[b, kind, i, j], expected, atol=1e-5)
+
+
 def test_heads_are_values_that_compare_and_hash():
     head = GlobalPointer(8, 2)
     assert head == GlobalPointer(hidden_size=8, num_types=2, head_size=64, rotary=True)
