@@ -31,6 +31,7 @@ from expkit.config import ConfigError
 from expkit.loop import Interrupted, NonFiniteError
 from expkit.messages import one_line
 from expkit.signals import exit_on_signals
+from expkit.streams import keep_going
 
 TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
 
@@ -54,6 +55,7 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         SystemExit: always. Status 0; 1 for a run that broke, also for a loss that is
             not finite; 2 for wrong input; 130 and 143 for Ctrl-C and SIGTERM.
     """
+    keep_going()
     flags.DEFINE_string(
         "config",
         default_config,

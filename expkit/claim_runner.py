@@ -23,6 +23,7 @@ from expkit.claims import Claim, Context, Finding
 from expkit.command_line import Parser, unknown, writable_folder
 from expkit.messages import one_line
 from expkit.signals import exit_on_signals
+from expkit.streams import keep_going
 
 RESERVED = ("train", "plan")
 """Folders that `expkit.reproduce` puts beside those of the experiments."""
@@ -209,6 +210,7 @@ def main(
         SystemExit: with status 2 for wrong arguments; 130 or 143 when a signal stopped
             a training run that saves its state.
     """
+    keep_going()
     _check(claims)
     package = package or _package()
     arguments = _parse(claims, argv, package)

@@ -42,6 +42,7 @@ PRESENTATION = (
     "reproduce.py",
     "results.py",
     "signals.py",
+    "streams.py",
 )
 """Modules of `expkit` that start, stop, draw or show results and compute none."""
 

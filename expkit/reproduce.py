@@ -25,6 +25,7 @@ from expkit.claim_rows import CRASHED, Row, is_crashed
 from expkit.command_line import Parser, unknown, writable_folder
 from expkit.driver import MAX_MEMORY, Driver, Step
 from expkit.report import counts
+from expkit.streams import keep_going
 
 JOBS = 2
 """Steps that run at a time, unless the command says otherwise."""
@@ -261,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with status 2 and one line for wrong arguments.
     """
+    keep_going()
     root = Path.cwd()
     given = sys.argv[1:] if argv is None else list(argv)
     parser, arguments = _parse(argv, root)
