@@ -1,8 +1,9 @@
 """CoNLL files: a token and its BIO tag a line, a blank line between sentences.
 
-Fields are separated by tabs, or by spaces when a line has no tab. The token is the
-first field and the tag the last one unless `columns` gives other positions, counted
-from 0: `{"tokens": "0", "tags": "3"}`. Lines that start with `-DOCSTART-` are left out.
+Fields are separated by tabs, or by spaces when a line has no tab; other white space, as
+the no-break space in a number, is a part of them. The token is the first field and the
+tag the last one unless `columns` gives other positions, counted from 0:
+`{"tokens": "0", "tags": "3"}`. Lines that start with `-DOCSTART-` are left out.
 """
 
 import re
@@ -116,7 +117,12 @@ def _sentences(
 def _token_and_tag(
     line: str, positions: tuple[int, int], previous: str, place: str
 ) -> tuple[str, str]:
-    fields = line.split("\t") if "\t" in line else line.split()
+    if "\r" in line:
+        raise DataError(
+            f"{place}: {shorten(line)} has a carriage return inside; end lines with a "
+            "line feed, for instance with tr '\\r' '\\n'."
+        )
+    fields = line.split("\t") if "\t" in line else re.findall("[^ ]+", line)
     if len(fields) < 2 or not all(-len(fields) <= p < len(fields) for p in positions):
         raise DataError(
             f"{place}: {shorten(line)} has {len(fields)} field(s), too few for a token "

@@ -56,6 +56,20 @@ def test_characters_beyond_ascii_count_as_one(tmp_path):
     assert data["spans"][0] == [("place", 2, 3)]
 
 
+@pytest.mark.parametrize("inside", ["\u00a0", "\u2009", "\u2028", "\x0b", "\x85"])
+def test_only_spaces_separate_where_there_is_no_tab(tmp_path, inside):
+    data = read(tmp_path, f"10{inside}000  B-number\nmen O \n")
+    assert data["tokens"].tolist() == [[f"10{inside}000", "men"]]
+    assert data["spans"].tolist() == [[("number", 0, 5)]]
+
+
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_lines_that_end_in_a_carriage_return_alone_are_refused(tmp_path, separator):
+    text = TEXT.replace("\t", separator).replace("\n", "\r")
+    with pytest.raises(DataError, match=r"line 1: .*carriage return.*line feed"):
+        read(tmp_path, text.replace("-DOCSTART-", "A", 1))
+
+
 def test_gzip_and_no_final_newline(tmp_path):
     (tmp_path / "dev.conll.gz").write_bytes(gzip.compress(TEXT.rstrip().encode()))
     data = load(f"file:{tmp_path}/{{split}}.conll.gz", "dev")
