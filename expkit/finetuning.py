@@ -22,6 +22,9 @@ from expkit import (
     text_nets,
 )
 
+MAX_CLASSES = 2**16
+"""More would be identifiers, for which the head has no memory."""
+
 
 class Texts(NamedTuple):
     """A task on texts.
@@ -254,5 +257,11 @@ def _count_classes(config, arrays) -> int:
         raise ValueError(
             f"the training labels of {config.dataset!r} end at {used['train']}, others "
             f"at {max(used.values())}: a class has no example."
+        )
+    if used["train"] >= MAX_CLASSES:
+        raise ValueError(
+            f"the labels of {config.dataset!r} go up to {used['train']}, and classes "
+            f"are numbered from 0 to {MAX_CLASSES - 1:,} at most: number them anew, or "
+            "set label_column."
         )
     return 1 + used["train"]

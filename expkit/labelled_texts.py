@@ -1,6 +1,7 @@
 """Texts and labels of a config as arrays, and which rows keep their label."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -42,7 +43,10 @@ def encode_rows(
         raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
     length = {"max_length": config.max_length, "lengths": None}
     label = _numbers(rows[config.label_column], config.label_column)
-    is_wrong = ~np.isfinite(label) if label.dtype.kind == "f" else label < 0
+    if label.dtype.kind == "f":
+        is_wrong = ~(np.abs(label) <= np.finfo(np.float32).max)
+    else:
+        is_wrong = (label < 0) | (label > np.iinfo(np.int32).max)
     if is_wrong.any():
         raise ValueError(
             f"label {label[is_wrong][0]} in {split!r} of {config.dataset!r} is out "
@@ -99,11 +103,23 @@ def _numbers(labels: np.ndarray, column: str) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.dtype != object:
         return labels
+    wrong = None
     for kind in (int, float):
-        try:
-            return np.array([kind(label) for label in labels])
-        except (TypeError, ValueError):
-            continue
+        numbers = []
+        for wrong in labels:
+            try:
+                numbers.append(kind(_without_underscore(wrong)))
+            except (TypeError, ValueError):
+                break
+        else:
+            return np.array(numbers, object if kind is int else float)
     raise ValueError(
-        f"column {column!r} has labels that are no numbers: {labels[0]!r}."
+        f"column {column!r} has labels that are no numbers: {wrong!r:.60}."
     )
+
+
+def _without_underscore(label: Any) -> Any:
+    """The label, unless Python alone would read it as a number."""
+    if "_" in str(label):
+        raise ValueError
+    return label

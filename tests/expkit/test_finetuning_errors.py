@@ -56,6 +56,14 @@ def test_fields_that_cannot_be_used(load, changes, message):
     [
         (["text,label", "好,0", "坏,-1"], "label -1 in 'test' of .* is out of range"),
         (["text,label", "好,0.5", "坏,nan"], "label nan in 'test' of .* out of range"),
+        (
+            ["text,label", "好,0", "坏,2147483648"],
+            "label 2147483648 in 'test' .* range",
+        ),
+        (["text,label", "好,0", f"坏,{10**20}"], f"label {10**20} in 'test' .* range"),
+        (["text,label", "好,0.5", "坏,1e39"], r"label 1e\+39 in 'test' of .* range"),
+        (["text,label", "好,0", "坏,1_0"], "labels that are no numbers: '1_0'"),
+        (["text,label", "好,0", "坏,bad"], "labels that are no numbers: 'bad'"),
         (["text,label", "好,0", "坏,2"], "training labels of .* end at 1, others at 2"),
         (["text,label", '"",0', '"  ",1'], "all texts of 'test' of .* are empty"),
     ],
@@ -69,6 +77,19 @@ def test_texts_and_labels_that_cannot_be_used(load, tmp_path, lines, message):
     config.train_split, config.validation_split = "train", "validation"
     config.test_split = "test"
     with pytest.raises(ValueError, match=message):
+        finetuning.load_texts(config)
+
+
+def test_identifiers_are_no_classes(load, tmp_path):
+    for split in ("train", "validation", "test"):
+        tiny_texts.write_lines(tmp_path, split, ["text,label", "好,0", "坏,100000000"])
+    config = load(tmp_path)
+    config.num_labels, config.batch_size = 0, 2
+    for name in ("train", "validation", "test"):
+        config[f"{name}_split"] = name
+    with pytest.raises(
+        ValueError, match=r"up to 100000000, and classes .* label_column"
+    ):
         finetuning.load_texts(config)
 
 
