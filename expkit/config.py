@@ -242,8 +242,8 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
         reason = "is in use by another process; wait for it, or use another --workdir"
         raise ConfigError(f"workdir {str(workdir)!r} {reason}.")
     values = jsonfile.plain(config.to_dict())
-    path = workdir / "config.json"
-    if path.exists():
+    path, kept = workdir / "config.json", (workdir / "checkpoints").iterdir()
+    if path.exists() or any(folder.name.isdigit() for folder in kept):
         _refuse_other_config(path, values)
     jsonfile.write(path, values)
     return workdir
@@ -252,7 +252,7 @@ def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> P
 def _refuse_other_config(path: Path, values: dict[str, Any]) -> None:
     stored = jsonfile.read(path)
     if not isinstance(stored, dict):
-        raise ConfigError(f"{path} is not a config; use another --workdir.")
+        raise ConfigError(f"{path} is no config; restore it, or use another --workdir.")
     for name in sorted((stored.keys() | values.keys()) - set(PLACEMENT_FIELDS)):
         if stored.get(name) != values.get(name):
             raise ConfigError(

@@ -257,11 +257,22 @@ def test_a_config_that_gained_a_field_is_another_run(path, tmp_path):
     assert "momentum=None, not 0.9" in message
 
 
+def test_checkpoints_whose_config_is_lost_are_not_gone_on_from(path, tmp_path):
+    config = config_lib.load(path)
+    workdir = config_lib.prepare_workdir(config, tmp_path / "run")
+    (workdir / "checkpoints" / "20").mkdir()
+    config_lib.prepare_workdir(config, workdir)
+    (workdir / "config.json").unlink()
+    message = message_of(config_lib.prepare_workdir, config, workdir)
+    assert f"{workdir / 'config.json'} is no config; restore it" in message
+    assert not (workdir / "config.json").exists()
+
+
 @pytest.mark.parametrize("content", ["[1]", "not json", ""])
 def test_a_foreign_config_json_is_not_overwritten(path, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     message = message_of(config_lib.prepare_workdir, config_lib.load(path), tmp_path)
-    assert "is not a config" in message
+    assert "is no config" in message
     assert (tmp_path / "config.json").read_text() == content
 
 
