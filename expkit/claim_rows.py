@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from expkit import jsonfile
+from expkit import jsonfile, locks
 from expkit.statistics import NOT_DECIDED
 
 CRASHED = "crashed"
@@ -57,7 +57,9 @@ def is_current(out: Path, fingerprint: dict[str, Any]) -> bool:
 
 
 def discard_stale_training(out: Path, fingerprint: dict[str, Any]) -> None:
-    """Empties the folder of a training run that was made with other code or versions.
+    """Removes a training run that was made with other code or versions.
+
+    What no run writes stays: the folder may be one that somebody keeps data in.
 
     Args:
         out: folder of the training run.
@@ -65,12 +67,11 @@ def discard_stale_training(out: Path, fingerprint: dict[str, Any]) -> None:
     """
     if is_current(out, fingerprint):
         return
-    if out.is_dir():
-        for entry in out.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+    for entry in (out / name for name in locks.WRITTEN):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
     jsonfile.write(out / "run.json", {"fingerprint": fingerprint})
 
 

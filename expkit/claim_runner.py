@@ -20,7 +20,7 @@ from typing import Any
 from expkit import environment, jsonfile
 from expkit.claim_rows import CRASHED, Row, crashed_row, discard_stale, is_crashed
 from expkit.claims import Claim, Context, Finding
-from expkit.command_line import Parser, unknown, writable_folder
+from expkit.command_line import Parser, unknown, usable_folder
 from expkit.messages import one_line
 from expkit.signals import exit_on_signals
 from expkit.streams import keep_going
@@ -172,7 +172,7 @@ def _parse(claims: Sequence[Claim], argv: Sequence[str] | None, package: str) ->
     if arguments.experiment not in names:
         parser.error(unknown("experiment", arguments.experiment, names))
     arguments.out = arguments.out or Path("out", package, arguments.experiment)
-    if problem := writable_folder(arguments.out):
+    if problem := usable_folder(arguments.out):
         parser.error(problem)
     return arguments
 

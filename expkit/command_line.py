@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 from expkit import jsonfile, locks
 from expkit.messages import one_line
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""Where `expkit` lies, and the packages that it runs."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line on stderr and exit status 2."""
@@ -49,8 +52,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; the nearest of {len(options)} is {nearest[0]!r}."
 
 
-def writable_folder(path: Path) -> str:
-    """Makes a folder and tries to write in it.
+def usable_folder(path: Path) -> str:
+    """Makes a folder, tries to write in it, and reserves it for this process.
 
     Args:
         path: the folder.
@@ -63,6 +66,10 @@ def writable_folder(path: Path) -> str:
         probe = path / ".writable"
         jsonfile.write_text(probe, "")
         probe.unlink()
+        if path.resolve() == CHECKOUT:
+            return f"--out={path} is the folder of the code; give another, such as out."
+        if not locks.acquire(path):
+            return f"--out={path} is in use by another process; wait, or give another."
     except OSError as error:
         return f"cannot write to --out={path}: {error.strerror}."
     return ""

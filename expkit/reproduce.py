@@ -22,7 +22,7 @@ from typing import Any
 
 from expkit import environment
 from expkit.claim_rows import CRASHED, Row, is_crashed
-from expkit.command_line import Parser, unknown, writable_folder
+from expkit.command_line import Parser, unknown, usable_folder
 from expkit.driver import MAX_MEMORY, Driver, Step
 from expkit.report import counts
 from expkit.streams import keep_going
@@ -244,7 +244,7 @@ def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
         parser.error("no folder here holds both claims.py and main.py.")
     if arguments.out.is_absolute() and arguments.out.is_relative_to(root):
         arguments.out = Path(os.path.relpath(arguments.out, root))
-    if problem := writable_folder(arguments.out):
+    if problem := usable_folder(arguments.out):
         parser.error(problem)
     return parser, arguments
 

@@ -20,6 +20,18 @@ def test_training_is_resumed_with_the_same_code_and_begins_anew_with_other(
     assert (train / "config.json").read_text() == '{"rate": 2}'
 
 
+def test_what_no_run_wrote_stays_where_one_begins_anew(run, checkout):
+    photos = checkout / "out" / "demo" / "train" / "photos"
+    photos.mkdir(parents=True)
+    (photos / "1.jpg").write_text("")
+    (photos.parent / "notes.txt").write_text("")
+    (photos.parent / "config.json").write_text("of a run by hand")
+    assert run()[0] == 0
+    assert (photos / "1.jpg").is_file()
+    assert (photos.parent / "notes.txt").is_file()
+    assert (photos.parent / "config.json").read_text() == "{}"
+
+
 def test_rows_of_the_other_mode_are_not_run_in_the_report(run, checkout):
     run()
     run("--only=demo.c")
