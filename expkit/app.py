@@ -155,7 +155,7 @@ def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
         elif "=" in field:
             overrides.append(field.split("=", 1))
         else:
-            value = next(words, "")
+            value = next(words, "--")
             if value.startswith("--"):
                 raise ConfigError(f"{word} has no value; write {word}=VALUE.")
             overrides.append([field, value])
