@@ -147,7 +147,7 @@ def _slice(
     if any(set(other) != set(keys[0]) for other in keys):
         raise DataError(
             f"{source}: the splits of {split!r} have different columns, {keys}; name "
-            "the wanted ones in config.columns."
+            "the wanted ones in columns."
         )
     return {
         key: np.concatenate([tables[p.name][key][p.start : p.stop] for p in parts])

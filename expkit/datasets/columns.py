@@ -64,7 +64,7 @@ def choose(wanted: Sequence[Column], names: Iterable[str], place: str) -> list[C
         if column.name not in names:
             raise DataError(
                 f"{place}: no column {shorten(column.name)} (wanted for "
-                f"{shorten(column.key)}) among {listed(names)}; set config.columns"
+                f"{shorten(column.key)}) among {listed(names)}; set columns"
                 f"{suggestion(column.name, names)}"
             )
     return list(wanted) or [Column(name, name, "") for name in names]
@@ -92,7 +92,7 @@ def convert(value: Any, column: Column, place: str) -> Any:
         remedy = (
             "correct the file, or read the column as another type"
             if column.kind
-            else "leave the column out by naming the others in config.columns"
+            else "remove the column, or name the others in columns"
         )
         raise DataError(
             f"{place}, column {shorten(column.name)}: {shorten(value)} is not "

@@ -149,8 +149,8 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         if not wanted and record.keys() - names:
             extra = min(record.keys() - names)
             raise DataError(
-                f"{place}: column {shorten(extra)} is not in the first row; name the "
-                "wanted columns in config.columns."
+                f"{place}: column {shorten(extra)} is not in the first row; remove "
+                "it, or name the others in columns."
             )
         choose(columns, record, place)
         for column in columns:

@@ -129,7 +129,7 @@ MALFORMED = [
     (".jsonl", '{"a": 1}\n{"b": 1}\n', None, "line 2: .*'b' is not in the first row"),
     (".jsonl", '{"a": 1, "b": 2}\n{"b": 1}\n', None, "line 2: no column 'a'"),
     (".jsonl", '{"a": [1]}\n', None, r"line 1, column 'a': \[1\] is not a text"),
-    (".jsonl", '{"a": null}\n', None, "column 'a': None is not a text; leave the col"),
+    (".jsonl", '{"a": null}\n', None, "column 'a': None is not a text; remove the col"),
     (".jsonl", '{"a": true}\n', {"a": "a:int"}, "True is not a whole number"),
     (".jsonl", '{"a": 1.5}\n', {"a": "a:int"}, "1.5 is not a whole number"),
     (".jsonl", '{"a": NaN}\n', {"a": "a:float"}, "nan is not a number"),
