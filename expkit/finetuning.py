@@ -253,6 +253,11 @@ def is_decayed(params: Any) -> Any:
 
 def _count_classes(config, arrays) -> int:
     used = {name: int(rows["label"].max()) for name, rows in arrays.items()}
+    if used["train"] == arrays["train"]["label"].min():
+        raise ValueError(
+            f"all training rows of {config.dataset!r} have the label {used['train']}: "
+            "there is nothing to tell apart."
+        )
     if used["train"] < max(used.values()):
         raise ValueError(
             f"the training labels of {config.dataset!r} end at {used['train']}, others "

@@ -1,6 +1,6 @@
 """Texts and labels of a config as arrays, and which rows keep their label."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -27,8 +27,8 @@ def encode_rows(
         `ids`, `types` if there are two columns, and `label`.
 
     Raises:
-        ValueError: if a column is missing, all texts of a split are empty, or a label
-            is negative, not finite or no number.
+        ValueError: if a column is missing or holds no texts, all texts of a split are
+            empty, or a label is negative, not finite or no number.
     """
     columns = tuple(config.text_columns)
     if not 1 <= len(columns) <= 2:
@@ -39,6 +39,8 @@ def encode_rows(
                 f"{config.dataset!r} has the columns {', '.join(rows)}, not "
                 f"{column!r}: set text_columns and label_column."
             )
+    for column in columns:
+        require_texts(rows[column], column, config.dataset)
     if not any(text.strip() for text in rows[columns[0]]):
         raise ValueError(f"all texts of {split!r} of {config.dataset!r} are empty.")
     length = {"max_length": config.max_length, "lengths": None}
@@ -58,6 +60,25 @@ def encode_rows(
         return {"ids": ids, "label": label}
     ids, _, types = tokenizer.encode_pairs(*(rows[c] for c in columns), **length)
     return {"ids": ids, "types": types, "label": label}
+
+
+def require_texts(values: Iterable[Any], column: str, source: str) -> None:
+    """Checks that a column can be tokenized.
+
+    Args:
+        values: of the column.
+        column: its name.
+        source: name of the data, for the message.
+
+    Raises:
+        ValueError: if one is no string; the message has the first.
+    """
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(
+                f"column {column!r} of {source!r} holds {value!r:.60}, which is no "
+                "text: name another."
+            )
 
 
 def choose_labelled(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from expkit import data, finetuning, labelled_spans, nets, text
+from expkit import data, finetuning, labelled_spans, labelled_texts, nets, text
 from expkit.labelled_spans import Span, SpanRows
 
 EVALUATION_ROWS = 32
@@ -82,6 +82,10 @@ def load_spans(config: ml_collections.ConfigDict) -> SpanTexts:
                 f"{config.dataset!r} has the columns {', '.join(tables['train'])}, not "
                 f"{column!r}: set text_column and span_column."
             )
+    for table in tables.values():
+        texts, source = table[config.text_column], config.dataset
+        labelled_texts.require_texts(texts, config.text_column, source)
+        _require_spans(table[config.span_column], config.span_column, source)
     sizes, encoder = finetuning.load_encoder(config)
     tokenizer = text.load_tokenizer(config.encoder)
     finetuning.check_sizes(config, sizes, tokenizer, num_texts=1)
@@ -89,7 +93,7 @@ def load_spans(config: ml_collections.ConfigDict) -> SpanTexts:
     types = labelled_spans.span_types(tables["train"][config.span_column])
     splits = {}
     for name, table in tables.items():
-        texts = [str(string) for string in table[config.text_column]]
+        texts = list(table[config.text_column])
         spans = [set(map(tuple, found)) for found in table[config.span_column]]
         known = [[span for span in sorted(s) if span[0] in types] for s in spans]
         rows = labelled_spans.encode_spans(
@@ -210,6 +214,18 @@ def find_spans(
         spans for batch in batches for spans in map(decode, np.asarray(score(batch)))
     ]
     return labelled_spans.to_characters(rows, found[: len(rows.ids)])
+
+
+def _require_spans(values: Iterable[Any], column: str, source: str) -> None:
+    """Checks that each is a list of (type, start, end)."""
+    for value in values:
+        spans = value if isinstance(value, (list, tuple)) else [value]
+        for span in spans:
+            if not isinstance(span, (list, tuple)) or len(span) != 3:
+                raise ValueError(
+                    f"column {column!r} of {source!r} holds {value!r:.60}, which is "
+                    "no list of spans (type, start, end): name another."
+                )
 
 
 def _choose(table, num_rows: int, seed: int):

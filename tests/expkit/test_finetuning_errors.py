@@ -80,6 +80,30 @@ def test_texts_and_labels_that_cannot_be_used(load, tmp_path, lines, message):
         finetuning.load_texts(config)
 
 
+def test_lists_of_tokens_are_no_texts(load, tmp_path):
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.conll").write_text("好 O\n坏 B-x\n", encoding="utf-8")
+    config = load()
+    config.dataset = f"file:{tmp_path}/{{split}}.conll"
+    config.text_columns, config.label_column = ("tokens",), "tags"
+    for name in ("train", "validation", "test"):
+        config[f"{name}_split"] = name
+    message = r"column 'tokens' of .* holds \['好', '坏'\], which is no text"
+    with pytest.raises(ValueError, match=message):
+        finetuning.load_texts(config)
+
+
+def test_a_single_class_is_refused(load, tmp_path):
+    for split in ("train", "validation", "test"):
+        tiny_texts.write_lines(tmp_path, split, ["text,label", "好,1", "坏,1"])
+    config = load(tmp_path)
+    config.num_labels, config.batch_size = 0, 2
+    for name in ("train", "validation", "test"):
+        config[f"{name}_split"] = name
+    with pytest.raises(ValueError, match=r"all training rows of .* the label 1"):
+        finetuning.load_texts(config)
+
+
 def test_identifiers_are_no_classes(load, tmp_path):
     for split in ("train", "validation", "test"):
         tiny_texts.write_lines(tmp_path, split, ["text,label", "好,0", "坏,100000000"])

@@ -102,6 +102,12 @@ def test_training_texts_are_drawn_by_seed(load):
     ("options", "message"),
     [
         ({"text_column": "words"}, "set text_column and span_column"),
+        (
+            {"text_column": "tags"},
+            r"'tags' of .* holds \['B-good', .* which is no text",
+        ),
+        ({"span_column": "text"}, "'text' of .* which is no list of spans"),
+        ({"span_column": "tokens"}, r"holds \['好', .* which is no list of spans"),
         ({"num_labels": -1}, "num_labels must be in 0..6, got -1"),
         ({"batch_size": 7}, "batch_size must be at most 6"),
     ],
