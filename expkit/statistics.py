@@ -150,9 +150,10 @@ def detectable_difference(
     differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     df = differences.size - 1
     bound = stats.t.ppf(0.5 + confidence / 2, df)
-    shift = optimize.brentq(
-        lambda nc: stats.nct.sf(bound, df, nc) - power, 0.0, 4.0 * bound + 10.0
-    )
+    most = 4.0 * bound + 10.0
+    while stats.nct.sf(bound, df, most) < power:
+        most *= 2.0
+    shift = optimize.brentq(lambda nc: stats.nct.sf(bound, df, nc) - power, 0.0, most)
     return float(shift * stats.sem(differences))
 
 

@@ -132,6 +132,14 @@ def test_a_detectable_difference_is_the_one_of_the_textbook():
     assert got == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("power", [0.99999, 0.9999999])
+def test_a_power_near_one_of_two_pairs_has_a_difference(power):
+    got = detectable_difference([1.0, 2.0], [0.0, 0.0], power=power, confidence=0.999)
+    shift = got / stats.sem([1.0, 2.0])
+    reached = stats.nct.sf(stats.t.ppf(0.9995, 1), 1, shift)
+    assert reached == pytest.approx(power, abs=1e-8)
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, 2.0]])
 def test_without_an_interval_no_difference_is_detectable(values):
     assert detectable_difference(values, [0.0] * len(values)) == np.inf
