@@ -55,7 +55,7 @@ def best_class_weights(
         fewer rows. Not for use under `jit`: the number of sweeps depends on the data.
 
     Raises:
-        TypeError: if `num_starts` is no integer.
+        TypeError: if `num_starts` is no integer, or probabilities are complex.
         ValueError: if shapes do not fit, the metric is unknown, a probability is
             negative or not finite, a label out of range, or `num_starts` less than 1.
 
@@ -152,6 +152,8 @@ def _evaluate(p, y, weights, metric):
 
 def _prepare(probabilities, labels):
     p, y = np.asarray(probabilities), np.asarray(labels)
+    if np.iscomplexobj(p):
+        raise TypeError(f"probabilities must be real, got {p.dtype}.")
     p = p.astype(np.float64)
     if p.ndim != 2 or y.shape != p.shape[:1] or not p.size:
         raise ValueError(

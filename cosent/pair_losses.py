@@ -28,7 +28,7 @@ import optax
 from cosent.arguments import require_mask, require_scale, require_vectors
 from cosent.similarity import cosine_matrix, pairwise_cosine
 from expkit import explicit, trees
-from expkit.arguments import is_concrete, require_count
+from expkit.arguments import as_real, is_concrete, require_count
 
 
 def init_sentence_bert(key: jax.Array, dim: int, num_classes: int) -> Any:
@@ -180,7 +180,8 @@ def cosine_mse_loss(
         Scalar, float32 or wider. 0 with a zero gradient if `where` selects nothing.
 
     Raises:
-        TypeError: if u or v is not floating-point or `where` not boolean.
+        TypeError: if u or v is not floating-point, `targets` complex or `where` not
+            boolean.
         ValueError: if shapes do not fit, or a concrete target is out of range.
 
     References:
@@ -188,7 +189,7 @@ def cosine_mse_loss(
         https://arxiv.org/abs/1908.10084
     """
     u, v, where = _select(u, v, where)
-    targets = _check_targets("targets", jnp.asarray(targets), where, -1, 1)
+    targets = _check_targets("targets", as_real("targets", targets), where, -1, 1)
     cosines = pairwise_cosine(u, v)
     return _mean(jnp.square(cosines - targets.astype(cosines.dtype)), where)
 

@@ -68,7 +68,10 @@ def require_scalar(
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
     if not is_concrete(value):
         return
-    number = float(np.asarray(value))
+    try:
+        number = float(np.asarray(value))
+    except OverflowError:  # an integer of Python
+        number = np.inf
     if not (np.isfinite(number) and is_allowed(number)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
@@ -119,6 +122,25 @@ def require_choice(name: str, value: Any, known: Iterable[str]) -> None:
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.{hint}")
+
+
+def as_real(name: str, value: Any) -> jax.Array:
+    """The value as an array, unless its imaginary part would be lost.
+
+    Args:
+        name: of the argument.
+        value: what the caller gave.
+
+    Returns:
+        It as an array.
+
+    Raises:
+        TypeError: if it is complex.
+    """
+    array = jnp.asarray(value)
+    if jnp.iscomplexobj(array):
+        raise TypeError(f"{name} must be real, got {array.dtype}.")
+    return array
 
 
 def require_floating(name: str, value: jax.Array) -> None:

@@ -19,13 +19,18 @@ def inner_product(a: Any, b: Any) -> jax.Array:
         Scalar, float32 or wider, whatever the dtypes of the leaves.
 
     Raises:
-        ValueError: if the structures differ.
+        ValueError: if the structures or the shapes differ.
 
     References:
         `jax.tree.map` defines what equal structures are.
         https://docs.jax.dev/en/latest/pytrees.html
     """
-    products = jax.tree.map(lambda x, y: jnp.sum(_wide(x) * _wide(y)), a, b)
+
+    def multiply(x, y):
+        _require_same_shape(x, y)
+        return jnp.sum(_wide(x) * _wide(y))
+
+    products = jax.tree.map(multiply, a, b)
     return sum(jax.tree.leaves(products), start=jnp.zeros((), jnp.float32))
 
 
@@ -62,7 +67,7 @@ def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
         Pytree like `tree`, every leaf in its dtype.
 
     Raises:
-        ValueError: if the structures differ.
+        ValueError: if the structures or the shapes differ.
 
     References:
         `jax.tree.map` defines what equal structures are.
@@ -70,6 +75,7 @@ def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
     """
 
     def add(x, y):
+        _require_same_shape(x, y)
         return jnp.asarray(_wide(x) + scale * _wide(y), jnp.result_type(x))
 
     return jax.tree.map(add, tree, other)
@@ -89,6 +95,13 @@ def wide_dtype(x: Any) -> Any:
         https://docs.jax.dev/en/latest/jep/9407-type-promotion.html
     """
     return jnp.promote_types(jnp.result_type(x), jnp.float32)
+
+
+def _require_same_shape(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> None:
+    if jnp.shape(x) != jnp.shape(y):
+        raise ValueError(
+            f"leaves must have the same shapes, got {jnp.shape(x)} and {jnp.shape(y)}."
+        )
 
 
 def _wide(x: jax.typing.ArrayLike) -> jax.Array:

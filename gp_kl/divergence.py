@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from expkit import trees
 from expkit.arguments import (
+    as_real,
     broadcast_mask,
     require_choice,
     require_scalar,
@@ -76,7 +77,8 @@ def span_divergence(
         0. A nan in a cell gives nan.
 
     Raises:
-        TypeError: if `where` is not boolean, or `temperature` no real number.
+        TypeError: if scores are complex, `where` is not boolean, or `temperature` no
+            real number.
         ValueError: if the shapes differ, `reduction` is unknown, or a concrete
             `temperature` is not positive.
 
@@ -84,7 +86,7 @@ def span_divergence(
         Su, *What should the KL divergence of GlobalPointer be?*, 2022, for
         sigmoids. https://kexue.fm/archives/9039
     """
-    s, t = jnp.asarray(scores_s), jnp.asarray(scores_t)
+    s, t = as_real("scores_s", scores_s), as_real("scores_t", scores_t)
     require_shape("scores_t", t, s.shape)
     require_choice("reduction", reduction, REDUCTIONS)
     require_scalar("temperature", temperature, "finite and above 0", lambda x: x > 0.0)

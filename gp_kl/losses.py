@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from expkit.arguments import broadcast_mask, is_concrete, require_shape
+from expkit.arguments import as_real, broadcast_mask, is_concrete, require_shape
 
 Axis = int | Sequence[int]
 
@@ -71,7 +71,7 @@ def multilabel_cross_entropy(
         with a zero gradient.
 
     Raises:
-        TypeError: if `where` is not boolean.
+        TypeError: if `where` is not boolean, or logits or labels are complex.
         ValueError: if the shapes do not fit, an axis does not exist, or a concrete
             label that counts is not in [0, 1].
 
@@ -83,7 +83,7 @@ def multilabel_cross_entropy(
         Su, *Soft labels for the multi-label softmax*, 2022.
         https://kexue.fm/archives/9064
     """
-    s, t = jnp.asarray(logits), jnp.asarray(labels)
+    s, t = as_real("logits", logits), as_real("labels", labels)
     require_shape("labels", t, s.shape)
     axes = _axes(axis, s.ndim)
     keep = broadcast_mask("where", where, s.shape)
@@ -130,7 +130,8 @@ def sparse_multilabel_cross_entropy(
         large.
 
     Raises:
-        TypeError: if `where` is not boolean or the indices are no integers.
+        TypeError: if `where` is not boolean, logits are complex or the indices no
+            integers.
         ValueError: if the shapes do not fit, or a concrete index is too large.
 
     References:
@@ -139,7 +140,7 @@ def sparse_multilabel_cross_entropy(
         Su, *Softmax and cross-entropy for multi-label classification*, 2020.
         https://kexue.fm/archives/7359
     """
-    s = jnp.asarray(logits)
+    s = as_real("logits", logits)
     indices = _as_indices(positive_indices, s.shape)
     num_classes = s.shape[-1]
     wide = s.astype(trees.wide_dtype(s))

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from expkit.arguments import broadcast_mask, require_same_shape
+from expkit.arguments import as_real, broadcast_mask, require_same_shape
 from expkit.softmax import log_ratio
 from rdrop.arguments import require_mask
 
@@ -65,7 +65,7 @@ def symmetric_kl(
         truth; the gradient of that example is then 0.
 
     Raises:
-        TypeError: if `where` is not boolean.
+        TypeError: if `where` is not boolean, or logits are complex.
         ValueError: if the shapes differ, `where` does not broadcast to that of the
             logits, or is concrete and selects nothing.
 
@@ -75,7 +75,7 @@ def symmetric_kl(
         Jeffreys, *An invariant form for the prior probability in estimation problems*,
         1946. https://doi.org/10.1098/rspa.1946.0056
     """
-    a, b = jnp.asarray(logits_p), jnp.asarray(logits_q)
+    a, b = as_real("logits_p", logits_p), as_real("logits_q", logits_q)
     require_same_shape(("logits_p", "logits_q"), a, b)
     if a.ndim < 1:
         raise ValueError("logits_p must have an axis of classes, got a scalar.")

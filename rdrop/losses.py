@@ -24,7 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from expkit.arguments import is_concrete, require_choice, require_same_shape
+from expkit.arguments import (
+    as_real,
+    is_concrete,
+    require_choice,
+    require_same_shape,
+)
 from rdrop.arguments import require_alpha, require_mask
 from rdrop.conventions import CONVENTIONS
 from rdrop.divergence import symmetric_kl
@@ -66,7 +71,8 @@ def rdrop_loss(
         nothing.
 
     Raises:
-        TypeError: if `where` is not boolean, or `alpha` no real number.
+        TypeError: if `where` is not boolean, `alpha` no real number, or an array
+            complex.
         ValueError: if `convention` is unknown, shapes do not fit, and for a concrete
             `alpha` that is negative, label out of range, or `where` without examples.
 
@@ -117,7 +123,8 @@ def rdrop_regression_loss(
         nothing.
 
     Raises:
-        TypeError: if `where` is not boolean, or `alpha` no real number.
+        TypeError: if `where` is not boolean, `alpha` no real number, or an array
+            complex.
         ValueError: if `convention` is unknown, shapes differ, and for a concrete
             `alpha` that is negative or `where` that selects nothing.
 
@@ -127,9 +134,9 @@ def rdrop_regression_loss(
     """
     require_alpha(alpha)
     require_choice("convention", convention, CONVENTIONS)
-    outputs = jnp.asarray(outputs_1), jnp.asarray(outputs_2)
+    outputs = as_real("outputs_1", outputs_1), as_real("outputs_2", outputs_2)
     require_same_shape(("outputs_1", "outputs_2"), *outputs)
-    targets = jnp.asarray(targets)
+    targets = as_real("targets", targets)
     require_same_shape(("outputs_1", "targets"), outputs[0], targets)
     where = _check_where(where, targets.shape)
     wide = trees.wide_dtype(jnp.result_type(*outputs))
@@ -162,7 +169,7 @@ def consistency_loss(
         selects nothing.
 
     Raises:
-        TypeError: if `where` is not boolean.
+        TypeError: if `where` is not boolean, or logits are complex.
         ValueError: if shapes do not fit, or `where` is concrete and selects nothing.
 
     References:
@@ -193,7 +200,7 @@ def _reduce(values, where, *, is_sum):
 
 def _select(logits_1, logits_2, where):
     """Logits in one wide dtype, 0 where an example does not count, and the mask."""
-    logits = jnp.asarray(logits_1), jnp.asarray(logits_2)
+    logits = as_real("logits_1", logits_1), as_real("logits_2", logits_2)
     require_same_shape(("logits_1", "logits_2"), *logits)
     if logits[0].ndim < 1:
         raise ValueError("logits_1 must have an axis of classes, got a scalar.")
@@ -218,7 +225,7 @@ def _check_where(where, shape):
 
 def _check_labels(labels, shape, where):
     """Labels with values in range where an example does not count."""
-    labels = jnp.asarray(labels)
+    labels = as_real("labels", labels)
     is_soft = labels.shape == shape
     is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
     if not is_soft and not (is_integer and labels.shape == shape[:-1]):

@@ -161,3 +161,8 @@ def test_a_class_behind_two_others_is_raised_above_all_rows():
     weights, value = best_class_weights(p, np.array([1, 1]), num_starts=1)
     assert value == value_of(weights, p, np.array([1, 1])) == 1.0
     assert weights[1] > 4.5 * max(weights[0], weights[2])
+
+
+def test_complex_probabilities_are_named():
+    with pytest.raises(TypeError, match="probabilities must be real, got complex"):
+        best_class_weights(np.ones((2, 3)) + 1j, [0, 1])

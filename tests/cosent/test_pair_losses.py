@@ -235,3 +235,9 @@ def test_wrong_arguments_are_named(call, error, message):
 def test_the_rows_that_count_are_given_by_name():
     with pytest.raises(TypeError, match="positional"):
         cosine_mse_loss(U, V, TARGETS, WHERE)
+
+
+def test_complex_targets_are_named():
+    u = np.eye(2, dtype=np.float32)
+    with pytest.raises(TypeError, match="targets must be real, got complex"):
+        cosine_mse_loss(u, u, np.ones(2) + 1j)

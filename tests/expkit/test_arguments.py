@@ -27,6 +27,7 @@ def test_numbers_and_arrays_without_axes_pass(value):
         (jnp.array(-1.0), ValueError, "radius must be above 0, got "),
         (float("nan"), ValueError, "radius must be above 0, got nan"),
         (float("inf"), ValueError, "radius must be above 0, got inf"),
+        (10**400, ValueError, "radius must be above 0, got 1000"),
         (np.ones(2), ValueError, r"radius must be a scalar, got shape \(2,\)"),
         ("a", TypeError, "radius must be a real number, got 'a'"),
         (None, TypeError, "radius must be a real number, got None"),
@@ -131,3 +132,9 @@ def test_bools_and_complex_numbers_are_not_real(value, is_real):
 
 def test_keys_are_not_real():
     assert not arguments.is_real(jax.random.key(0))
+
+
+def test_complex_arrays_would_lose_their_imaginary_part():
+    np.testing.assert_array_equal(arguments.as_real("x", [1, 2.5]), [1, 2.5])
+    with pytest.raises(TypeError, match="x must be real, got complex64"):
+        arguments.as_real("x", np.ones(2, np.complex64))

@@ -62,3 +62,13 @@ def test_sums_are_wide_and_not_wider_than_the_numbers():
         assert trees.wide_dtype(jnp.ones(2, dtype)) == jnp.float32
     with jax.enable_x64(True):
         assert trees.wide_dtype(jnp.ones(2)) == jnp.float64
+
+
+def test_leaves_are_not_broadcast():
+    row, column = {"w": jnp.ones((1, 3))}, {"w": jnp.ones((3, 1))}
+    for call in (
+        lambda: trees.inner_product(row, column),
+        lambda: trees.add_scaled(row, 2.0, column),
+    ):
+        with pytest.raises(ValueError, match=r"same shapes, got \(1, 3\) and \(3, 1\)"):
+            call()

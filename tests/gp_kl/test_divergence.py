@@ -218,3 +218,11 @@ def test_nan_is_not_hidden_by_an_infinite_score(other):
 def test_bad_input_is_named(arguments, options, error, message):
     with pytest.raises(error, match=message):
         span_divergence(*arguments, **options)
+
+
+def test_complex_scores_are_named():
+    real, complex_ = np.zeros((2, 3)), np.zeros((2, 3)) + 1j
+    with pytest.raises(TypeError, match="scores_s must be real, got complex"):
+        span_divergence(complex_, real)
+    with pytest.raises(TypeError, match="scores_t must be real, got complex"):
+        span_divergence(real, complex_)

@@ -266,3 +266,11 @@ def test_the_classes_may_lie_on_any_axes(axis):
 def test_bad_input_is_named(labels, options, error, message):
     with pytest.raises(error, match=message):
         multilabel_cross_entropy(LOGITS, labels, **options)
+
+
+def test_complex_arrays_are_named():
+    real, complex_ = np.zeros((2, 3)), np.zeros((2, 3)) + 1j
+    with pytest.raises(TypeError, match="logits must be real, got complex"):
+        multilabel_cross_entropy(complex_, real)
+    with pytest.raises(TypeError, match="labels must be real, got complex"):
+        multilabel_cross_entropy(real, complex_)

@@ -267,3 +267,15 @@ def test_regression_in_the_form_of_the_authors_sts_benchmark():
     np.testing.assert_allclose(got, sum(parts), rtol=1e-6)
     same = rdrop_regression_loss(f_1, f_1, y, 5.0)
     np.testing.assert_array_equal(same, 2.0 * jnp.sum(jnp.square(f_1 - y)) / 9)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_complex_arrays_are_named(place):
+    arrays = [np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)) / 3]
+    arrays[place] = arrays[place] + 1j
+    name = ("outputs_1", "outputs_2", "targets")[place]
+    with pytest.raises(TypeError, match=f"{name} must be real, got complex"):
+        rdrop_regression_loss(*arrays, 1.0)
+    name = ("logits_1", "logits_2", "labels")[place]
+    with pytest.raises(TypeError, match=f"{name} must be real, got complex"):
+        rdrop_loss(*arrays, 1.0)
