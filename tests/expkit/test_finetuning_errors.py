@@ -11,6 +11,8 @@ from expkit import finetuning, text
 
 pytest.importorskip("tokenizers")
 
+SPLITS = ("train", "validation", "test")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -22,6 +24,27 @@ def load(folder, repository_root):
     return lambda data=None: tiny_texts.load(
         f"{repository_root}/configs/rdrop/reviews.py:smoke", folder, data
     )
+
+
+@pytest.fixture
+def load_lines(load, tmp_path):
+    """Makes a config whose three splits are a CSV file with these lines each."""
+
+    def load_lines(train, test=None):
+        for split in SPLITS:
+            lines = test if test and split == "test" else train
+            tiny_texts.write_lines(tmp_path, split, lines)
+        return with_splits(load(tmp_path))
+
+    return load_lines
+
+
+def with_splits(config):
+    """The same config with the splits of a folder, and all labels."""
+    config.num_labels, config.batch_size = 0, 2
+    for name in SPLITS:
+        config[f"{name}_split"] = name
+    return config
 
 
 @pytest.mark.parametrize(
@@ -68,62 +91,40 @@ def test_fields_that_cannot_be_used(load, changes, message):
         (["text,label", '"",0', '"  ",1'], "all texts of 'test' of .* are empty"),
     ],
 )
-def test_texts_and_labels_that_cannot_be_used(load, tmp_path, lines, message):
+def test_texts_and_labels_that_cannot_be_used(load_lines, lines, message):
     fine = ["text,label", "好,0", "坏,1"]
-    for split in ("train", "validation", "test"):
-        tiny_texts.write_lines(tmp_path, split, lines if split == "test" else fine)
-    config = load(tmp_path)
-    config.num_labels, config.batch_size = 0, 2
-    config.train_split, config.validation_split = "train", "validation"
-    config.test_split = "test"
+    config = load_lines(fine, test=lines)
     with pytest.raises(ValueError, match=message):
         finetuning.load_texts(config)
 
 
 def test_lists_of_tokens_are_no_texts(load, tmp_path):
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         (tmp_path / f"{split}.conll").write_text("好 O\n坏 B-x\n", encoding="utf-8")
-    config = load()
+    config = with_splits(load())
     config.dataset = f"file:{tmp_path}/{{split}}.conll"
     config.text_columns, config.label_column = ("tokens",), "tags"
-    for name in ("train", "validation", "test"):
-        config[f"{name}_split"] = name
     message = r"column 'tokens' of .* holds \['好', '坏'\], which is no text"
     with pytest.raises(ValueError, match=message):
         finetuning.load_texts(config)
 
 
-def test_a_single_class_is_refused(load, tmp_path):
-    for split in ("train", "validation", "test"):
-        tiny_texts.write_lines(tmp_path, split, ["text,label", "好,1", "坏,1"])
-    config = load(tmp_path)
-    config.num_labels, config.batch_size = 0, 2
-    for name in ("train", "validation", "test"):
-        config[f"{name}_split"] = name
+def test_a_single_class_is_refused(load_lines):
+    config = load_lines(["text,label", "好,1", "坏,1"])
     with pytest.raises(ValueError, match=r"all training rows of .* the label 1"):
         finetuning.load_texts(config)
 
 
-def test_identifiers_are_no_classes(load, tmp_path):
-    for split in ("train", "validation", "test"):
-        tiny_texts.write_lines(tmp_path, split, ["text,label", "好,0", "坏,100000000"])
-    config = load(tmp_path)
-    config.num_labels, config.batch_size = 0, 2
-    for name in ("train", "validation", "test"):
-        config[f"{name}_split"] = name
+def test_identifiers_are_no_classes(load_lines):
+    config = load_lines(["text,label", "好,0", "坏,100000000"])
     with pytest.raises(
         ValueError, match=r"up to 100000000, and classes .* label_column"
     ):
         finetuning.load_texts(config)
 
 
-def test_some_texts_may_be_empty(load, tmp_path):
-    for split in ("train", "validation", "test"):
-        tiny_texts.write_lines(tmp_path, split, ["text,label", '"",0', "坏,1"])
-    config = load(tmp_path)
-    config.num_labels, config.batch_size = 0, 2
-    for name in ("train", "validation", "test"):
-        config[f"{name}_split"] = name
+def test_some_texts_may_be_empty(load_lines):
+    config = load_lines(["text,label", '"",0', "坏,1"])
     texts = finetuning.load_texts(config)
     batch = texts.task.splits["train"]
     loss, gradient = jax.jit(
