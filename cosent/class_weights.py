@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from expkit.arguments import require_choice, require_count
+from expkit.arguments import require_choice, require_count, require_real
 
 METRICS = ("accuracy", "macro_f1")
 
@@ -152,8 +152,7 @@ def _evaluate(p, y, weights, metric):
 
 def _prepare(probabilities, labels):
     p, y = np.asarray(probabilities), np.asarray(labels)
-    if np.iscomplexobj(p):
-        raise TypeError(f"probabilities must be real, got {p.dtype}.")
+    require_real("probabilities", p)
     p = p.astype(np.float64)
     if p.ndim != 2 or y.shape != p.shape[:1] or not p.size:
         raise ValueError(

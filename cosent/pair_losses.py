@@ -28,7 +28,7 @@ import optax
 from cosent.arguments import require_mask, require_scale, require_vectors
 from cosent.similarity import cosine_matrix, pairwise_cosine
 from expkit import explicit, trees
-from expkit.arguments import as_real, is_concrete, require_count
+from expkit.arguments import as_real, is_concrete, require_count, wide_integers
 
 
 def init_sentence_bert(key: jax.Array, dim: int, num_classes: int) -> Any:
@@ -152,8 +152,8 @@ def sentence_bert_loss(
     size = logits.shape[-1]
     labels = _check_targets("labels", labels, where, 0, size - 1)
     logits = logits.astype(trees.wide_dtype(logits.dtype))
-    # optax counts a negative label from the end; a narrow one cannot hold the size.
-    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+    # optax counts a negative label from the end.
+    labels = wide_integers(labels)
     labels = jnp.where(labels < 0, size, labels)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     return _mean(losses, where)

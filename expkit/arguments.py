@@ -76,13 +76,16 @@ def require_scalar(
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
 
 
-def require_count(name: str, value: Any, largest: int | None = None) -> int:
-    """The value as an integer of at least 1.
+def require_count(
+    name: str, value: Any, largest: int | None = None, *, smallest: int = 1
+) -> int:
+    """The value as an integer of at least 1, or another bound.
 
     Args:
         name: of the argument.
         value: what the caller gave; shapes depend on it, so it must be known.
         largest: what it may be at most; None: no bound.
+        smallest: what it must be at least.
 
     Returns:
         It as a Python integer.
@@ -99,8 +102,10 @@ def require_count(name: str, value: Any, largest: int | None = None) -> int:
         count = operator.index(value)
     except TypeError as error:
         raise TypeError(f"{name} must be an integer, got {value!r}.") from error
-    if count < 1 or (largest is not None and count > largest):
-        allowed = "at least 1" if largest is None else f"between 1 and {largest}"
+    if count < smallest or (largest is not None and count > largest):
+        allowed = f"at least {smallest}"
+        if largest is not None:
+            allowed = f"between {smallest} and {largest}"
         raise ValueError(f"{name} must be {allowed}, got {value!r}.")
     return count
 
@@ -138,9 +143,37 @@ def as_real(name: str, value: Any) -> jax.Array:
         TypeError: if it is complex.
     """
     array = jnp.asarray(value)
-    if jnp.iscomplexobj(array):
-        raise TypeError(f"{name} must be real, got {array.dtype}.")
+    require_real(name, array)
     return array
+
+
+def require_real(name: str, value: jax.Array | np.ndarray) -> None:
+    """Refuses an array whose imaginary part would be lost.
+
+    Args:
+        name: of the argument.
+        value: the array.
+
+    Raises:
+        TypeError: if it is complex.
+    """
+    if jnp.iscomplexobj(value):
+        raise TypeError(f"{name} must be real, got {value.dtype}.")
+
+
+def wide_integers(value: jax.Array) -> jax.Array:
+    """Integers that can be compared with the number of classes.
+
+    A narrow dtype cannot hold that number, which would wrap to another class.
+
+    Args:
+        value: integers.
+
+    Returns:
+        The same numbers in 32 bits or more.
+    """
+    is_narrow = jnp.iinfo(value.dtype).bits < 32
+    return value.astype(jnp.int32) if is_narrow else value
 
 
 def require_floating(name: str, value: jax.Array) -> None:

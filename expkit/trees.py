@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from expkit.arguments import require_same_shape
+
 
 def inner_product(a: Any, b: Any) -> jax.Array:
     r"""Sum over all entries of the product of two pytrees.
@@ -27,8 +29,9 @@ def inner_product(a: Any, b: Any) -> jax.Array:
     """
 
     def multiply(x, y):
-        _require_same_shape(x, y)
-        return jnp.sum(_wide(x) * _wide(y))
+        x, y = _wide(x), _wide(y)
+        require_same_shape(("a leaf of a", "its twin in b"), x, y)
+        return jnp.sum(x * y)
 
     products = jax.tree.map(multiply, a, b)
     return sum(jax.tree.leaves(products), start=jnp.zeros((), jnp.float32))
@@ -75,8 +78,9 @@ def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
     """
 
     def add(x, y):
-        _require_same_shape(x, y)
-        return jnp.asarray(_wide(x) + scale * _wide(y), jnp.result_type(x))
+        dtype, x, y = jnp.result_type(x), _wide(x), _wide(y)
+        require_same_shape(("a leaf of tree", "its twin in other"), x, y)
+        return jnp.asarray(x + scale * y, dtype)
 
     return jax.tree.map(add, tree, other)
 
@@ -95,13 +99,6 @@ def wide_dtype(x: Any) -> Any:
         https://docs.jax.dev/en/latest/jep/9407-type-promotion.html
     """
     return jnp.promote_types(jnp.result_type(x), jnp.float32)
-
-
-def _require_same_shape(x: jax.typing.ArrayLike, y: jax.typing.ArrayLike) -> None:
-    if jnp.shape(x) != jnp.shape(y):
-        raise ValueError(
-            f"leaves must have the same shapes, got {jnp.shape(x)} and {jnp.shape(y)}."
-        )
 
 
 def _wide(x: jax.typing.ArrayLike) -> jax.Array:

@@ -37,6 +37,7 @@ from expkit.arguments import (
     require_floating,
     require_mask,
     require_shape,
+    wide_integers,
 )
 
 Params = dict[str, jax.Array]
@@ -126,9 +127,7 @@ class LinearChainCRF:
         require_shape("tags", tags, mask.shape)
         if not jnp.issubdtype(tags.dtype, jnp.integer):
             raise TypeError(f"tags must be integers, got {tags.dtype}.")
-        # A narrow tag cannot hold the number of tags, with which it is compared.
-        tags = tags.astype(jnp.promote_types(tags.dtype, jnp.int32))
-        tags = jnp.where(mask, tags, 0)
+        tags = jnp.where(mask, wide_integers(tags), 0)
         is_valid = jnp.all((tags >= 0) & (tags < self.num_tags), axis=1)
         if is_concrete(is_valid) and not np.all(is_valid):
             wrong = np.asarray(tags)[~np.asarray(is_valid)]

@@ -25,7 +25,8 @@ import numpy as np
 
 from expkit import trees
 from expkit.arguments import broadcast_mask, require_count, require_shape
-from gp_kl.tags import to_integers, to_length
+from gp_kl.heads import span_mask
+from gp_kl.tags import to_integers
 
 Span = tuple[Hashable, int, int]
 
@@ -120,8 +121,8 @@ def span_labels(
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
         Recognition*, 2022, spans as cells. https://arxiv.org/abs/2208.03054
     """
-    sizes = require_count("num_types", num_types), to_length(length), length
-    labels = np.zeros(sizes, bool)
+    length = require_count("length", length, smallest=0)
+    labels = np.zeros((require_count("num_types", num_types), length, length), bool)
     for kind, start, end in _checked(spans, num_types, length):
         labels[kind, start, end] = True
     return labels
@@ -158,7 +159,8 @@ def span_indices(
     """
     shape = require_count("num_types", num_types), require_count("max_spans", max_spans)
     indices = np.full(shape, -1, np.int32)
-    length, counts = to_length(length), np.zeros(num_types, int)
+    length = require_count("length", length, smallest=0)
+    counts = np.zeros(num_types, int)
     for kind, start, end in sorted(set(_checked(spans, num_types, length))):
         if counts[kind] == max_spans:
             raise ValueError(
@@ -266,15 +268,13 @@ def score_counts(
     if scores.ndim != 4 or scores.shape[2] != scores.shape[3]:
         raise ValueError(f"scores must be [batch, types, n, n], got {scores.shape}.")
     require_shape("labels", labels, scores.shape)
-    n = scores.shape[-1]
     keep = broadcast_mask("where", where, scores.shape)
-    keep &= np.triu(np.ones((n, n), bool))[None, None]
+    keep &= span_mask(jnp.ones((1, 1, scores.shape[-1]), bool))
     wide = trees.wide_dtype(scores.dtype)  # else 0.3 is not above 0.3 in float16
     is_found = keep & (scores.astype(wide) > jnp.asarray(threshold, wide))
     is_true = keep & (labels != 0)
-    cells = (0, 2, 3)
     return SpanCounts(
-        *(jnp.sum(x, cells) for x in (is_found & is_true, is_found, is_true))
+        *(jnp.sum(x, (0, 2, 3)) for x in (is_found & is_true, is_found, is_true))
     )
 
 

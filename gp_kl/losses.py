@@ -33,7 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from expkit import trees
-from expkit.arguments import as_real, broadcast_mask, is_concrete, require_shape
+from expkit.arguments import (
+    as_real,
+    broadcast_mask,
+    is_concrete,
+    require_shape,
+    wide_integers,
+)
 
 Axis = int | Sequence[int]
 
@@ -144,8 +150,7 @@ def sparse_multilabel_cross_entropy(
     indices = _as_indices(positive_indices, s.shape)
     num_classes = s.shape[-1]
     wide = s.astype(trees.wide_dtype(s))
-    if jnp.iinfo(indices.dtype).bits < 32:  # may not hold the number of classes
-        indices = indices.astype(jnp.int32)
+    indices = wide_integers(indices)
     is_valid = jnp.all(indices < num_classes, axis=-1)
     indices = jnp.minimum(indices, num_classes)
     if jnp.issubdtype(indices.dtype, jnp.signedinteger):

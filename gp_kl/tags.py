@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
+from expkit.arguments import require_count
+
 
 def spans_to_bio(spans: Iterable[tuple[int, int, int]], length: int) -> np.ndarray:
     r"""Tags of a sentence from its spans.
@@ -39,7 +41,7 @@ def spans_to_bio(spans: Iterable[tuple[int, int, int]], length: int) -> np.ndarr
         Ramshaw and Marcus, *Text Chunking using Transformation-Based Learning*, 1995.
         https://aclanthology.org/W95-0107
     """
-    tags = np.zeros(to_length(length), np.int32)
+    tags = np.zeros(require_count("length", length, smallest=0), np.int32)
     for kind, start, end in map(to_integers, spans):
         if not (kind >= 0 and 0 <= start <= end < length):
             raise ValueError(
@@ -117,25 +119,3 @@ def to_integers(span: Sequence[int]) -> tuple[int, int, int]:
             f"a span must be three integers (type, start, end), got {span!r}."
         ) from error
     return kind, start, end
-
-
-def to_length(length: int) -> int:
-    """The length of a sentence as a Python integer.
-
-    Args:
-        length: what the caller gave.
-
-    Returns:
-        The same number.
-
-    Raises:
-        TypeError: if it is no integer.
-        ValueError: if it is negative.
-    """
-    try:
-        count = operator.index(length)
-    except TypeError as error:
-        raise TypeError(f"length must be an integer, got {length!r}.") from error
-    if count < 0:
-        raise ValueError(f"length must be at least 0, got {length!r}.")
-    return count

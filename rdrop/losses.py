@@ -29,6 +29,7 @@ from expkit.arguments import (
     is_concrete,
     require_choice,
     require_same_shape,
+    wide_integers,
 )
 from rdrop.arguments import require_alpha, require_mask
 from rdrop.conventions import CONVENTIONS
@@ -251,9 +252,8 @@ def _cross_entropy(logits, labels):
     """Of every example; classes of probability 0 have no part, also at -inf."""
     log_p = jax.nn.log_softmax(logits)
     if labels.ndim < log_p.ndim:
-        # Not from the end: a label out of range is an error that must show. A narrow
-        # label cannot hold the number of classes.
-        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+        # Not from the end: a label out of range is an error that must show.
+        labels = wide_integers(labels)
         index = jnp.where(labels < 0, log_p.shape[-1], labels)
         picked = jnp.take_along_axis(
             log_p, index[..., None], axis=-1, mode="fill", fill_value=jnp.nan

@@ -138,3 +138,20 @@ def test_complex_arrays_would_lose_their_imaginary_part():
     np.testing.assert_array_equal(arguments.as_real("x", [1, 2.5]), [1, 2.5])
     with pytest.raises(TypeError, match="x must be real, got complex64"):
         arguments.as_real("x", np.ones(2, np.complex64))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32"])
+def test_narrow_integers_become_wide_and_others_stay(dtype):
+    x = jnp.array([0, 100], dtype)
+    wide = arguments.wide_integers(x)
+    np.testing.assert_array_equal(wide, x)
+    assert wide.dtype == (jnp.int32 if x.dtype.itemsize < 4 else x.dtype)
+    assert (wide < 300).all()
+
+
+def test_counts_may_begin_at_zero():
+    assert arguments.require_count("n", np.int8(0), smallest=0) == 0
+    with pytest.raises(ValueError, match="n must be at least 0, got -1"):
+        arguments.require_count("n", -1, smallest=0)
+    with pytest.raises(ValueError, match="n must be between 0 and 3, got 4"):
+        arguments.require_count("n", 4, 3, smallest=0)

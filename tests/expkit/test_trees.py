@@ -70,5 +70,7 @@ def test_leaves_are_not_broadcast():
         lambda: trees.inner_product(row, column),
         lambda: trees.add_scaled(row, 2.0, column),
     ):
-        with pytest.raises(ValueError, match=r"same shapes, got \(1, 3\) and \(3, 1\)"):
+        with pytest.raises(
+            ValueError, match=r"must have one shape, got \(1, 3\) and \(3, 1\)"
+        ):
             call()
