@@ -4,6 +4,7 @@ import jax
 import mpmath
 import numpy as np
 import pytest
+from exact_softmax import probabilities
 
 from expkit.softmax import log_ratio
 
@@ -13,8 +14,7 @@ pytestmark = pytest.mark.optimized
 def exact(a, b):
     """log p - log q of one example with 50 digits."""
     with mpmath.workdps(50):
-        p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in z] for z in (a, b))
-        p, q = ([x / mpmath.fsum(z) for x in z] for z in (p, q))
+        p, q = map(probabilities, (a, b))
         return [float(mpmath.log(x / y)) for x, y in zip(p, q, strict=True)]
 
 

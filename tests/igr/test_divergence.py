@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from exact_softmax import probabilities
 from scipy.special import rel_entr, softmax
 
 from igr.divergence import kl_divergence
@@ -15,8 +16,7 @@ pytestmark = pytest.mark.optimized
 def exact(a, b):
     """KL(p || q) of one example and its gradient in `b`, q - p, with 50 digits."""
     with mpmath.workdps(50):
-        p, q = ([mpmath.exp(mpmath.mpf(float(x))) for x in z] for z in (a, b))
-        p, q = ([x / mpmath.fsum(z) for x in z] for z in (p, q))
+        p, q = map(probabilities, (a, b))
         pairs = list(zip(p, q, strict=True))
         value = mpmath.fsum(x * mpmath.log(x / y) for x, y in pairs)
         return float(value), [float(y - x) for x, y in pairs]

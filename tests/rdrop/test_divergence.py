@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from exact_softmax import probabilities
 from scipy.special import rel_entr, softmax
 from scipy.stats import entropy
 
@@ -50,10 +51,7 @@ def test_it_is_the_sum_of_scipys_two_divergences(num_classes, distance):
 def exact(a, b):
     """Value and gradient in `a` of one example with 50 digits."""
     with mpmath.workdps(50):
-        a, b = ([mpmath.mpf(float(x)) for x in z] for z in (a, b))
-        shift_a, shift_b = (mpmath.log(sum(map(mpmath.exp, z))) for z in (a, b))
-        p = [mpmath.exp(x - shift_a) for x in a]
-        q = [mpmath.exp(x - shift_b) for x in b]
+        p, q = map(probabilities, (a, b))
         t = [mpmath.log(x / y) for x, y in zip(p, q, strict=True)]
         value = sum((x - y) * s for x, y, s in zip(p, q, t, strict=True))
         mean = sum(x * s for x, s in zip(p, t, strict=True))
