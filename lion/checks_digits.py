@@ -38,7 +38,7 @@ def check_learning_rate(context: Context) -> Finding:
     for name in ("adamw", "lion"):
         rates = _rates("mlp", name)
         figures = _sweep(context, "mlp", name)
-        by_accuracy[name] = rates[_best(figures)[0]]
+        by_accuracy[name] = rates[best_setting(figures)[0]]
         curves = _losses_by_rate(context, "mlp", name)
         best = [sweep.refined_minimum(rates, curve) for curve in curves]
         at_end += sum(not rates[0] < x < rates[-1] for x in best)
@@ -68,7 +68,7 @@ def check_weight_decay(context: Context) -> Finding:
         decays = strengths[None] / rates[:, None]
         losses = _sweep(context, "mlp", name)["validation_loss"]
         best = [sweep.lowest(one[None]) for one in losses]
-        is_open |= any(_is_at_end(index, decays.shape) for index in best)
+        is_open |= any(is_at_end(index, decays.shape) for index in best)
         logs[name] = [np.log(decays[index]) for index in best]
     mean, bounds = claims.paired_difference(logs["lion"], logs["adamw"])
     low, high = np.exp(bounds).tolist()
@@ -90,8 +90,8 @@ def check_accuracy(model: str, other: str, context: Context) -> Finding:
     accuracies, by_loss, is_open = {}, {}, False
     for name in ("lion", other):
         figures = _sweep(context, model, name)
-        best = _best(figures)
-        is_open |= _is_at_end(best, figures["test_accuracy"].shape[1:])
+        best = best_setting(figures)
+        is_open |= is_at_end(best, figures["test_accuracy"].shape[1:])
         accuracies[name] = figures["test_accuracy"][:, *best]
         by_loss[name] = figures["test_accuracy"][
             :, *sweep.lowest(figures["validation_loss"])
@@ -116,16 +116,30 @@ def check_accuracy(model: str, other: str, context: Context) -> Finding:
     )
 
 
-def _best(figures: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """The setting with the highest mean validation accuracy, ties by the loss."""
+def best_setting(figures: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """The setting with the highest mean validation accuracy, ties by the loss.
+
+    Args:
+        figures: as `figures_over_grid` gives them.
+
+    Returns:
+        Its index in (rates, strengths).
+    """
     errors = 1.0 - figures["validation_accuracy"]
     return sweep.lowest(errors + 1e-6 * figures["validation_loss"])
 
 
-def _is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether a better setting may lie beyond the grid of (rates, strengths).
 
     The lowest strength is next to no decay at all, so only the highest counts.
+
+    Args:
+        index: of the best setting.
+        shape: of the grid.
+
+    Returns:
+        True or False.
     """
     (rate, strength), (num_rates, num_strengths) = index, shape
     is_strongest = num_strengths > 1 and strength == num_strengths - 1

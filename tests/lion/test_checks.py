@@ -68,8 +68,8 @@ def test_a_best_learning_rate_at_the_end_of_the_grid_leaves_the_verdict_open(
 
 @pytest.mark.parametrize(("strength", "is_open"), [(0, False), (1, False), (3, True)])
 def test_only_the_highest_strength_is_an_end_of_the_grid(strength, is_open):
-    assert checks_digits._is_at_end((4, strength), (10, 4)) is is_open
-    assert checks_digits._is_at_end((0, strength), (10, 4))
+    assert checks_digits.is_at_end((4, strength), (10, 4)) is is_open
+    assert checks_digits.is_at_end((0, strength), (10, 4))
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,59 @@ def test_accuracies_are_compared_in_the_right_direction(
     assert finding.measured == pytest.approx(np.mean(gain))
 
 
-def test_the_gain_by_batch_size_has_the_slope_of_the_figures(context, monkeypatch):
-    noise = np.array([0.0, 0.001, -0.001])
+def batch_figures(gain, best=2):
+    """Figures of a grid whose highest validation accuracy is at `best`.
+
+    The lowest validation loss is at another rate, where Lion is no better than AdamW.
+    """
 
     def figures(context, optimizer, batch_size, *, warmup):
-        gain = 0.01 * np.log2(batch_size) + noise * (batch_size > 16)
-        return {"test_accuracy": 0.5 + gain * (optimizer == "lion")}
+        shape = (3, len(checks_batch.RATES[optimizer]), 1)
+        index = np.arange(shape[1])[None, :, None]
+        ours = gain(batch_size)[:, None, None] * (index == best)
+        return {
+            "validation_accuracy": np.broadcast_to(
+                0.9 - 0.1 * abs(index - best), shape
+            ),
+            "validation_loss": np.broadcast_to(1.0 + abs(index - 1), shape),
+            "test_accuracy": 0.5 + ours * (optimizer == "lion") + np.zeros(shape),
+        }
 
-    monkeypatch.setattr(checks_batch, "_figures", figures)
+    return figures
+
+
+def rising(batch_size):
+    noise = np.array([0.0, 0.001, -0.001])
+    return 0.01 * np.log2(batch_size) + noise * (batch_size > 16)
+
+
+def test_the_gain_by_batch_size_has_the_slope_of_the_figures(context, monkeypatch):
+    monkeypatch.setattr(checks_batch, "_figures", batch_figures(rising))
     finding = checks_batch.check_gain_grows(context)
     assert finding.measured == pytest.approx(0.01, abs=1e-4)
     assert finding.verdict == claims.HOLDS
+
+
+def worse(batch_size):
+    return np.array([-0.02, -0.021, -0.019])
+
+
+@pytest.mark.parametrize(
+    ("check", "gain"),
+    [
+        (checks_batch.check_gain_grows, rising),
+        (checks_batch.check_small_batches, worse),
+    ],
+)
+def test_a_batch_whose_best_rate_is_at_an_end_of_the_grid_leaves_the_verdict_open(
+    check, gain, context, monkeypatch
+):
+    last = len(checks_batch.RATES["lion"]) - 1
+    for best, verdict in ((2, claims.HOLDS), (last, claims.NOT_DECIDED)):
+        monkeypatch.setattr(checks_batch, "_figures", batch_figures(gain, best))
+        finding = check(context)
+        assert finding.verdict == verdict
+        assert ("at an end of the grid" in finding.details) is (best == last)
 
 
 IDENTITIES = [
