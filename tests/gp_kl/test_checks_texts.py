@@ -22,7 +22,7 @@ def context(tmp_path):
 def plant(monkeypatch):
     """Sets the F1 of each arm; the middle settings are the best in validation."""
 
-    def call(levels, baseline=0.3, strengths=None):
+    def call(levels, baseline=0.3, strengths=None, best_strength=None):
         def figures(study, arm, seed, settings):
             grid = study.grids[arm]
             is_best = all(
@@ -32,6 +32,8 @@ def plant(monkeypatch):
             level = levels.get(arm, 0.5) + SPREAD[seed] * (2 if arm == "pointer" else 1)
             if strengths is not None and "strength" in settings:
                 level += strengths.get(settings["strength"], 0.0)
+            if best_strength is not None and "strength" in settings:
+                is_best = settings["strength"] == best_strength
             return {
                 "validation_f1": 0.8 if is_best else 0.7,
                 "test_f1": level,
@@ -82,6 +84,18 @@ def test_the_gain_of_alpha_is_over_two_passes_without_it(context, plant):
     finding = CHECKS["alpha"](context)
     assert finding.measured == pytest.approx(0.05)
     assert "0.5000 at 0, 0.5200 at 0.3, 0.5500 at 1, 0.4000 at 3" in finding.details
+
+
+def test_the_test_texts_do_not_choose_alpha(context, plant):
+    plant({}, strengths={0.3: 0.02, 1.0: 0.05, 3.0: -0.1}, best_strength=3.0)
+    finding = CHECKS["alpha"](context)
+    assert finding.measured == pytest.approx(-0.1)
+    assert "alpha 3, which validates best" in finding.details
+
+
+def test_a_gain_of_alpha_below_a_list_of_names_decides_nothing(context, plant):
+    plant({}, strengths={1.0: 0.05}, baseline=0.9)
+    assert CHECKS["alpha"](context).verdict == claims.NOT_DECIDED
 
 
 def test_quick_mode_leaves_out_what_takes_long(tmp_path, plant):
