@@ -24,14 +24,14 @@ CONFIG = (
 Figures = dict[str, np.ndarray]
 
 
-def check_test_loss(noise: str, context: Context) -> Finding:
+def check_test_loss(noise: str, rival: str, context: Context) -> Finding:
     """Test loss with the level that validation prefers, minus that without one."""
-    return _compare(context, noise, "test_loss", at_most=0.0)
+    return _compare(context, noise, rival, "test_loss", at_most=0.0)
 
 
-def check_test_accuracy(noise: str, context: Context) -> Finding:
+def check_test_accuracy(noise: str, rival: str, context: Context) -> Finding:
     """Test accuracy with that level, minus that without one."""
-    return _compare(context, noise, "test_accuracy", at_least=0.0)
+    return _compare(context, noise, rival, "test_accuracy", at_least=0.0)
 
 
 def check_gradient_norm(context: Context) -> Finding:
@@ -84,20 +84,27 @@ def check_double_descent(context: Context) -> Finding:
     )
 
 
-def _compare(context: Context, noise: str, name: str, **region: float) -> Finding:
-    level, stop = _best_level(context, noise), _best_stop(context, noise)
+def _compare(
+    context: Context, noise: str, rival: str, name: str, **region: float
+) -> Finding:
+    """Flooding minus plain training to the `end`, or to where it is best `stopped`."""
+    level = _best_level(context, noise)
+    stop = _best_stop(context, noise) if rival == "stopped" else NUM_RECORDS
     flooded = _figures(context, noise, level)[name][:, -1]
-    plain = _figures(context, noise, 0.0)[name]
-    mean, interval = claims.paired_difference(flooded, plain[:, stop])
+    plain = _figures(context, noise, 0.0)[name][:, stop]
+    mean, interval = claims.paired_difference(flooded, plain)
+    where = "to the end, which has no setting, the level"
+    if rival == "stopped":
+        where = (
+            f"stopped at {stop / NUM_RECORDS:g} of the steps, of as many times, each"
+        )
     return Finding(
         mean,
         claims.decide(interval, **region),
         interval,
         _seeds(context),
         f"At the end under the level {level:g}, of {LEVELS[1:]}, minus plain training "
-        f"stopped at {stop / NUM_RECORDS:g} of the steps, of as many times, each by "
-        f"validation loss: {flooded.mean():.4g} and {plain[:, stop].mean():.4g}. "
-        f"Plain training to the end: {plain[:, -1].mean():.4g}.",
+        f"{where} by validation loss: {flooded.mean():.4g} and {plain.mean():.4g}.",
     )
 
 

@@ -175,24 +175,28 @@ EXPERIMENTS = {
     "flooding": [
         *(
             (
-                f"flooding-{name}-{noise}",
-                f"Flooding {what}, {where}.",
+                f"flooding-{name}{'-end' * (rival == 'end')}-{noise}",
+                f"Flooding {what} plain training {words}, {where}.",
                 FLOODING.format("abstract"),
-                functools.partial(check, noise),
+                functools.partial(check, noise, rival),
             )
             for noise, where in (
                 ("clean", "with the labels of digits"),
                 ("noisy", "with 20 % of wrong labels"),
             )
+            for rival, words in (
+                ("end", "to the end"),
+                ("stopped", "stopped early"),
+            )
             for name, what, check in (
                 (
                     "loss",
-                    "lowers the test loss, also against stopping early",
+                    "has a lower test loss than",
                     checks_flood_levels.check_test_loss,
                 ),
                 (
                     "accuracy",
-                    "is at least as accurate, also against stopping early",
+                    "is at least as accurate as",
                     checks_flood_levels.check_test_accuracy,
                 ),
             )

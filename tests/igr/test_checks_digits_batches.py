@@ -150,11 +150,12 @@ def test_flooding_is_compared_in_the_right_direction(
 ):
     figures = flooded(test_loss=change, test_accuracy=change)
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
-    loss = checks_flood_levels.check_test_loss(noise, context)
-    accuracy = checks_flood_levels.check_test_accuracy(noise, context)
-    assert (loss.verdict, accuracy.verdict) == verdicts
-    assert loss.measured == pytest.approx(change, abs=1e-12)
-    assert "level 0.1," in loss.details
+    for rival in ("end", "stopped"):
+        loss = checks_flood_levels.check_test_loss(noise, rival, context)
+        accuracy = checks_flood_levels.check_test_accuracy(noise, rival, context)
+        assert (loss.verdict, accuracy.verdict) == verdicts
+        assert loss.measured == pytest.approx(change, abs=1e-12)
+        assert "level 0.1," in loss.details
 
 
 def test_plain_training_may_stop_where_its_validation_loss_is_least(
@@ -171,7 +172,10 @@ def test_plain_training_may_stop_where_its_validation_loss_is_least(
         return rows
 
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
-    finding = checks_flood_levels.check_test_loss("noisy", context)
+    finding = checks_flood_levels.check_test_loss("noisy", "end", context)
+    assert finding.measured == pytest.approx(-0.1)
+    assert finding.verdict == claims.HOLDS
+    finding = checks_flood_levels.check_test_loss("noisy", "stopped", context)
     assert finding.measured == pytest.approx(0.2)  # 0.4 against 0.2, not 0.5
     assert finding.verdict == claims.DOES_NOT_HOLD
     assert f"stopped at {stop / records[-1]:g} of the steps" in finding.details
