@@ -8,7 +8,7 @@ import functools
 
 from expkit import claims
 from expkit.claims import Claim
-from rdrop import checks_identities, checks_texts
+from rdrop import checks_cost, checks_identities, checks_texts
 
 PAPER = "Liang et al. 2021, {}. https://arxiv.org/abs/2106.14448"
 ESSAY = "Su 2021, {}. https://kexue.fm/archives/8496"
@@ -155,7 +155,7 @@ EXPERIMENTS = {
             "cost",
             "A step of R-Drop costs about two plain ones.",
             PAPER.format("algorithm 1"),
-            checks_texts.check_cost,
+            checks_cost.check_cost,
         ),
     ],
     "published": [

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from expkit import arms, claims, nets
+from expkit import config as config_lib
 from expkit import study as study_lib
-from rdrop import checks_runs, checks_texts
+from rdrop import checks_cost, checks_runs, checks_texts
 from rdrop import claims as rdrop_claims
 
 SPREAD = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
@@ -257,6 +258,39 @@ def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, ngrams, ve
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain + 1e-3)
     assert f"n-grams {ngrams:.3f}" in finding.details
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "verdict"),
+    [
+        (2.03, 0.05, claims.HOLDS),
+        (1.2, 0.05, claims.DOES_NOT_HOLD),  # too cheap for two passes
+        (3.0, 0.05, claims.DOES_NOT_HOLD),
+        (2.03, 1.0, claims.NOT_DECIDED),
+    ],
+)
+def test_a_step_costs_about_two_where_its_interval_is_near_two(
+    context, monkeypatch, ratio, spread, verdict
+):
+    rounds = 0.02 * np.ones(30)
+    ours = ratio * rounds * np.exp(spread * np.linspace(-1.0, 1.0, 30))
+    seconds = {"none": rounds, "rdrop": ours}
+    lab = type("Lab", (), {"config": config_lib.load("configs/rdrop/reviews.py:")})
+    lab.draw = staticmethod(lambda seed: ({}, {}))
+    lab.texts = type("Texts", (), {"task": None})
+    lab.initial = staticmethod(lambda seed: {})
+    runs = type("Runs", (), {"lab": lab})
+    monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
+    for name in ("make_optimizer", "make_loss"):
+        monkeypatch.setattr(checks_cost.train, name, lambda *arguments: None)
+    monkeypatch.setattr(checks_cost.loop, "make_step", lambda *arguments: len)
+    monkeypatch.setattr(checks_cost.loop, "init_state", lambda *arguments: None)
+    monkeypatch.setattr(
+        checks_cost.finetuning_runs, "round_seconds", lambda steps, rounds: seconds
+    )
+    finding = checks_cost.check_cost(context)
+    assert finding.measured == pytest.approx(ratio)
+    assert finding.verdict == verdict
 
 
 def test_every_comparison_of_the_claims_has_its_arms():

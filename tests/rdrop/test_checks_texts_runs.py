@@ -7,7 +7,7 @@ import tiny_texts
 
 from expkit import claims, finetuning_runs
 from expkit import study as study_lib
-from rdrop import checks_runs, checks_texts
+from rdrop import checks_cost, checks_runs, checks_texts
 
 pytest.importorskip("tokenizers")
 
@@ -56,7 +56,7 @@ def test_gap_and_cost_of_a_tiny_model_are_numbers(lab, tmp_path, monkeypatch):
     )
     study.lab = lab
     monkeypatch.setattr(checks_runs, "study", lambda context, setting: study)
-    assert checks_texts.check_cost(context).measured > 0.5
+    assert checks_cost.check_cost(context).measured > 0.5
     assert np.isfinite(checks_texts.check_gap(context).measured)
     full = claims.Context(tmp_path, full=True)
     for check in (checks_texts.check_epochs, checks_texts.check_alpha):
