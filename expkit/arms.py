@@ -225,7 +225,8 @@ class Arms(abc.ABC):
         """
         label, baseline = self.baseline(figure)
         if reached < baseline:
-            return claims.NOT_DECIDED, f"{label} {baseline:.3f}, which is more"
+            beside = f"{label} {baseline:.3f}, which is more, so nothing is decided"
+            return claims.NOT_DECIDED, beside
         return verdict, f"{label} {baseline:.3f}"
 
     def draw(

@@ -63,6 +63,18 @@ def seeds(values: Sequence[int]) -> str:
     return ", ".join(str(value) for value in values)
 
 
+def cores(count: int) -> str:
+    """A number of processor cores as the page shows it.
+
+    Args:
+        count: at least 1.
+
+    Returns:
+        Text such as `1 core` or `2 cores`.
+    """
+    return f"{count} core{'s' * (count > 1)}"
+
+
 def pieces(text: str) -> list[tuple[str, str]]:
     """A text cut at its web addresses.
 

@@ -244,7 +244,8 @@ def write(out_dir: str | Path) -> Path:
     )
     for name, convert in ("html", markdown.to_html), ("mathml", markdown.mathml):
         page.filters[name] = lambda text, f=convert: markupsafe.Markup(f(text))
-    for name in ("number", "interval", "seeds", "pieces", "slug", "flat", "words"):
+    plain = ("number", "interval", "seeds", "cores", "pieces", "slug", "flat", "words")
+    for name in plain:
         page.filters[name] = getattr(formatting, name)
     text = page.get_template("report.html.jinja").render(
         environment=facts,

@@ -54,8 +54,9 @@ def table(content: Mapping[str, Any]) -> str:
 def _told(package: str, run: Mapping[str, Any]) -> str:
     """The command of a run, and where it was made."""
     flag = " --full" if run["mode"] == "full" else ""
+    cores = formatting.cores(run["cores"])
     return (
-        f"`./reproduce.sh {package}{flag}` on {run['cpu']} ({run['cores']} cores), "
+        f"`./reproduce.sh {package}{flag}` on {run['cpu']} ({cores}), "
         f"{run['date'][:10]}, JAX {run['versions']['jax']}, commit {run['commit']}"
     )
 

@@ -36,6 +36,10 @@ def test_intervals_name_both_ends(ends, text):
     assert formatting.interval(ends) == text
 
 
+def test_a_single_core_is_no_plural():
+    assert [formatting.cores(n) for n in (1, 2)] == ["1 core", "2 cores"]
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
