@@ -11,7 +11,7 @@ import functools
 import jax
 import numpy as np
 
-from expkit import claims, plots
+from expkit import arms, claims, plots
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from vmf_vae import checks_runs, evaluation, models, train
@@ -29,6 +29,13 @@ def check_small(context: Context) -> Finding:
     _draw_latents(context)
     _draw_images(context)
     return _difference(context, SMALL, "log_likelihood", at_least=0.0)
+
+
+def check_between(dim: int, context: Context) -> Finding:
+    """The same at a dimension that quick mode leaves out."""
+    if dim not in _dims(context):
+        return arms.LEFT_TO_FULL_MODE
+    return _difference(context, dim, "log_likelihood", at_least=0.0)
 
 
 def check_large(context: Context) -> Finding:

@@ -129,6 +129,17 @@ CLAIMS = [
         checks_dimension.check_small,
         "dimension",
     ),
+    *(
+        Claim(
+            f"small-dimension-{dim}",
+            "With a few dimensions more S-VAE has the higher likelihood too (digits, "
+            f"m = {dim}).",
+            DAVIDSON.format("section 5.2, table 1"),
+            functools.partial(checks_dimension.check_between, dim),
+            "dimension",
+        )
+        for dim in (5, 10)
+    ),
     Claim(
         "large-dimension",
         "With many dimensions S-VAE has the lower likelihood (digits, m = 40).",

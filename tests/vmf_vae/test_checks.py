@@ -97,6 +97,16 @@ def test_dimensions_are_compared_in_the_right_direction(
     assert len(list((context.out / "figures").glob("*-light.svg"))) == 4
 
 
+def test_every_dimension_that_the_paper_has_ahead_has_a_verdict(tmp_path, monkeypatch):
+    gain = [0.5, 0.6, 0.55]
+    gains = dict.fromkeys((2, 5, 10, 20, 40), gain) | {10: [-x for x in gain]}
+    monkeypatch.setattr(checks_dimension, "_best_runs", planted(gains))
+    full, quick = (claims.Context(tmp_path, full=full) for full in (True, False))
+    found = [checks_dimension.check_between(dim, full) for dim in (5, 10)]
+    assert [f.verdict for f in found] == [claims.HOLDS, claims.DOES_NOT_HOLD]
+    assert checks_dimension.check_between(5, quick).details.endswith("--full.")
+
+
 def test_the_best_rate_is_that_of_the_validation_split(tmp_path, monkeypatch):
     context = claims.Context(tmp_path, full=True)
 
