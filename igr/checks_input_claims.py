@@ -53,6 +53,30 @@ COMPARISONS = (
         checks_robustness.check_clean_accuracy_at_equal_cost,
     ),
 )
+# Which of the comparisons each source makes or implies itself.
+STATED = {
+    "gradient": ("input_penalty", "noise"),
+    "attacked": ("fgm",),
+    "clean": ("input_penalty", "fgm", "noise", "vat"),
+}
+
+
+def origin(short: str, regularizer: str, source: str) -> str:
+    """The source of a comparison, which says so where only the method is from there.
+
+    Args:
+        short: name of the comparison.
+        regularizer: of the comparison.
+        source: of the regulariser.
+
+    Returns:
+        Who, where, and the address.
+    """
+    if regularizer in STATED.get(short, ()):
+        return source
+    place, address = source.rsplit(". ", 1)
+    return f"{place}; the comparison is of this package. {address}"
+
 
 EXPERIMENTS = {
     "identities": [
@@ -95,7 +119,7 @@ EXPERIMENTS = {
             (
                 f"{short}-{regularizer}",
                 f"{name} {what}.",
-                source,
+                origin(short, regularizer, source),
                 functools.partial(check, regularizer),
             )
             for regularizer, name, source in REGULARIZERS
