@@ -1,4 +1,4 @@
-"""GlobalPointer: spans by multi-label scores, and their symmetric divergence."""
+"""Global Pointer: spans by multi-label scores, and their symmetric divergence."""
 
 from gp_kl.crf import LinearChainCRF
 from gp_kl.decoding import (

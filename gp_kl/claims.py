@@ -119,7 +119,7 @@ EXPERIMENTS = {
         (
             "parameters",
             "The efficient head has a tenth of the parameters for 10 types.",
-            PAPER.format("efficient GlobalPointer"),
+            PAPER.format("Efficient Global Pointer"),
             checks_heads.check_parameters,
         ),
         (
@@ -225,7 +225,7 @@ EXPERIMENTS = {
         for name, statement, source, needs in (
             (
                 "peoples-daily",
-                "On the People's Daily entities CRF, GlobalPointer and the efficient "
+                "On the People's Daily entities CRF, Global Pointer and the efficient "
                 "head have the F1 95.46, 95.51 and 95.36 on the test set (96.39, 96.25 "
                 "and 96.10 on validation).",
                 EFFICIENT.format("table of the People's Daily"),
@@ -233,14 +233,14 @@ EXPERIMENTS = {
             ),
             (
                 "no-rotary",
-                "Without rotary positions GlobalPointer falls from 96.25 and 95.51 to "
+                "Without rotary positions Global Pointer falls from 96.25 and 95.51 to "
                 "54.35 and 62.59 there, on validation and test.",
                 POINTER.format("ablation of the relative positions"),
                 "the split of the essay and the weights of a Chinese BERT",
             ),
             (
                 "cluener",
-                "On CLUENER, CRF, GlobalPointer and the efficient head have the F1 "
+                "On CLUENER, CRF, Global Pointer and the efficient head have the F1 "
                 "78.70, 79.44 and 80.04 on the test set.",
                 EFFICIENT.format("table of CLUENER"),
                 "CLUENER with its hidden test labels and the weights of a Chinese BERT",
@@ -253,9 +253,9 @@ EXPERIMENTS = {
             ),
             (
                 "published-speed",
-                "On People's Daily, CLUENER and CMeEE, GlobalPointer trains 1.56, 1.22 "
-                "and 1.52 times as fast as CRF and predicts 1.11, 1.00 and 1.13 times "
-                "as fast.",
+                "On People's Daily, CLUENER and CMeEE, Global Pointer trains 1.56, "
+                "1.22 and 1.52 times as fast as CRF and predicts 1.11, 1.00 and 1.13 "
+                "times as fast.",
                 POINTER.format("tables of the speeds"),
                 "those data sets, BERT-base and the essay's GPU; the ratio of this "
                 "code is in benchmarks",
@@ -263,7 +263,7 @@ EXPERIMENTS = {
             (
                 "replication",
                 "A replication on the People's Daily has the validation F1 96.05 for "
-                "CRF, 95.66 for GlobalPointer and 96.55 for the efficient head: not "
+                "CRF, 95.66 for Global Pointer and 96.55 for the efficient head: not "
                 "the order of the essay.",
                 "Tongjilibo, bert4torch, examples/Experiments.md. "
                 "https://github.com/Tongjilibo/bert4torch",

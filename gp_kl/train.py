@@ -1,4 +1,4 @@
-"""Trains an encoder to find spans: GlobalPointer, its rivals, its regularisers."""
+"""Trains an encoder to find spans: Global Pointer, its rivals, its regularisers."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
-"""Names of persons, places and organisations in Chinese news: GlobalPointer and rivals.
+"""Names of persons, places and organisations in Chinese news, by Global Pointer.
 
-`:head=efficient` is the Efficient GlobalPointer, `:head=crf` a linear-chain CRF;
+`:head=efficient` is the Efficient Global Pointer, `:head=crf` a linear-chain CRF;
 `:rotary=False` leaves the positions of the head out. `:regularizer=rdrop` lets two
 passes with dropout agree, `vat` a pass and one at moved embeddings.
 """
