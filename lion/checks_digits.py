@@ -29,6 +29,7 @@ BUDGETS = {
     "mlp": (10, 2.0, (1e-3, 1e-2, 1e-1, 1.0), 500),
     "vit": (4, 4.0, (1e-3,), 200),
 }
+OFF = 2  # steps of the grid by which a learning rate misses the best one
 
 
 def check_learning_rate(context: Context) -> Finding:
@@ -82,6 +83,36 @@ def check_weight_decay(context: Context) -> Finding:
         "Lion's decay divided by AdamW's. Geometric means: Lion "
         f"{middle['lion']:.2g}, AdamW {middle['adamw']:.2g}, at the lowest validation "
         f"loss of each seed{', one of them at an end of the grid' * is_open}.",
+    )
+
+
+def check_sensitivity(context: Context) -> Finding:
+    """Test accuracy that settings off the best cost Lion, minus that of AdamW."""
+    lost, is_open = {}, False
+    for name in ("lion", "adamw"):
+        accuracy = _sweep(context, "mlp", name)["test_accuracy"]
+        rate, strength = best_setting(_sweep(context, "mlp", name))
+        off = [(rate + OFF, strength), (rate - OFF, strength)]
+        off += [(rate, strength + 1), (rate, strength - 1)]
+        (_, count, num_strengths) = accuracy.shape
+        tried = [(i, j) for i, j in off if 0 <= i < count and 0 <= j < num_strengths]
+        is_open |= len(tried) < len(off)
+        elsewhere = np.mean([accuracy[:, i, j] for i, j in tried], axis=0)
+        lost[name] = accuracy[:, rate, strength] - elsewhere
+    mean, interval = claims.paired_difference(lost["lion"], lost["adamw"])
+    verdict = claims.decide(interval, at_most=0.0)
+    factor, steps = BUDGETS["mlp"][1] ** OFF, BUDGETS["mlp"][2]
+    words = ", ".join(f"{NAMES[n]} {values.mean():.4f}" for n, values in lost.items())
+    return Finding(
+        mean,
+        claims.NOT_DECIDED if is_open else verdict,
+        interval,
+        _seeds(context, "mlp"),
+        f"Test accuracy lost, Lion minus AdamW: {words}. Mean over learning rates "
+        f"{factor:g} times the best and a {factor:g}th of it, and decay strengths "
+        f"{steps[1] / steps[0]:g} times the best and a {steps[1] / steps[0]:g}th of it"
+        f"{', not all of which are in the grid' * is_open}. Best setting by mean "
+        "validation accuracy.",
     )
 
 

@@ -82,6 +82,14 @@ CLAIMS = [
         "digits_mlp",
     ),
     Claim(
+        "sensitivity",
+        "Lion is less sensitive than AdamW to learning rate and weight decay, as in "
+        "the paper on ImageNet (tried with a perceptron on digits).",
+        README,
+        checks_digits.check_sensitivity,
+        "digits_mlp",
+    ),
+    Claim(
         "batch-size",
         "Lion's gain over AdamW grows with the batch size (16 to 1,024, digits).",
         README,

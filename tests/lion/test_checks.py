@@ -99,6 +99,38 @@ def test_accuracies_are_compared_in_the_right_direction(
     assert finding.measured == pytest.approx(np.mean(gain))
 
 
+@pytest.mark.parametrize(
+    ("cost", "best", "verdict"),
+    [
+        (0.01, (5, 2), claims.HOLDS),
+        (0.05, (5, 2), claims.DOES_NOT_HOLD),
+        (0.01, (9, 2), claims.NOT_DECIDED),  # larger rates were not tried
+        (0.01, (5, 3), claims.NOT_DECIDED),  # nor stronger decay
+    ],
+)
+def test_settings_off_the_best_are_what_sensitivity_means(
+    context, monkeypatch, cost, best, verdict
+):
+    def sweep(context, model, optimizer):
+        rates, strengths = np.arange(10)[:, None], np.arange(4)
+        steps = abs(rates - best[0]) / 2 + abs(strengths - best[1])
+        each = np.array([1.0, 1.1, 0.9])[:, None, None] * steps
+        lost = (cost if optimizer == "lion" else 0.03) * each
+        accuracy = 0.9 - lost + 0.01 * (optimizer == "lion")
+        loss = np.zeros_like(accuracy)
+        return {
+            "validation_accuracy": accuracy,
+            "validation_loss": loss,
+            "test_accuracy": accuracy,
+        }
+
+    monkeypatch.setattr(checks_digits, "_sweep", sweep)
+    finding = checks_digits.check_sensitivity(context)
+    assert finding.measured == pytest.approx(cost - 0.03)
+    assert finding.verdict == verdict
+    assert "4 times the best" in finding.details
+
+
 def batch_figures(gain, best=2):
     """Figures of a grid whose highest validation accuracy is at `best`.
 
