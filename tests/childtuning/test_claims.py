@@ -97,3 +97,15 @@ def test_checks_fail_where_the_method_is_broken(context, monkeypatch):
         finding = checks_identities.check_authors_adamw(context)
         assert finding.verdict == claims.DOES_NOT_HOLD
     assert np.isfinite(finding.measured)
+
+
+def test_the_control_of_frozen_weights_is_measured(context, monkeypatch):
+    child_adamw = childtuning.child_adamw
+
+    def without_decay(rate, mask, *, decay, weight_decay):
+        return child_adamw(rate, mask, decay=decay, weight_decay=0.0)
+
+    check = checks_identities.check_decay_moves_frozen
+    assert check("child", context).verdict == claims.HOLDS
+    monkeypatch.setattr(childtuning, "child_adamw", without_decay)
+    assert check("child", context).verdict == claims.DOES_NOT_HOLD
