@@ -54,8 +54,12 @@ def test_digits_are_counted_as_by_numpy(numbers, low, shift):
     numbers[3:300:3] = np.nextafter(np.float32(0.5), np.float32(1.0))
     digits = (numbers.view(np.uint32).astype(int) - low) >> shift
     expected = [np.sum(digits == digit) for digit in range(8)]
-    got = blocks.count_digits(jnp.asarray(numbers), jnp.uint32(low), jnp.uint32(shift))
-    np.testing.assert_array_equal(got, expected)
+    window = jnp.asarray(numbers), jnp.uint32(low), jnp.uint32(shift)
+    np.testing.assert_array_equal(blocks.count_digits(*window), expected)
+    first, num_at_least, largest = blocks.count_first_digits(*window)
+    np.testing.assert_array_equal(first, expected)
+    assert num_at_least == (numbers.view(np.uint32) >= low).sum()
+    assert largest == numbers.view(np.uint32).max()
     assert sum(n % 2 for n in expected)  # the lowest bit of a counter matters
     assert low == 0 or expected[0] >= 900
 

@@ -25,6 +25,16 @@ def test_the_kth_largest_is_that_of_a_sort(parts, k):
     assert found.num_at_least == (numbers >= value).sum()
 
 
+@pytest.mark.parametrize("value", [0.25, 0.5, 1.0])
+def test_a_power_of_two_is_found_where_it_is_the_kth_largest(parts, value):
+    """It begins the window that exactly the k largest fill."""
+    parts[1][7] = value
+    numbers = np.concatenate([part.ravel() for part in parts])
+    k = int((numbers >= value).sum())
+    found = order.select(order.local_shards([jnp.asarray(p) for p in parts]), k)
+    assert found == (blocks.patterns(jnp.float32(value)), k)
+
+
 @pytest.mark.parametrize("seen", [7.0, 0.0])
 def test_a_sample_that_misleads_changes_nothing(monkeypatch, seen):
     monkeypatch.setattr(order, "SAMPLE", 2**9)

@@ -89,6 +89,13 @@ def test_a_wrong_concentration_is_named(value):
         VMFLatent(3, value)
 
 
+@pytest.mark.parametrize("value", [jnp.float32(4.0), np.float64(4.0), np.array(4)])
+def test_an_array_of_a_concentration_is_the_number(value):
+    latent = VMFLatent(3, value)
+    assert latent == VMFLatent(3, 4.0)
+    assert hash(latent) == hash(VMFLatent(3, 4.0))
+
+
 def test_a_sphere_needs_two_coordinates():
     with pytest.raises(ValueError, match="dim must be an integer >= 2, got 1"):
         VMFLatent(1)

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
+from vmf_vae import table
 from vmf_vae.table import FixedConcentrationSampler
 
 pytestmark = pytest.mark.optimized
@@ -169,6 +170,23 @@ def test_between_two_points_of_the_table_draws_are_uniform():
     angle = FixedConcentrationSampler(2, 0.0).sample_angle(jax.random.key(0), (20_000,))
     place = np.asarray(angle, float) * (4096 / np.pi) % 1.0
     assert stats.kstest(place, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("kappa", [0.0, 3.0])
+def test_the_density_is_linear_between_two_points_of_a_coarse_table(monkeypatch, kappa):
+    monkeypatch.setattr(table, "NUM_CELLS", 5)
+    angle = FixedConcentrationSampler(3, kappa).sample_angle(
+        jax.random.key(0), (20_000,)
+    )
+    nodes = np.linspace(0.0, np.pi, 6)
+    fine = np.linspace(0.0, np.pi, 5 * 400 + 1)
+    density = np.interp(fine, nodes, np.exp(kappa * np.cos(nodes)) * np.sin(nodes))
+    sums = integrate.cumulative_trapezoid(density, fine, initial=0.0)
+
+    def distribution(x):
+        return np.interp(x, fine, sums / sums[-1])
+
+    assert stats.kstest(np.asarray(angle, float), distribution).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(
