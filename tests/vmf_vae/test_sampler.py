@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from expkit import testing
 from vmf_vae import sampler
 from vmf_vae.distribution import VonMisesFisher
 from vmf_vae.sampler import sample_radial, sample_vmf
@@ -290,6 +291,13 @@ def test_keys_and_compilation(dim):
     other = draw(jax.random.key(1))
     correlation = np.corrcoef(x[:, 0], other[:, 0])[0, 1]
     assert abs(correlation) < 4.5 / np.sqrt(50_000)
+
+
+def test_a_second_draw_of_first_coordinates_compiles_nothing():
+    sample_radial(jax.random.key(0), 6, jnp.float32(2.0), (5,))
+    with testing.count_compilations() as log:
+        sample_radial(jax.random.key(1), 6, jnp.float32(3.0), (5,))
+    assert not log.names
 
 
 @pytest.mark.parametrize("dim", [3, 7])
