@@ -13,6 +13,7 @@ Its mean grows with S, from the ELBO at S = 1 to :math:`\log p(x)`.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -43,7 +44,7 @@ def importance_log_likelihood(
         num_samples: S, at least 1.
 
     Returns:
-        [batch], float32.
+        [batch], float32 or wider.
 
     Raises:
         ValueError: if `num_samples` is less than 1.
@@ -58,18 +59,22 @@ def importance_log_likelihood(
     num_rounds = -(-num_samples // at_once)
     q = model.encode(params, x)
 
-    def body(log_sum, i):
+    def log_sum_of_round(i):
         z = q.sample(jax.random.fold_in(key, i), (at_once,))
         log_likelihood = jax.vmap(functools.partial(model.log_likelihood, params, x))(z)
         log_weights = log_likelihood + model.latent.prior_log_prob(z) - q.log_prob(z)
         # The last round may be more than is asked for.
         is_kept = i * at_once + jnp.arange(at_once) < num_samples
         log_weights = jnp.where(is_kept[:, None], log_weights, -jnp.inf)
-        return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_weights, axis=0)), None
+        return jax.nn.logsumexp(log_weights, axis=0)
 
-    start = jnp.full(len(x), -jnp.inf, jnp.float32)
+    def body(log_sum, i):
+        return jnp.logaddexp(log_sum, log_sum_of_round(i)), None
+
+    dtype = jax.eval_shape(log_sum_of_round, 0).dtype
+    start = jnp.full(len(x), -jnp.inf, jnp.promote_types(dtype, jnp.float32))
     log_sum, _ = jax.lax.scan(body, start, jnp.arange(num_rounds))
-    return log_sum - np.log(num_samples)
+    return log_sum - math.log(num_samples)
 
 
 def row_figures(

@@ -73,6 +73,30 @@ def test_the_exact_posterior_gives_the_marginal_from_one_sample(linear):
     np.testing.assert_allclose(got, exact, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_where_float64_is_enabled_the_exact_posterior_gives_the_marginal(dtype):
+    """Of x = b + n with a decoder that does not look at z: p(x) has one factor."""
+    model = vmf_vae.GaussianVAE(
+        (2, 3), 2, hidden=(), likelihood="gaussian", noise_scale=0.6
+    )
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda a: a.astype(dtype), model.init(jax.random.key(0)))
+        kernel = params["decoder"]["out"]["kernel"]
+        params["decoder"]["out"]["kernel"] = jnp.zeros_like(kernel)
+        features = params["encoder"]["out"]
+        features["kernel"] = jnp.zeros_like(features["kernel"])
+        # The posterior is the prior: a softplus of log(e - 1) is 1.
+        raw = [0.0, 0.0, *[np.log(np.expm1(1.0))] * 2]
+        features["bias"] = jnp.array(raw, dtype)
+        x = np.linspace(-1.0, 1.0, 12).reshape(2, 2, 3)
+        got = evaluation.importance_log_likelihood(
+            model, params, jnp.array(x, dtype), jax.random.key(0), num_samples=13
+        )
+    exact = scipy.stats.norm(0.0, 0.6).logpdf(x).sum(axis=(1, 2))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, exact, rtol=1e-5)
+
+
 def test_the_estimate_grows_with_the_samples_from_the_bound_to_the_marginal(linear):
     model, params, x, exact = linear
     means = [estimates(model, params, x, s).mean(axis=0) for s in (1, 4, 16, 64)]
