@@ -62,10 +62,10 @@ class DiagonalGaussian:
             x: points [*shape, ..., d].
 
         Returns:
-            [*shape, ...].
+            [*shape, ...], float32 or wider.
         """
         lead = (1,) * (x.ndim - self.loc.ndim)
-        loc, scale = (a.reshape(lead + a.shape) for a in (self.loc, self.scale))
+        loc, scale = (_wide(a.reshape(lead + a.shape)) for a in (self.loc, self.scale))
         squares = jnp.square((x - loc) / scale) + 2 * jnp.log(scale)
         return -0.5 * jnp.sum(squares + math.log(2 * math.pi), axis=-1)
 
@@ -81,10 +81,10 @@ class DiagonalGaussian:
         r""":math:`\frac12 \sum_j (\mu_j^2 + \sigma_j^2 - 1 - \log \sigma_j^2)`.
 
         Returns:
-            [...].
+            [...], float32 or wider.
         """
-        variance = jnp.square(self.scale)
-        terms = jnp.square(self.loc) + variance - 1.0 - jnp.log(variance)
+        variance = jnp.square(_wide(self.scale))
+        terms = jnp.square(_wide(self.loc)) + variance - 1.0 - jnp.log(variance)
         return 0.5 * jnp.sum(terms, axis=-1)
 
 
@@ -146,9 +146,9 @@ class _Normal:
             z: points [..., dim].
 
         Returns:
-            [...].
+            [...], float32 or wider.
         """
-        squares = jnp.square(z) + math.log(2 * math.pi)
+        squares = jnp.square(_wide(z)) + math.log(2 * math.pi)
         return -0.5 * jnp.sum(squares, axis=-1)
 
 
@@ -276,3 +276,8 @@ class BatchNormLatent(_Normal):
 
     def _statistics(self, raw_loc: jax.Array) -> Params:
         return {"mean": raw_loc.mean(axis=0), "variance": raw_loc.var(axis=0)}
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """In float32, or float64 where it is that already."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -35,6 +35,32 @@ def test_densities_are_those_of_scipy():
     np.testing.assert_allclose(prior, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_added_up_in_float32(dtype):
+    """The scales are from 1e-4, whose square float16 does not have, to 1.2."""
+    rng = np.random.default_rng(1)
+    loc, noise = rng.normal(size=(4, 40)), rng.normal(size=(3, 4, 40))
+    scale = np.geomspace(1e-4, 1.2, 160).reshape(4, 40)
+    loc, scale = (jnp.array(a, dtype) for a in (loc, scale))
+    z = loc[None] + scale[None] * jnp.array(noise, dtype)
+    q, mu, sigma, point = (
+        DiagonalGaussian(loc, scale),
+        *(np.asarray(a, np.float64) for a in (loc, scale, z)),
+    )
+    kl = 0.5 * (mu**2 + sigma**2 - 1 - 2 * np.log(sigma)).sum(axis=-1)
+    expected = [
+        (q.kl_to_standard(), kl),
+        (q.log_prob(z), scipy.stats.norm(mu, sigma).logpdf(point).sum(axis=-1)),
+        (
+            GaussianLatent(40).prior_log_prob(z),
+            scipy.stats.norm().logpdf(point).sum(axis=-1),
+        ),
+    ]
+    for got, exact in expected:
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, exact, rtol=2e-6)
+
+
 def test_draws_have_the_moments_and_the_key_changes_them():
     q = DiagonalGaussian(jnp.array([[1.0, -2.0]]), jnp.array([[0.5, 3.0]]))
     n = 20_000
