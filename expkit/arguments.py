@@ -25,6 +25,8 @@ def is_concrete(value: Any) -> bool:
     Returns:
         False under `jit`, `vmap` and `grad` of it.
     """
+    # A parameter of Flax holds its array.
+    value = jnp.asarray(value) if hasattr(type(value), "__jax_array__") else value
     return not isinstance(value, jax.core.Tracer)
 
 

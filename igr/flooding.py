@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from expkit.arguments import is_concrete
+
 
 def flood(loss: jax.typing.ArrayLike, level: jax.typing.ArrayLike) -> jax.Array:
     r"""Reflects a loss at a level, so that its gradient points up below it.
@@ -69,7 +71,7 @@ def flood(loss: jax.typing.ArrayLike, level: jax.typing.ArrayLike) -> jax.Array:
 
 def _require_level(level: jax.typing.ArrayLike) -> None:
     """ValueError for a concrete level that no loss can be above."""
-    if isinstance(level, jax.core.Tracer):
+    if not is_concrete(level):
         return
     if not np.all(np.asarray(level, np.float64) < np.inf):  # nan is not below either
         raise ValueError(f"level must be a number below infinity, got {level!r}.")

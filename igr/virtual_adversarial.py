@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from expkit.arguments import require_scalar
+from expkit.arguments import is_concrete, require_scalar
 from igr.arguments import require_callable
 from igr.divergence import kl_divergence
 from igr.perturbation import (
@@ -177,7 +177,7 @@ def _perturbation_and_logits(
     x = jnp.asarray(x)
     if x.ndim < 1:
         raise ValueError(f"x must be a batch [batch, ...], got shape {x.shape}.")
-    if not isinstance(xi, jax.core.Tracer) and float(xi) <= LIMIT_OF_XI:
+    if is_concrete(xi) and float(xi) <= LIMIT_OF_XI:
         logits, gradient = _gradient_in_the_limit(logits_fn, x, divergence)
     else:
         logits, gradient = _gradient_at_distance(logits_fn, x, xi, divergence)

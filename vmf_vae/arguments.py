@@ -108,6 +108,7 @@ def require_concrete(
     Raises:
         ValueError: naming the first entry that is not allowed.
     """
+    x = jnp.asarray(x) if hasattr(type(x), "__jax_array__") else x  # such as Flax's
     if isinstance(x, jax.core.Tracer):
         return
     values = np.asarray(x)
@@ -187,13 +188,12 @@ def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
     order_of(array.shape[-1])
     tolerance = 1e-3 if jnp.finfo(array.dtype).bits > 16 else 3e-2
     if not isinstance(array, jax.core.Tracer):
-        values = np.asarray(array, np.float64)
-        off = np.abs(np.sqrt(np.sum(values * values, axis=-1)) - 1.0)
+        norms = np.linalg.norm(np.asarray(array, np.float64), axis=-1)
+        off = np.abs(norms - 1.0)
         if off.size and not off.max() <= tolerance:
-            norm = np.sqrt(np.sum(values * values, axis=-1)).flat[off.argmax()]
             raise ValueError(
-                f"{name} must have unit norm, got norm {norm:.6g}; divide it by its "
-                "norm."
+                f"{name} must have unit norm, got norm {norms.flat[off.argmax()]:.6g}; "
+                "divide it by its norm."
             )
     return array
 

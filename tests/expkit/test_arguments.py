@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from expkit import arguments
 
@@ -98,6 +99,13 @@ def test_masks_are_boolean():
 def test_tracers_are_not_concrete():
     assert arguments.is_concrete(np.float32(1.0))
     assert jax.jit(lambda x: jnp.array(arguments.is_concrete(x)))(1.0) == False  # noqa: E712
+
+
+def test_a_parameter_of_flax_is_what_it_holds():
+    assert arguments.is_concrete(nnx.Param(jnp.ones(())))
+    jax.jit(lambda x: positive(nnx.Param(x)))(-1.0)
+    with pytest.raises(ValueError, match="radius must be above 0"):
+        positive(nnx.Param(jnp.array(-1.0)))
 
 
 def test_masks_may_be_broadcast():

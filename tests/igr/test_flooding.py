@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import igr
 from expkit import testing
@@ -177,3 +178,8 @@ def test_a_shorter_step_up_leaves_descent_on_a_penalised_loss(factor, order):
     with jax.enable_x64(True):
         errors = [float(distance(rate)) for rate in 0.05 * HALVINGS]
     assert np.log2(errors[-2] / errors[-1]) == pytest.approx(order, abs=0.1)
+
+
+def test_a_level_may_be_a_traced_parameter_of_flax():
+    level = jax.jit(lambda b: igr.flood(1.0, nnx.Param(b)))
+    assert level(3.0) == 5.0

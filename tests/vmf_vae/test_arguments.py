@@ -2,7 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+import vmf_vae
 from vmf_vae import arguments
 
 
@@ -132,3 +134,18 @@ def test_shapes_of_draws_are_those_of_numpy(shape):
 def test_a_wrong_shape_is_named(shape, error):
     with pytest.raises(error, match=r"shape must be integers >= 0, got \(?(2, )?[-2N]"):
         arguments.shape_of_draws(shape)
+
+
+def test_a_parameter_of_flax_may_hold_a_traced_concentration():
+    """At d = 3 the divergence rises by kappa A' = 1/kappa - kappa / sinh(kappa)^2."""
+    mu = jnp.array([0.0, 0.6, 0.8])
+
+    @jax.jit
+    @jax.grad
+    def slope(kappa):
+        return vmf_vae.VonMisesFisher(nnx.Param(mu), nnx.Param(kappa)).kl_to_uniform()
+
+    expected = 1 / 2.5 - 2.5 / np.sinh(2.5) ** 2
+    np.testing.assert_allclose(slope(2.5), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="concentration must be at least 0"):
+        vmf_vae.kl_to_uniform(3, nnx.Param(jnp.array(-1.0)))
