@@ -208,9 +208,25 @@ def fit(
     safe = jnp.where(is_zero, first_axis, mean)
     length = jnp.linalg.norm(safe)
     direction = safe / length
-    residual = 0.5 * jnp.sum(w * jnp.sum(jnp.square(x - direction[None]), axis=-1))
-    complement = jnp.where(is_zero, 1.0, residual)
+    complement = jnp.where(is_zero, 1.0, _one_minus_length(w, x, direction))
     # Rounded points may lie a little outside the sphere.
     length = jnp.where(is_zero, 0.0, jnp.minimum(length, 1.0))
     kappa = inverse_ratio(order_of(x.shape[-1]), length, complement)
     return VonMisesFisher(direction.astype(dtype), kappa.astype(dtype))
+
+
+@jax.custom_jvp
+def _one_minus_length(w, x, direction):
+    """1 - |sum_i w_i x_i|, given the direction of that sum."""
+    apart = jnp.sum(jnp.square(x - direction[None]), axis=-1)
+    return 0.5 * jnp.sum(w * apart)
+
+
+@_one_minus_length.defjvp
+def _one_minus_length_jvp(primals, tangents):
+    # Turning the direction changes nothing to first order: what it adds is rounding.
+    w, x, direction = primals
+    dw, dx, _ = tangents
+    apart = 0.5 * jnp.sum(jnp.square(x - direction[None]), axis=-1)
+    fall = jnp.sum(dw * apart) - jnp.sum(w * jnp.sum(dx * direction[None], axis=-1))
+    return _one_minus_length(*primals), fall

@@ -27,8 +27,8 @@ def inverse_ratio(order: float, r: jax.Array, one_minus_r: jax.Array) -> jax.Arr
     Args:
         order: nu.
         r: float32 or wider.
-        one_minus_r: same shape and dtype; its digits decide where r is near 1. The
-            derivative is taken in `r` alone.
+        one_minus_r: same shape and dtype. Where r is at least 1/2, value and derivative
+            have their digits from it, elsewhere from r.
 
     Returns:
         Shape and dtype of `r`: inf at 1, nan outside [0, 1].
@@ -55,7 +55,8 @@ def inverse_ratio(order: float, r: jax.Array, one_minus_r: jax.Array) -> jax.Arr
 @inverse_ratio.defjvp
 def _inverse_ratio_jvp(order, primals, tangents):
     x = inverse_ratio(order, *primals)
-    return x, tangents[0] / ratio_slope(order, x)
+    rise = jnp.where(primals[0] < 0.5, tangents[0], -tangents[1])
+    return x, rise / ratio_slope(order, x)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

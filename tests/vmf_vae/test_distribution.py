@@ -241,3 +241,38 @@ def test_fit_jits_and_differentiates():
         )
     difference = high - low
     np.testing.assert_allclose(grad[3], difference / (2 * h), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kappa", [1e3, 1e5, 1e6])
+def test_the_derivative_in_the_weights_keeps_its_digits(kappa):
+    """At d = 3 a large concentration is 1 / (1 - r), in float64 from the points."""
+    x = scipy_draws(unit(1.0, 1.0, 1.0), kappa, 40, 10).astype(np.float32)
+    grad, second = (
+        derivative(lambda w: fit(x, weights=w).concentration)(jnp.ones(40))
+        for derivative in (jax.grad, jax.hessian)
+    )
+    points = x.astype(np.float64)
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    length = np.linalg.norm(points.mean(axis=0))
+    rise = (points @ points.mean(axis=0) / length - length) / 40
+    expected = rise / (1 - length) ** 2
+    np.testing.assert_allclose(grad, expected, atol=1e-3 * np.abs(expected).max())
+    # The direction turns with the weights, and what is divided by is their sum.
+    across = points @ points.T - np.outer(*2 * [points @ points.mean(axis=0) / length])
+    bend = across / (1600 * length) - (rise[:, None] + rise[None]) / 40
+    bend /= (1 - length) ** 2
+    bend += 2 * np.outer(rise, rise) / (1 - length) ** 3
+    np.testing.assert_allclose(second, bend, atol=1e-3 * np.abs(bend).max())
+
+
+def test_points_that_are_rounded_beyond_the_sphere_leave_the_derivative():
+    """Half precision leaves unit vectors that are longer by up to 2^-8."""
+    angle = np.array([0.54, 0.57, 0.59])
+    x = 1.002 * np.stack([np.cos(angle), np.sin(angle), np.zeros(3)], axis=-1)
+
+    x = jnp.array(x, jnp.bfloat16).astype(jnp.float32)
+    # What is traced is not checked.
+    concentration = jax.jit(lambda w, x: fit(x, weights=w).concentration)
+    up, down = (concentration(jnp.array([1 + h, 1.0, 1.0]), x) for h in (0.01, -0.01))
+    grad = jax.grad(concentration)(jnp.ones(3), x)
+    np.testing.assert_allclose(grad[0], (up - down) / 0.02, rtol=1e-3)

@@ -30,6 +30,18 @@ def test_inverse_kl_finds_the_argument(order, x):
         np.testing.assert_allclose(inverse.inverse_kl(order, target), x, rtol=1e-13)
 
 
+@pytest.mark.parametrize("x", [0.4, 5.0, 1e4, 1e6])
+def test_the_derivative_is_in_the_smaller_of_the_two(x):
+    """At order 1/2, I_{3/2} / I_{1/2} = coth x - 1/x rises by 1/x^2 - 1/sinh(x)^2."""
+    with mpmath.workdps(40):
+        ratio = mpmath.coth(x) - 1 / mpmath.mpf(x)
+        r, complement = np.float32(float(ratio)), np.float32(float(1 - ratio))
+        slope = float(1 / (1 / mpmath.mpf(x) ** 2 - mpmath.csch(x) ** 2))
+    of_r, of_complement = jax.grad(inverse.inverse_ratio, (1, 2))(0.5, r, complement)
+    expected = (slope, 0.0) if r < 0.5 else (0.0, -slope)
+    np.testing.assert_allclose((of_r, of_complement), expected, rtol=2e-6)
+
+
 def test_outside_of_the_domain():
     r = jnp.array([-0.1, 1.1, jnp.nan])
     assert np.isnan(inverse.inverse_ratio(2.0, r, 1.0 - r)).all()
