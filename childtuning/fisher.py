@@ -191,7 +191,7 @@ def _squared_gradient(loss_fn, params, batch, clip_norm):
     loss, grads = jax.value_and_grad(scalar_loss, allow_int=True)(params, batch)
 
     def square(g):
-        if g.dtype == jax.dtypes.float0:
+        if not jnp.issubdtype(g.dtype, jnp.floating):  # float0 or complex
             return jnp.zeros(g.shape, jnp.float32)
         g = g.astype(jnp.float32)
         if clip_norm is not None:

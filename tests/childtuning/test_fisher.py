@@ -253,6 +253,21 @@ def test_low_precision_parameters_give_float32_and_integers_zero():
     assert got["none"] is None
 
 
+@pytest.mark.parametrize("convention", ["paper", "authors"])
+def test_complex_parameters_have_none(convention):
+    """Their gradient has two parts; the square of the real one depends on a phase."""
+    params = {"c": jnp.complex64(2 + 1j), "r": jnp.float32(3.0)}
+
+    def loss_fn(params, batch):
+        return jnp.mean(jnp.abs(params["c"] * batch) ** 2) + params["r"] ** 2
+
+    got = childtuning.fisher_information(
+        loss_fn, params, [jnp.ones(4)], convention=convention, clip_norm=None
+    )
+    assert got["c"].dtype == jnp.float32
+    assert got == {"c": 0.0, "r": 36.0}
+
+
 def test_it_works_inside_jit_and_with_a_loss_over_a_traced_array():
     params, batch = make_params(), make_batch(4)
 
