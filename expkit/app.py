@@ -7,6 +7,7 @@ cannot be used costs one line on stderr and exit status 2, before any training.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -82,6 +83,13 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
             jsonfile.write(Path(workdir) / "result.json", result)
     except (ConfigError, CheckpointError, flags.Error) as error:
         _exit(2, f"{name}: {one_line(error)}")
+    except (AttributeError, KeyError) as error:
+        field = _missing_field(error)
+        if field is None:
+            raise
+        path = flags.FLAGS.config.partition(":")[0]
+        reason = "add it, or use a config of this command"
+        _exit(2, f"{name}: config file {path!r} defines no field {field!r}; {reason}.")
     except NonFiniteError as error:
         _exit(1, f"{name}: {error}")
     except Interrupted as error:
@@ -169,6 +177,16 @@ def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
         config_lib.override(config, field, text)
     config_lib.check_ranges(config)
     return config, flags.FLAGS.workdir
+
+
+def _missing_field(error: Exception) -> str | None:
+    """The field that a config lacks, or None for an error from elsewhere."""
+    *_, last = traceback.walk_tb(error.__traceback__)
+    if last[0].f_globals["__name__"] != ml_collections.ConfigDict.__module__:
+        return None
+    while isinstance(error.args[0], Exception):
+        (error,) = error.args
+    return str(error.args[0]).split("'")[1]
 
 
 def _exit(status: int, line: str) -> NoReturn:

@@ -113,6 +113,28 @@ def test_missing_or_wrong_flags_cost_one_line(command, argv, parts):
     assert_refused(command(*argv, run=run), *parts)
 
 
+@pytest.mark.parametrize("other", ["igr/digits", "rdrop/reviews"])
+def test_a_config_without_a_field_that_is_needed_is_refused(command, tmp_path, other):
+    source = "dataset=synthetic:8x8x1:10"
+    outcome = command(
+        f"--config=configs/{other}.py:smoke,{source}", f"--workdir={tmp_path / 'run'}"
+    )
+    field = {"igr/digits": "'b1'", "rdrop/reviews": "'model'"}[other]
+    assert_refused(outcome, f"'configs/{other}.py' defines no field {field}; add it")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [KeyError("b1"), AttributeError("'x'"), KeyError()])
+def test_a_name_that_no_config_was_asked_for_keeps_its_traceback(
+    command, tmp_path, error
+):
+    def run(config, workdir):
+        raise error
+
+    with pytest.raises(type(error)):
+        command(TINY, f"--workdir={tmp_path}", run=run)
+
+
 def test_an_unwritable_workdir_is_refused_before_training(command, tmp_path):
     (tmp_path / "file").write_text("")
     workdir = tmp_path / "file" / "run"

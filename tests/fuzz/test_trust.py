@@ -186,3 +186,12 @@ def test_links_that_stay_inside_are_followed(tmp_path):
     run, link = fuzz_folders.copy(tmp_path), tmp_path / "link"
     link.symlink_to(run)
     assert bits(fuzz_folders.fit(link)) == fuzz_folders.finished()[1]
+
+
+@pytest.mark.parametrize("name", [".", "checkpoints"])
+def test_links_in_a_circle_are_refused(tmp_path, name):
+    place = tmp_path / "run" / name
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(place.name)
+    with pytest.raises(config_lib.ConfigError, match="cannot be written"):
+        fuzz_folders.fit(tmp_path / "run")
