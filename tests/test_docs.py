@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +11,9 @@ from pathlib import Path
 import checkout
 import pytest
 import snippets
+
+from expkit import config as config_lib
+from expkit import finetuning
 
 REQUESTS = {
     "script": ("src",),
@@ -134,6 +138,23 @@ def test_python_blocks_run(repository_root, page, tmp_path, monkeypatch):
         return
     monkeypatch.chdir(tmp_path)
     snippets.execute(text)
+
+
+def test_the_command_on_own_data_takes_the_files_of_its_page(
+    repository_root, tmp_path, monkeypatch
+):
+    text = (repository_root / "docs/howto/your-data.md").read_text(encoding="utf-8")
+    (command,) = snippets.blocks(text, "text")
+    flags = dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
+    config = config_lib.load(str(repository_root / flags.pop("--config")))
+    del flags["--workdir"]
+    for flag, value in flags.items():
+        config_lib.override(config, flag.removeprefix("--config."), value)
+    monkeypatch.chdir(tmp_path)
+    snippets.execute(text)
+    splits = finetuning.load_texts(config).task.splits
+    labels = [split["label"].tolist() for split in splits.values()]
+    assert labels == 3 * [[1, 0, 1, 0]]
 
 
 @pytest.mark.parametrize(
