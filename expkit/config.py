@@ -120,9 +120,9 @@ def load(reference: str) -> ml_collections.ConfigDict:
         reason = f"{error.strerror}; give --config the path of a .py file"
         raise ConfigError(f"config file {path!r:.300}: {reason}.") from error
     if not is_file:
-        folder = Path(path).parent
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
         found = ", ".join(sorted(str(p) for p in folder.glob("*.py")))
-        found = found or "no .py file"
+        found = found or "no .py file; start from the root of the repository"
         raise ConfigError(f"config file {path!r} not found; {folder} has: {found}.")
     try:
         names = runpy.run_path(path)

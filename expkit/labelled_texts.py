@@ -135,7 +135,8 @@ def _numbers(labels: np.ndarray, column: str) -> np.ndarray:
         else:
             return np.array(numbers, object if kind is int else float)
     raise ValueError(
-        f"column {column!r} has labels that are no numbers: {wrong!r:.60}."
+        f"column {column!r} has labels that are no numbers: {wrong!r:.60}; number "
+        "classes from 0, or set label_column."
     )
 
 

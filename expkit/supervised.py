@@ -61,7 +61,10 @@ def classification_task(
     """
     train = splits["train"]
     if train["image"].dtype == object:
-        raise ValueError(f"the images of {config.dataset!r} differ in shape.")
+        raise ValueError(
+            f"the images of {config.dataset!r} differ in shape, or are texts as in a "
+            "file; use a source with arrays of one shape, such as 'digits'."
+        )
     net = make_net(config, train["image"].shape[1:], _count_classes(config, splits))
     prepare = standardizer(train["image"])
 

@@ -144,7 +144,9 @@ def test_a_missing_file_is_named_with_what_lies_beside_it(path, tmp_path):
     message = message_of(config_lib.load, str(tmp_path / "experimnt.py") + ":smoke")
     assert "experimnt.py' not found" in message
     assert path in message
-    assert "no .py file" in message_of(config_lib.load, str(tmp_path / "no" / "x.py"))
+    message = message_of(config_lib.load, str(tmp_path / "no" / "x.py"))
+    assert "no .py file; start from the root of the repository" in message
+    assert path in message_of(config_lib.load, str(tmp_path))
 
 
 @pytest.mark.parametrize(

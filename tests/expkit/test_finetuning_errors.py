@@ -86,7 +86,7 @@ def test_fields_that_cannot_be_used(load, changes, message):
         (["text,label", "好,0", f"坏,{10**20}"], f"label {10**20} in 'test' .* range"),
         (["text,label", "好,0.5", "坏,1e39"], r"label 1e\+39 in 'test' of .* range"),
         (["text,label", "好,0", "坏,1_0"], "labels that are no numbers: '1_0'"),
-        (["text,label", "好,0", "坏,bad"], "labels that are no numbers: 'bad'"),
+        (["text,label", "好,0", "坏,bad"], "no numbers: 'bad'; number classes from 0"),
         (["text,label", "好,0", "坏,2"], "training labels of .* end at 1, others at 2"),
         (["text,label", '"",0', '"  ",1'], "all texts of 'test' of .* are empty"),
     ],
