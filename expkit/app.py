@@ -176,7 +176,7 @@ def _parse(argv: Sequence[str]) -> tuple[ml_collections.ConfigDict, str]:
     for field, text in overrides:
         config_lib.override(config, field, text)
     config_lib.check_ranges(config)
-    return config, flags.FLAGS.workdir
+    return config, os.path.expanduser(flags.FLAGS.workdir)  # as the paths of data
 
 
 def _missing_field(error: Exception) -> str | None:

@@ -113,21 +113,18 @@ def test_missing_or_wrong_flags_cost_one_line(command, argv, parts):
     assert_refused(command(*argv, run=run), *parts)
 
 
-@pytest.mark.parametrize("other", ["igr/digits", "rdrop/reviews"])
-def test_a_config_without_a_field_that_is_needed_is_refused(command, tmp_path, other):
-    source = "dataset=synthetic:8x8x1:10"
-    outcome = command(
-        f"--config=configs/{other}.py:smoke,{source}", f"--workdir={tmp_path / 'run'}"
-    )
-    field = {"igr/digits": "'b1'", "rdrop/reviews": "'model'"}[other]
-    assert_refused(outcome, f"'configs/{other}.py' defines no field {field}; add it")
+@pytest.mark.parametrize("path", ["igr/digits", "rdrop/reviews"])
+def test_a_config_without_a_field_is_refused(command, tmp_path, path):
+    config = f"configs/{path}.py"
+    argv = [f"--config={config}:smoke,dataset=synthetic:8x8x1:10"]
+    field = {"igr/digits": "b1", "rdrop/reviews": "model"}[path]
+    outcome = command(*argv, f"--workdir={tmp_path / 'run'}")
+    assert_refused(outcome, f"{config!r} defines no field {field!r}; add it")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("error", [KeyError("b1"), AttributeError("'x'"), KeyError()])
-def test_a_name_that_no_config_was_asked_for_keeps_its_traceback(
-    command, tmp_path, error
-):
+def test_another_missing_name_keeps_its_traceback(command, tmp_path, error):
     def run(config, workdir):
         raise error
 
@@ -151,15 +148,16 @@ def test_an_unwritable_workdir_is_refused_before_training(command, tmp_path):
     ],
 )
 def test_overrides_reach_the_run_and_its_figures_are_printed_and_written(
-    command, tmp_path, argv
+    command, tmp_path, monkeypatch, argv
 ):
+    monkeypatch.setenv("HOME", str(tmp_path))
     seen = []
 
     def run(config, workdir):
         seen.append((config.num_steps, config.hidden, config.dataset, workdir))
         return {"loss": 0.123456789, "accuracy": 1.0, "gap": float("nan")}
 
-    status, out, err = command(TINY, *argv, f"--workdir={tmp_path}", run=run)
+    status, out, err = command(TINY, *argv, "--workdir=~", run=run)
     assert (status, out, err) == (0, "loss=0.123457 accuracy=1 gap=nan\n", "")
     assert seen == [(7, (3, 3), "synthetic:8x8x1:10", str(tmp_path))]
     result = json.loads((tmp_path / "result.json").read_text())
