@@ -44,14 +44,21 @@ _MODELS = ("BatchNormVAE", "GaussianVAE", "VMFVAE")
 
 def __getattr__(name: str) -> Any:
     """Imports a model when it is first used."""
-    if name in _MODELS:
-        from vmf_vae import models
+    try:
+        if name in _MODELS:
+            from vmf_vae import models
 
-        return getattr(models, name)
-    if name == "importance_log_likelihood":
-        from vmf_vae.evaluation import importance_log_likelihood
+            return getattr(models, name)
+        if name == "importance_log_likelihood":
+            from vmf_vae.evaluation import importance_log_likelihood
 
-        return importance_log_likelihood
+            return importance_log_likelihood
+    except ModuleNotFoundError as error:  # the methods are installed without the rest
+        raise ModuleNotFoundError(
+            f"vmf_vae.{name} needs {error.name!r}, which is not installed: run `pip "
+            "install '.[experiments]'` in the repository.",
+            name=error.name,
+        ) from error
     raise AttributeError(f"module 'vmf_vae' has no attribute {name!r}")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -174,3 +175,12 @@ def test_examples_of_another_shape_are_named(shape, encoder):
     ):
         with pytest.raises(ValueError, match=message):
             call(jnp.zeros(shape))
+
+
+def test_a_model_without_flax_says_how_to_install_it(monkeypatch):
+    for module in ("models", "networks"):
+        monkeypatch.delitem(sys.modules, f"vmf_vae.{module}")
+        monkeypatch.delattr(vmf_vae, module)
+    monkeypatch.setitem(sys.modules, "flax", None)
+    with pytest.raises(ModuleNotFoundError, match=r"VMFVAE needs 'flax'.*experiments"):
+        _ = vmf_vae.VMFVAE
