@@ -52,6 +52,8 @@ def section(path: Path) -> str:
     where = f"{environment['cpu']} ({environment['cores']} cores)"
     device = environment["device"]["kind"]
     command = re.sub(r" --out \S+", "", environment["command"])
+    if rounds and "--rounds" not in command:  # the default may have been another
+        command += f" --rounds {content['rounds']}"
     notes = content.get("notes") or NOTES.format(**content)
     lines = [
         f"## {content['question']}",

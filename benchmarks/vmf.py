@@ -332,7 +332,7 @@ def main() -> None:
                 "reference rows (entropy and log C on the scale of at least 1). Time "
                 "of a Bessel function: relative to scipy.special.ive in float64, over "
                 "200,000 concentrations. Time of a draw: relative to "
-                f"{FLOOR}, of the same shape, in float32."
+                f"{FLOOR}, of the same shape, in float32; scipy's are in float64."
             ),
             "columns": COLUMNS,
             "rounds": arguments.rounds,
