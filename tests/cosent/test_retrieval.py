@@ -91,6 +91,12 @@ def test_vectors_do_not_depend_on_the_batches():
         assert len(shapes) == 1  # compiled once
 
 
+def test_a_corpus_of_one_text_has_one_vector():
+    got = encode_once(jnp.asarray, CORPUS[:1], batch_size=8)
+    expected = CORPUS[:1] / np.linalg.norm(CORPUS[:1])
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_parameters_that_a_function_closes_over_may_change():
     params = {"w": np.eye(5, dtype=np.float32)}
     encode = lambda x: x @ params["w"]  # noqa: E731
@@ -159,6 +165,11 @@ def test_a_second_search_compiles_nothing():
         ),
         (lambda: encode_once(jnp.asarray, 1.0), ValueError, r"one number of rows"),
         (lambda: encode_once(jnp.asarray, []), ValueError, r"one number of rows"),
+        (
+            lambda: encode_once(jnp.asarray, CORPUS[:0]),
+            ValueError,
+            r"one number of rows, got \[\(0,\)\]",
+        ),
         (
             lambda: encode_once(jnp.asarray, CORPUS, batch_size=0),
             ValueError,

@@ -147,6 +147,17 @@ def test_the_loss_is_the_divergence_at_the_perturbed_input():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_arguments_may_have_their_names():
+    params, x = example()
+    logits_fn, key = functools.partial(network, params), jax.random.key(0)
+    named = virtual_adversarial_loss(logits_fn=logits_fn, x=x, key=key, epsilon=0.5)
+    np.testing.assert_array_equal(
+        named, virtual_adversarial_loss(logits_fn, x, key, epsilon=0.5)
+    )
+    with pytest.raises(TypeError, match="positional"):
+        virtual_adversarial_loss(logits_fn, x, key, 0.5)
+
+
 @pytest.mark.parametrize("epsilon", [1e-4, 1e-3, 1e-2])
 def test_a_small_divergence_keeps_its_digits(epsilon):
     rng = np.random.default_rng(2)

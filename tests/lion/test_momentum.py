@@ -67,6 +67,14 @@ def test_subnormal_scales_do_not_divide_by_zero():
     assert np.isfinite(momentum.expand(momentum.compress(tiny))).all()
 
 
+def test_a_block_of_zeros_makes_no_nan_on_the_way():
+    with jax.debug_nans(True):
+        stored = momentum.compress(jnp.zeros(300))
+        np.testing.assert_array_equal(momentum.expand(stored), 0.0)
+        with pytest.raises(FloatingPointError):  # as a control
+            jnp.float32(0.0) * jnp.float32(jnp.inf)
+
+
 def test_state_takes_a_quarter_of_float32():
     params = {"w": jnp.zeros((784, 256)), "b": jnp.zeros(256)}
     state = lion.lion(1e-4, mu_dtype="int8").init(params)[0]

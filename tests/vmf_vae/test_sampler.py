@@ -335,6 +335,16 @@ def test_it_exports_for_accelerators(dim):
     assert "callback" not in text
 
 
+def test_rounding_leads_nowhere_beyond_the_opposite_point():
+    """Where u is nearly 1, in three dimensions, t = 1 - w is nearly 2."""
+    kappa = jnp.geomspace(1e-5, 1.0, 100_001)
+    u = 1.0 - 0.5 * jnp.finfo(jnp.float32).eps
+    assert (-jnp.log1p(u * jnp.expm1(-2.0 * kappa)) / kappa > 2.0).any()
+    t = sampler._invert(kappa, u)
+    np.testing.assert_allclose(t, 2.0, rtol=1e-6)
+    assert (t <= 2.0).all()
+
+
 def test_no_nan_hangs():
     mu = first_axis(5)
     draw = jax.jit(lambda k: sample_vmf(jax.random.key(0), mu, k, (3,)))
