@@ -122,7 +122,8 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
 
     Args:
         path: the file.
-        wanted: the columns to keep; empty for all, and then all rows have the same.
+        wanted: the columns to keep; empty for all of texts and numbers in the first
+            row, and then all rows have the same. Lists and objects are left out.
 
     Returns:
         The values of each key. A `label` of mentions becomes the column `spans`; see
@@ -142,6 +143,8 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         has_spans = has_spans or has_mentions(record)
         if has_spans:
             record = with_spans(record, place)
+        if not wanted:
+            record = _without_nested(record, {column.name for column in columns})
         if not rows:
             columns = choose(wanted, record, place)
             rows = {column.key: [] for column in columns}
@@ -159,6 +162,16 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
             value = list(value) if is_spans else convert(value, column, place)
             rows[column.key].append(value)
     return rows
+
+
+def _without_nested(record: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """A record without its lists and objects, but for those of known names."""
+    flat = {
+        key: value
+        for key, value in record.items()
+        if key in names or not isinstance(value, list | dict)
+    }
+    return flat or record
 
 
 def _parse_object(line: str, place: str) -> dict[str, Any]:

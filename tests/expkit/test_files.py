@@ -1,6 +1,7 @@
 """`file:` sources: every format, and an error with its place for every damage."""
 
 import gzip
+import json
 import math
 
 import numpy as np
@@ -79,6 +80,20 @@ def test_columns_choose_rename_and_convert(tmp_path, suffix, text):
     assert kinds == [np.float64, object, np.int64, object]
 
 
+def test_lists_and_objects_beside_the_texts_of_json_lines_are_left_out(tmp_path):
+    rows = [
+        {"text": "good", "label": 1, "meta": {"id": 7}, "tokens": ["good"]},
+        {"text": "bad", "label": 0, "meta": {}, "more": [1]},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(text)
+    table = load(f"file:{tmp_path}/{{split}}.jsonl", "train")
+    assert {key: list(values) for key, values in table.items()} == {
+        "text": ["good", "bad"],
+        "label": ["1", "0"],
+    }
+
+
 def test_a_text_file_can_be_renamed_and_a_colon_can_be_in_a_name(tmp_path):
     assert as_lists(read(tmp_path, ".txt", "x\n", {"s": "text"})) == {"s": ["x"]}
     data = read(tmp_path, ".csv", "a:b,c\n1,2\n", {"k": "a:b", "n": "a:b:int"})
@@ -129,6 +144,7 @@ MALFORMED = [
     (".jsonl", '{"a": 1}\n{"b": 1}\n', None, "line 2: .*'b' is not in the first row"),
     (".jsonl", '{"a": 1, "b": 2}\n{"b": 1}\n', None, "line 2: no column 'a'"),
     (".jsonl", '{"a": [1]}\n', None, r"line 1, column 'a': \[1\] is not a text"),
+    (".jsonl", '{"a": 1}\n{"a": [1]}\n', None, r"line 2, column 'a': \[1\] is not a"),
     (".jsonl", '{"a": null}\n', None, "column 'a': None is not a text; remove the col"),
     (".jsonl", '{"a": true}\n', {"a": "a:int"}, "True is not a whole number"),
     (".jsonl", '{"a": 1.5}\n', {"a": "a:int"}, "1.5 is not a whole number"),
