@@ -5,10 +5,11 @@
 A BERT of the sizes of MiniLM with random weights, the same in both: `transformers`
 runs them where it is installed (with PyTorch), which is optional. `forward` is the mean
 of the last hidden states without dropout; `training` the loss and gradient of a linear
-classifier on it, with dropout. Every row has its full length. Rounds go through all
-variants in turn, and the least time of each counts; the processor time beside it means
-something on one core only (`--cores 1`), and there does not depend on what else the
-machine does. Runs unchanged on an accelerator.
+classifier on it, with dropout; `products` the matrix products of the dense layers of a
+forward pass alone, which each of the two has from a library. Every row has its full
+length. Rounds go through all variants in turn, and the least time of each counts; the
+processor time beside it means something on one core only (`--cores 1`), and there does
+not depend on what else the machine does. Runs unchanged on an accelerator.
 """
 
 import argparse
@@ -56,6 +57,20 @@ def make_problem():
     return params, batches, labels
 
 
+def make_operands(length):
+    """States and kernels of the dense layers of all blocks."""
+    rng = np.random.default_rng(0)
+    width, inner = CONFIG.hidden_size, CONFIG.intermediate_size
+    shapes = [*[(width, width)] * 4, (width, inner), (inner, width)] * CONFIG.num_layers
+    return [
+        tuple(
+            rng.normal(size=shape).astype(np.float32)
+            for shape in ((BATCH * length, kernel[0]), kernel)
+        )
+        for kernel in shapes
+    ]
+
+
 def ours(params, labels):
     """Functions of ids, jitted: pooled states, and loss with gradients."""
 
@@ -76,11 +91,19 @@ def ours(params, labels):
     def training(params, ids, labels, key):
         return jax.value_and_grad(loss)(params, ids, labels, key)
 
+    @jax.jit
+    def products(operands):
+        return [x @ kernel for x, kernel in operands]
+
+    operands = {n: jax.tree.map(jnp.asarray, make_operands(n)) for n in LENGTHS}
     keys = iter(jax.random.split(jax.random.key(2), 10_000))
     return {
         ("forward", OURS): lambda ids: jax.block_until_ready(forward(params, ids)),
         ("training", OURS): lambda ids: jax.block_until_ready(
             training(params, ids, labels, next(keys))
+        ),
+        ("products", OURS): lambda ids: jax.block_until_ready(
+            products(operands[ids.shape[1]])
         ),
     }
 
@@ -95,7 +118,22 @@ def peers(params, labels):
     sizes = text.encoder_tensors(CONFIG, params["encoder"])
     weights = {name: torch.tensor(tensor) for name, tensor in sizes.items()}
     targets = torch.tensor(labels, dtype=torch.int64)
-    runs = {}
+    operands = {
+        n: [  # a dense layer holds its kernel transposed
+            (torch.tensor(x), torch.tensor(kernel.T.copy()))
+            for x, kernel in make_operands(n)
+        ]
+        for n in LENGTHS
+    }
+
+    def products(ids):
+        with torch.inference_mode():
+            return [
+                torch.nn.functional.linear(x, kernel)
+                for x, kernel in operands[ids.shape[1]]
+            ]
+
+    runs = {("products", PEER): products}
     for attention in ("sdpa", "eager"):
         settings = transformers.BertConfig(
             vocab_size=CONFIG.vocab_size,
@@ -205,8 +243,9 @@ def main() -> None:
                 "Throughput is relative to the faster of the two kinds of attention in "
                 "transformers with PyTorch (larger is faster); the difference is the "
                 "largest of the pooled states. Training: loss and gradient, with "
-                "dropout. On a machine with other work, read the ratio by processor "
-                "time of a run on one core."
+                "dropout. Products: the matrix products of the dense layers of a "
+                "forward pass alone. On a machine with other work, read the ratio by "
+                "processor time of a run on one core."
             ),
             "columns": dict.fromkeys(tables, COLUMNS),
             "rounds": arguments.rounds,
