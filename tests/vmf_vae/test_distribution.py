@@ -207,6 +207,15 @@ def test_a_difference_from_one_would_lose_the_concentration():
     assert abs(naive / good - 1) > 0.01
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_weights_count_by_their_ratios(size):
+    x = jnp.eye(3)[jnp.array([0, 0, 1])]
+    found = fit(x, weights=size * jnp.array([1.0, 2.0, 3.0]))
+    expected = fit(x, weights=[1.0, 2.0, 3.0])
+    np.testing.assert_allclose(found.concentration, expected.concentration, rtol=1e-6)
+    np.testing.assert_allclose(found.mean_direction, [2**-0.5, 2**-0.5, 0.0], rtol=1e-6)
+
+
 def test_weights_count_like_repetitions():
     x = scipy_draws(unit(1.0, 1.0, 1.0), 3.0, 40, 8)
     counts = np.arange(40) % 4
