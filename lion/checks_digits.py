@@ -97,22 +97,27 @@ def check_sensitivity(context: Context) -> Finding:
         (_, count, num_strengths) = accuracy.shape
         tried = [(i, j) for i, j in off if 0 <= i < count and 0 <= j < num_strengths]
         is_open |= len(tried) < len(off)
-        elsewhere = np.mean([accuracy[:, i, j] for i, j in tried], axis=0)
-        lost[name] = accuracy[:, rate, strength] - elsewhere
-    mean, interval = claims.paired_difference(lost["lion"], lost["adamw"])
+        best = accuracy[:, rate, strength]
+        lost[name] = np.array([best - accuracy[:, i, j] for i, j in tried])
+    means = {name: values.mean(axis=0) for name, values in lost.items()}
+    mean, interval = claims.paired_difference(means["lion"], means["adamw"])
     verdict = claims.decide(interval, at_most=0.0)
     factor, steps = BUDGETS["mlp"][1] ** OFF, BUDGETS["mlp"][2]
-    words = ", ".join(f"{NAMES[n]} {values.mean():.4f}" for n, values in lost.items())
+    words = "; ".join(
+        f"{NAMES[name]} {values.mean():.4f}, the mean of "
+        + ", ".join(f"{x:.4f}" for x in values.mean(axis=1))
+        for name, values in lost.items()
+    )
     return Finding(
         mean,
         claims.NOT_DECIDED if is_open else verdict,
         interval,
         _seeds(context, "mlp"),
-        f"Test accuracy lost, Lion minus AdamW: {words}. Mean over learning rates "
-        f"{factor:g} times the best and a {factor:g}th of it, and decay strengths "
-        f"{steps[1] / steps[0]:g} times the best and a {steps[1] / steps[0]:g}th of it"
+        f"Test accuracy lost, Lion minus AdamW: {words}. These are at a learning rate "
+        f"{factor:g} times the best, at a {factor:g}th of it, at a decay strength "
+        f"{steps[1] / steps[0]:g} times the best and at a {steps[1] / steps[0]:g}th"
         f"{', not all of which are in the grid' * is_open}. Best setting by mean "
-        "validation accuracy.",
+        "validation accuracy; decay strength is learning rate times weight decay.",
     )
 
 
