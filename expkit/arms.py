@@ -181,13 +181,15 @@ class Arms(abc.ABC):
             budget: what the details say of data and steps.
 
         Returns:
-            The finding; its details name both figures and settings.
+            The finding; its details name both figures and settings, and which of these
+            are at an end of their grids.
         """
         values = {name: self.test(name, figure) for name in (arm, rival)}
         mean, interval = claims.paired_difference(values[arm], values[rival])
         seen = statistics.detectable_difference(values[arm], values[rival])
         details = ", ".join(
-            f"{names[name]} {numbers.mean():.3f} ({_listed(self.tuned(name))})"
+            f"{names[name]} {numbers.mean():.3f} "
+            f"({_listed(self.tuned(name), self.grids[name])})"
             for name, numbers in values.items()
         )
         power = (
@@ -270,6 +272,16 @@ class Arms(abc.ABC):
         return -value if name == "loss" else value
 
 
-def _listed(settings: Settings) -> str:
+def _listed(settings: Settings, grid: Grid) -> str:
     """Settings in words, such as `learning rate 0.0005, strength 4`."""
-    return ", ".join(f"{k.replace('_', ' ')} {v:.2g}" for k, v in settings.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.2g}{_end(value, grid.get(name, ()))}"
+        for name, value in settings.items()
+    )
+
+
+def _end(value: float, tried: Sequence[float]) -> str:
+    """That a value is at an end of those tried, beyond which a better one may be."""
+    if len(tried) < 2 or min(tried) < value < max(tried):
+        return ""
+    return f", the {'lowest' if value <= min(tried) else 'highest'} tried"

@@ -54,7 +54,7 @@ def test_arms_are_compared_in_the_right_direction(context, plant, gain, verdict)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain - 0.5 * WIGGLE.mean())
     assert f"ChildTuning-F {0.7 + gain + 0.5 * WIGGLE.mean():.3f}" in finding.details
-    assert "(learning rate 0.001)" in finding.details
+    assert "(learning rate 0.001, the highest tried)" in finding.details
     assert list(finding.seeds) == list(range(10))
 
 

@@ -91,13 +91,28 @@ def test_arms_are_compared_where_one_beats_the_baseline(
     finding = study.compare("a", "b", NAMES, at_least=0.0)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(levels["a"] - levels["b"])
-    assert f"first {levels['a']:.3f} (rate 2)" in finding.details
+    assert f"first {levels['a']:.3f} (rate 2, the highest tried)" in finding.details
     assert f"a guess {baseline:.3f}" in finding.details
     why = "which is more, so nothing is decided"
     assert (why in finding.details) == (baseline == 0.9)
     assert re.search(
         r"seeds, \S+ would be seen with a probability of 80 %", finding.details
     )
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ((1.0, 2.0, 3.0), "(rate 2)"),
+        ((2.0,), "(rate 2)"),
+        ((2.0, 3.0), "(rate 2, the lowest tried)"),
+    ],
+)
+def test_a_setting_at_an_end_of_its_grid_is_named(tmp_path, rates, words):
+    study = Planted(tmp_path, {"a": 0.8, "b": 0.6})
+    study.grids = {arm: {"rate": rates} for arm in study.grids}
+    finding = study.compare("a", "b", NAMES, at_least=0.0)
+    assert f"second 0.600 {words}" in finding.details
 
 
 def test_equal_differences_say_nothing_of_the_noise(tmp_path):
