@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import arms, claims, finetuning_runs, labelled_spans, loop
+from expkit import arms, claims, finetuning_runs, labelled_spans, loop, strengths
 from expkit.claims import Context, Finding
 from gp_kl import checks_runs, train
 
@@ -149,37 +149,11 @@ def check_alpha(context: Context) -> Finding:
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "news_entities")
-    rate = runs.tuned("rdrop")["learning_rate"]
-    strengths = (0.0, *checks_runs.FURTHER["rdrop"][1])
-    rows = [
-        [
-            runs.figures("rdrop", seed, {"learning_rate": rate, "strength": s})
-            for s in strengths
-        ]
-        for seed in runs.seeds
-    ]
-    validation, test = (
-        np.array([[row[f"{split}_f1"] for row in line] for line in rows], float)
-        for split in checks_runs.SPLITS
-    )
-    scores = np.nan_to_num(validation, nan=-np.inf).mean(axis=0)
-    best = 1 + int(scores[1:].argmax())
-    mean, interval = claims.paired_difference(test[:, best], test[:, 0])
-    listed = ", ".join(
-        f"{value:.4f} at {s:g}"
-        for s, value in zip(strengths, test.mean(0), strict=True)
-    )
-    verdict, beside = runs.beside_baseline(
-        claims.decide(interval, at_least=0.0),
-        test[:, [0, best]].mean(axis=0).max(),
-        "f1",
-    )
-    return Finding(
-        mean,
-        verdict,
-        interval,
-        runs.seeds,
-        f"Gain in test F1 of alpha {strengths[best]:g}, which validates best, over "
-        f"alpha 0, both with two passes and learning rate {rate:.2g}: {listed}. "
-        f"{beside}.",
-    )
+    alphas = (0.0, *checks_runs.FURTHER["rdrop"][1])
+
+    def listed(f1):
+        pairs = zip(alphas, f1, strict=True)
+        return ", ".join(f"{value:.4f} at {alpha:g}" for alpha, value in pairs)
+
+    finding, _ = strengths.against_zero(runs, "rdrop", alphas, "f1", listed=listed)
+    return finding

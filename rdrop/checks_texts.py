@@ -14,6 +14,7 @@ from expkit import (
     finetuning_runs,
     labelled_texts,
     plots,
+    strengths,
     text_classifier,
 )
 from expkit.claims import Context, Finding
@@ -94,44 +95,21 @@ def check_alpha(context: Context) -> Finding:
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "reviews")
-    rate = runs.tuned("rdrop")["learning_rate"]
-    rows = [
-        [
-            runs.figures("rdrop", seed, {"learning_rate": rate, "strength": alpha})
-            for alpha in ALPHAS
-        ]
-        for seed in runs.seeds
-    ]
-    validation, test = (
-        np.array([[row[f"{s}_accuracy"] for row in line] for line in rows], float)
-        for s in ("validation", "test")
+    listed = functools.partial(_listed, digits=3)
+    finding, test = strengths.against_zero(
+        runs, "rdrop", ALPHAS, "accuracy", listed=listed
     )
-    scores = np.nan_to_num(validation, nan=-np.inf).mean(axis=0)
-    best = 1 + int(scores[1:].argmax())
-    mean, interval = claims.paired_difference(test[:, best], test[:, 0])
     label, baseline = runs.baseline("accuracy")
-    listed = _listed(test.mean(axis=0), digits=3)
     _draw_alphas(
         context,
         "alpha",
         test,
         "test accuracy",
         "Test accuracy against alpha, mean over seeds and its interval.",
-        f"Test accuracy: {listed}; {label} {baseline:.3f}.",
+        f"Test accuracy: {listed(test.mean(axis=0))}; {label} {baseline:.3f}.",
         {label: baseline},
     )
-    verdict, beside = runs.beside_baseline(
-        claims.decide(interval, at_least=0.0), test[:, [0, best]].mean(axis=0).max()
-    )
-    return Finding(
-        mean,
-        verdict,
-        interval,
-        runs.seeds,
-        f"Gain in test accuracy of alpha {ALPHAS[best]:g}, which validates best, over "
-        f"alpha 0, both with two passes and learning rate {rate:.2g}: {listed}. "
-        f"{beside}.",
-    )
+    return finding
 
 
 def check_gap(context: Context) -> Finding:

@@ -1,0 +1,69 @@
+"""Whether R-Drop, at the alpha that validates best, beats two passes with alpha 0.
+
+finding, f1 = against_zero(study, "rdrop", (0.0, 0.3, 1.0, 3.0), "f1", listed=words)
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from expkit import claims
+from expkit.arms import Arms
+from expkit.claims import Finding
+
+NAMES = {"f1": "F1"}
+
+
+def against_zero(
+    study: Arms,
+    arm: str,
+    strengths: Sequence[float],
+    figure: str,
+    *,
+    listed: Callable[[np.ndarray], str],
+) -> tuple[Finding, np.ndarray]:
+    """Gain in a test figure over the same arm with strength 0, paired by seed.
+
+    The strength is chosen by the validation texts; where the baseline beats both,
+    nothing is decided.
+
+    Args:
+        study: makes the runs.
+        arm: R-Drop, whose `strength` is alpha; it keeps its tuned learning rate.
+        strengths: those tried, the first of them 0.
+        figure: such as accuracy.
+        listed: words for the mean of the test figure at each strength.
+
+    Returns:
+        The finding, and the test figures [seeds, strengths].
+    """
+    rate = study.tuned(arm)["learning_rate"]
+    rows = [
+        [
+            study.figures(arm, seed, {"learning_rate": rate, "strength": strength})
+            for strength in strengths
+        ]
+        for seed in study.seeds
+    ]
+    validation, test = (
+        np.array([[row[f"{split}_{figure}"] for row in line] for line in rows], float)
+        for split in ("validation", "test")
+    )
+    scores = np.nan_to_num(validation, nan=-np.inf).mean(axis=0)
+    best = 1 + int(scores[1:].argmax())
+    mean, interval = claims.paired_difference(test[:, best], test[:, 0])
+    verdict, beside = study.beside_baseline(
+        claims.decide(interval, at_least=0.0),
+        test[:, [0, best]].mean(axis=0).max(),
+        figure,
+    )
+    finding = Finding(
+        mean,
+        verdict,
+        interval,
+        study.seeds,
+        f"Gain in test {NAMES.get(figure, figure)} of alpha {strengths[best]:g}, which "
+        f"validates best, over alpha 0, both with two passes and learning rate "
+        f"{rate:.2g}: {listed(test.mean(axis=0))}. {beside}.",
+    )
+    return finding, test

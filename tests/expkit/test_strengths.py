@@ -1,0 +1,43 @@
+"""The gain of a strength over 0, from figures that are planted."""
+
+import ml_collections
+import numpy as np
+import pytest
+
+from expkit import arms, claims, strengths
+
+STRENGTHS = (0.0, 1.0, 2.0)
+TEST = np.array([[0.5, 0.7, 0.9], [0.5, 0.71, 0.9], [0.5, 0.69, 0.9]])
+
+
+class Planted(arms.Arms):
+    """The strength 1 validates best, though 2 has the best test figures."""
+
+    def __init__(self, out, baseline):
+        grids = {"a": {"learning_rate": (0.1,), "strength": (1.0,)}}
+        config = ml_collections.ConfigDict({})
+        super().__init__(claims.Context(out), config, grids, range(3), score="f1")
+        self.level = baseline
+
+    def measure(self, arm, seed, settings):
+        assert (arm, settings["learning_rate"]) == ("a", 0.1)
+        index = STRENGTHS.index(settings["strength"])
+        return {"validation_f1": (0.9, 0.8, 0.7)[index], "test_f1": TEST[seed, index]}
+
+    def baseline(self, figure):
+        return "a list", self.level
+
+
+@pytest.mark.parametrize(
+    ("baseline", "verdict"), [(0.6, claims.HOLDS), (0.8, claims.NOT_DECIDED)]
+)
+def test_the_strength_that_validates_best_is_compared_with_none(
+    tmp_path, baseline, verdict
+):
+    study = Planted(tmp_path, baseline)
+    finding, test = strengths.against_zero(study, "a", STRENGTHS, "f1", listed=str)
+    assert finding.measured == pytest.approx(0.2)
+    assert finding.verdict == verdict
+    assert "test F1 of alpha 1, which validates best" in finding.details
+    assert str(TEST.mean(axis=0)) in finding.details
+    np.testing.assert_array_equal(test, TEST)
