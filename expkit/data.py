@@ -26,7 +26,7 @@ that resuming a run needs no state of the data, only its seed.
 
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,23 @@ def load_splits(config: Any) -> dict[str, dict[str, np.ndarray]]:
         tables = [load(n, spec, data_dir=config.data_dir or None) for n in names]
         splits[split] = _join(tables, config.dataset)
     return splits
+
+
+def require_one_shape(images: Iterable[np.ndarray], source: str) -> None:
+    """Checks that images are arrays of one shape.
+
+    Args:
+        images: of some splits.
+        source: name of the data, for the message.
+
+    Raises:
+        ValueError: if those of a split are objects.
+    """
+    if any(part.dtype == object for part in images):
+        raise ValueError(
+            f"the images of {source!r} differ in shape, or are texts as in a file; use "
+            "a source with arrays of one shape, such as 'digits'."
+        )
 
 
 def _join(tables: list[dict[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:

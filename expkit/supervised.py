@@ -60,11 +60,7 @@ def classification_task(
             negative labels.
     """
     train = splits["train"]
-    if train["image"].dtype == object:
-        raise ValueError(
-            f"the images of {config.dataset!r} differ in shape, or are texts as in a "
-            "file; use a source with arrays of one shape, such as 'digits'."
-        )
+    data.require_one_shape([train["image"]], config.dataset)
     net = make_net(config, train["image"].shape[1:], _count_classes(config, splits))
     prepare = standardizer(train["image"])
 

@@ -213,11 +213,7 @@ def make_evaluation(
 
 
 def _image_task(config, images):
-    if any(part.dtype == object for part in images.values()):
-        raise ValueError(
-            f"the images of {config.dataset!r} differ in shape, or are texts as in a "
-            "file; use a source with arrays of one shape, such as 'digits'."
-        )
+    data.require_one_shape(images.values(), config.dataset)
     largest = float(images["train"].max())
     x = {k: (v / largest).clip(0, 1).astype(np.float32) for k, v in images.items()}
     make = config_lib.choose("model", config.model, IMAGE_MODELS)

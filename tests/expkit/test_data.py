@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from expkit.data import DataError, load, load_splits
+from expkit.data import DataError, load, load_splits, require_one_shape
 from expkit.datasets.splits import resolve_split, split_names
 
 SENTENCES = [["an", "été", "in"], ["Paris"], ["北", "京"]]
@@ -298,3 +298,10 @@ def test_a_plus_in_the_name_of_a_file_is_kept(tmp_path):
     (tmp_path / "a+b-train.txt").write_text("one\ntwo\nthree\n")
     data = load_splits(several(f"file:{tmp_path}/a+b-{{split}}.txt"))["train"]
     assert data["text"].tolist() == ["one", "two", "three"]
+
+
+def test_images_that_are_no_arrays_of_one_shape_are_refused():
+    images = np.zeros((3, 8, 8, 1))
+    require_one_shape([images, images[:0]], "here")
+    with pytest.raises(ValueError, match="'here' differ in shape, or are texts"):
+        require_one_shape([images, np.empty(3, object)], "here")
