@@ -90,8 +90,8 @@ def check_sensitivity(context: Context) -> Finding:
     """Test accuracy that settings off the best cost Lion, minus that of AdamW."""
     lost, is_open = {}, False
     for name in ("lion", "adamw"):
-        accuracy = _sweep(context, "mlp", name)["test_accuracy"]
-        rate, strength = best_setting(_sweep(context, "mlp", name))
+        figures = _sweep(context, "mlp", name)
+        accuracy, (rate, strength) = figures["test_accuracy"], best_setting(figures)
         off = [(rate + OFF, strength), (rate - OFF, strength)]
         off += [(rate, strength + 1), (rate, strength - 1)]
         (_, count, num_strengths) = accuracy.shape

@@ -133,6 +133,7 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         DataError: if anything is malformed.
     """
     columns: list[Column] = []
+    names: set[str] = set()
     rows: dict[str, list] = {}
     has_spans = False
     for number, line in lines.read_lines(path):
@@ -144,11 +145,11 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
         if has_spans:
             record = with_spans(record, place)
         if not wanted:
-            record = _without_nested(record, {column.name for column in columns})
+            record = _without_nested(record, names)
         if not rows:
             columns = choose(wanted, record, place)
             rows = {column.key: [] for column in columns}
-        names = {column.name for column in columns}
+            names = {column.name for column in columns}
         if not wanted and record.keys() - names:
             extra = min(record.keys() - names)
             raise DataError(
