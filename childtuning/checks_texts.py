@@ -1,7 +1,7 @@
 """ChildTuning against fine-tuning on texts with few labels, with one budget each.
 
 Under Adam a random mask makes steps `sqrt(p)` shorter, so plain fine-tuning has an arm
-with its learning rate times that, at the rate that was best for plain fine-tuning.
+whose steps are as long as those of ChildTuning-F at the rate that was best for that.
 """
 
 import functools
@@ -51,7 +51,7 @@ SETTINGS = {
 
 
 class Study(study_lib.Study):
-    """A study whose arm `shorter` takes its rate from plain fine-tuning."""
+    """A study whose arm `shorter` has steps as long as those of ChildTuning-F."""
 
     def tuned(self, arm: str) -> dict[str, float]:
         """The settings of an arm, as in the base class.
@@ -66,7 +66,7 @@ class Study(study_lib.Study):
             return super().tuned(arm)
         # A Python number like those of the grids: others would compile anew.
         factor = math.sqrt(self.config.reserve_p)
-        return {"learning_rate": factor * super().tuned("vanilla")["learning_rate"]}
+        return {"learning_rate": factor * super().tuned("f")["learning_rate"]}
 
 
 @functools.cache

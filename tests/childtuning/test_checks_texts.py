@@ -64,14 +64,17 @@ def test_a_gain_within_the_spread_is_not_decided(context, plant):
     assert finding.verdict == claims.NOT_DECIDED
 
 
-def test_the_shorter_arm_has_the_rate_of_vanilla_times_the_root_of_p(context, plant):
+def test_the_shorter_arm_has_steps_as_long_as_those_of_f(context, plant, monkeypatch):
     asked = plant({})
-    checks_texts.check_better(context, "reviews", "shorter", "vanilla")
     study = checks_texts.study(context, "reviews")
+    lower = {"f": {"learning_rate": study.grids["f"]["learning_rate"][:2]}}
+    monkeypatch.setattr(study, "grids", study.grids | lower)
+    checks_texts.check_better(context, "reviews", "f", "shorter")
+    assert study.tuned("f") == {"learning_rate": 5e-4}
     assert study.tuned("vanilla") == {"learning_rate": 1e-3}
     assert study.config.reserve_p == 0.3
     rates = {rate for arm, rate in asked if arm == "shorter"}
-    assert list(rates) == pytest.approx([1e-3 * np.sqrt(0.3)])
+    assert list(rates) == pytest.approx([5e-4 * np.sqrt(0.3)])
     lion = sorted({rate for arm, rate in asked if arm == "lion"})
     assert lion == pytest.approx(0.2 * np.array(checks_texts.RATES["reviews"]))
 
