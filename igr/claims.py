@@ -177,16 +177,20 @@ EXPERIMENTS = {
             (
                 f"flooding-{name}{'-end' * (rival == 'end')}-{noise}",
                 f"Flooding {what} plain training {words}, {where}.",
-                FLOODING.format("abstract"),
+                FLOODING.format(place),
                 functools.partial(check, noise, rival),
             )
             for noise, where in (
                 ("clean", "with the labels of digits"),
                 ("noisy", "with 20 % of wrong labels"),
             )
-            for rival, words in (
-                ("end", "to the end"),
-                ("stopped", "stopped early"),
+            for rival, words, place in (
+                ("end", "to the end", "abstract"),
+                (
+                    "stopped",
+                    "stopped early",
+                    "abstract; the comparison is of this package",
+                ),
             )
             for name, what, check in (
                 (

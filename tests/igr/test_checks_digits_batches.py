@@ -126,9 +126,13 @@ def flooded(best=0.1, **ends):
 
     def figures(context, noise, level):
         noise = 0.01 * JITTER[:, None] * (level > 0)
-        names = ("validation_loss", "test_loss", "test_accuracy")
+        splits = ("validation", "test")
+        names = [
+            f"{split}_{figure}" for split in splits for figure in ("loss", "accuracy")
+        ]
         rows = dict.fromkeys(names, 0.5 + noise + 0.0 * STEPS)
         rows["validation_loss"] = rows["validation_loss"] + abs(level - best)
+        rows["validation_accuracy"] = rows["validation_accuracy"] - abs(level - best)
         for name, end in ends.items():
             rows[name] = rows[name] + end * (level == best)
         return rows
@@ -179,6 +183,46 @@ def test_plain_training_may_stop_where_its_validation_loss_is_least(
     assert finding.measured == pytest.approx(0.2)  # 0.4 against 0.2, not 0.5
     assert finding.verdict == claims.DOES_NOT_HOLD
     assert f"stopped at {stop / records[-1]:g} of the steps" in finding.details
+
+
+def test_accuracies_are_compared_at_the_level_of_the_highest_validation_accuracy(
+    context, monkeypatch
+):
+    """The loss prefers another level and another stop, with an accuracy of 0.5."""
+    records = np.arange(1 + checks_flood_levels.NUM_RECORDS)
+
+    def figures(context, noise, level):
+        rows = flooded(0.1)(context, noise, level)
+        better = 0.3 * (level == 0.4) * (records == records[-1])
+        if level == 0.0:
+            better = 0.2 * (records == checks_flood_levels.STOPS[2])
+        names = ("validation_accuracy", "test_accuracy")
+        return rows | {name: 0.5 + better + 0.0 * rows[name] for name in names}
+
+    monkeypatch.setattr(checks_flood_levels, "_figures", figures)
+    for rival, expected in (("end", 0.3), ("stopped", 0.1)):
+        finding = checks_flood_levels.check_test_accuracy("noisy", rival, context)
+        assert finding.measured == pytest.approx(expected)
+        assert "level 0.4," in finding.details
+        assert "by validation accuracy" in finding.details
+    finding = checks_flood_levels.check_test_loss("noisy", "end", context)
+    assert "level 0.1," in finding.details
+    assert "by validation loss" in finding.details
+
+
+def test_the_highest_level_decides_nothing(context, monkeypatch):
+    figures = flooded(LEVELS[-1], test_loss=0.1)
+    monkeypatch.setattr(checks_flood_levels, "_figures", figures)
+    finding = checks_flood_levels.check_test_loss("noisy", "end", context)
+    assert finding.measured == pytest.approx(0.1)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert "highest level" in finding.details
+
+
+def test_plain_training_has_as_many_stops_as_there_are_levels():
+    stops = checks_flood_levels.STOPS
+    assert len(set(stops)) == len(LEVELS) - 1
+    assert stops[-1] == checks_flood_levels.NUM_RECORDS
 
 
 @pytest.mark.parametrize("best", LEVELS[1:])

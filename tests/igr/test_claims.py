@@ -31,7 +31,9 @@ def test_the_runner_lists_every_claim_under_its_experiment(capsys):
 def test_a_comparison_that_its_source_does_not_make_says_so():
     sources = {claim.id: claim.source for claim in CLAIMS}
     ours = "the comparison is of this package. https://"
-    for name in ("attacked-noise", "attacked-input_penalty", "clean-cost-fgm"):
+    made = ("attacked-noise", "attacked-input_penalty", "clean-cost-fgm")
+    for name in (*made, "flooding-loss-clean", "flooding-accuracy-noisy"):
         assert ours in sources[name]
-    for name in ("attacked-fgm", "gradient-input_penalty", "clean-noise"):
+    quoted = ("attacked-fgm", "gradient-input_penalty", "clean-noise")
+    for name in (*quoted, "flooding-loss-end-clean"):
         assert ours not in sources[name]
