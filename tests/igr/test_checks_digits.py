@@ -61,6 +61,22 @@ def test_trends_are_judged_by_their_direction(check, sign, context, monkeypatch)
         assert len(finding.seeds) == 10
 
 
+def test_the_trend_of_the_penalty_is_told_apart_where_no_flow_is_followed(
+    context, monkeypatch
+):
+    """R_IG falls up to the fourth rate, and rises beyond 2 over the sharpness."""
+    figures = {name: [7.0, 5.0, 4.0, 3.0, 8.0, 9.0] for name in FIGURES}
+    monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: figures)
+    finding = checks_learning_rate.check_regularizer_falls(context)
+    assert finding.measured == pytest.approx(15 / 35)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert "with the means 7, 5, 4, 3, 8, 9. Up to 0.16 it is -1.00:" in finding.details
+    flat = figures | {"sharpness": [0.1] * 6}
+    monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: flat)
+    finding = checks_learning_rate.check_regularizer_falls(context)
+    assert finding.details.endswith("8, 9.")
+
+
 @pytest.mark.parametrize("broken", [(5,), range(6)])
 def test_a_run_that_diverged_leaves_a_trend_open(context, monkeypatch, broken):
     monkeypatch.setattr(checks_learning_rate, "_sweep", swept(-1, broken))
