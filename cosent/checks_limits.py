@@ -1,12 +1,16 @@
 """Which tables of similarities are cosines of vectors, and of how many dimensions."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+import optax
+from scipy import optimize, stats
 
 from expkit import claims, plots
 from expkit.claims import Context, Finding
 
 SENTENCES = 200
+ROUNDS, STEPS = 20, 10  # of the search for vectors whose cosines are in an order
 
 
 def check_counterexample(context: Context) -> Finding:
@@ -98,11 +102,10 @@ def _squared_distances(x):
 
 
 def check_dimensions(context: Context) -> Finding:
-    """Spearman correlation of the cosines before and after 8 log n dimensions."""
+    """Best Spearman correlation of the cosines with those in 8 log n dimensions."""
     vectors = np.array(context.memo("vectors", _sentence_vectors, size=SENTENCES))
     n, width = vectors.shape
-    upper = np.triu_indices(n, 1)
-    cosines = (vectors @ vectors.T)[upper]
+    cosines = _cosines(vectors)
     claimed = round(8.0 * np.log(n))
     dims = sorted({4, 8, 16, 32, claimed, 96, 192, width})
     rng = np.random.default_rng(0)
@@ -111,21 +114,62 @@ def check_dimensions(context: Context) -> Finding:
     for dim in dims:
         maps = rng.normal(size=(width, dim)), axes[:dim].T
         for name, matrix in zip(found, maps, strict=True):
-            y = vectors @ matrix
-            y /= np.linalg.norm(y, axis=1, keepdims=True)
-            rho = stats.spearmanr(cosines, (y @ y.T)[upper])[0]
+            rho = stats.spearmanr(cosines, _cosines(vectors @ matrix))[0]
             found[name].append(float(rho))
     random, principal = (found[name][dims.index(claimed)] for name in found)
+    moved = _in_order(vectors @ axes[:claimed].T, cosines)
+    searched = float(stats.spearmanr(cosines, _cosines(moved))[0])
     _draw_dimensions(context, dims, found, claimed)
-    return claims.exact(
-        max(random, principal) > 0.99,
-        random,
-        f"{n} sentences, vectors of {width} dimensions: a random projection to "
-        f"{claimed} keeps the order of the cosines with this correlation, the first "
-        f"{claimed} principal axes with {principal:.3f}. The lemma has 1/e^2 beside "
-        "8 log n, and without it allows errors as large as the cosines. Required: "
-        "0.99.",
+    best = max(random, principal, searched)
+    return Finding(
+        best,
+        claims.HOLDS if best > 0.99 else claims.NOT_DECIDED,
+        details=f"{n} sentences, vectors of {width} dimensions. Rank correlation of "
+        f"the cosines with those of vectors of {claimed}: a random projection "
+        f"{random:.3f}, the first principal axes {principal:.3f}, moved from there to "
+        f"keep the order {searched:.3f}. Required: 0.99; below that nothing is "
+        "decided, since other vectors may keep more. The lemma has 1/e^2 beside "
+        "8 log n, and without it allows errors as large as the cosines.",
     )
+
+
+def _cosines(vectors):
+    """Cosines of all pairs of different vectors."""
+    y = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (y @ y.T)[np.triu_indices(len(y), 1)]
+
+
+def _in_order(start, cosines):
+    """Vectors moved from a start so that their cosines are in a given order.
+
+    By turns the cosines nearest to theirs that are in this order, and some steps to
+    these: Kruskal's nonmetric scaling.
+    """
+    pairs = np.triu_indices(len(start), 1)
+    order = np.argsort(cosines)
+    optimizer = optax.adam(2e-3)
+
+    def distance(x, target):
+        y = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+        found = jnp.sum(y[pairs[0]] * y[pairs[1]], axis=1)
+        return jnp.mean(jnp.square(found - target)) / jnp.var(found)
+
+    @jax.jit
+    def move(carry, target):
+        def step(_, carry):
+            x, state = carry
+            updates, state = optimizer.update(jax.grad(distance)(x, target), state)
+            return x + updates, state
+
+        return jax.lax.fori_loop(0, STEPS, step, carry)
+
+    x = jnp.asarray(start, jnp.float32)
+    carry = x, optimizer.init(x)
+    for _ in range(ROUNDS):
+        target = _cosines(np.asarray(carry[0]))
+        target[order] = optimize.isotonic_regression(target[order]).x
+        carry = move(carry, jnp.asarray(target, jnp.float32))
+    return np.asarray(carry[0])
 
 
 def _sentence_vectors():
