@@ -1,4 +1,4 @@
-"""Arms compared on the same seeds, with the same budget for tuning, kept on disk.
+"""Arms compared on the same seeds, each tuned over a grid of its own, kept on disk.
 
 A subclass says how an arm is measured and what the baseline is::
 
@@ -16,6 +16,7 @@ A subclass says how an arm is measured and what the baseline is::
 
 import abc
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import ml_collections
@@ -35,11 +36,12 @@ LEFT_TO_FULL_MODE = Finding(
 
 
 class Arms(abc.ABC):
-    """Arms that are compared on the same seeds, each with the same budget of settings.
+    """Arms that are compared on the same seeds, each at the best of its settings.
 
-    An arm's settings are those of its grid with the highest score on the validation
-    split over the first `TUNING_SEEDS` seeds. Every figure is kept on disk, so a study
-    that is stopped goes on where it was.
+    These are those of its grid with the highest score on the validation split over the
+    first `TUNING_SEEDS` seeds; a grid with a setting more, such as a strength, has more
+    to choose from, which a finding says. Every figure is kept on disk, so a study that
+    is stopped goes on where it was.
 
     Attributes:
         context: of the check.
@@ -209,7 +211,17 @@ class Arms(abc.ABC):
             interval,
             self.seeds,
             f"Difference of the test {figure}: {details}. "
-            f"{budget or f'{self.config.num_steps} steps'}; {beside}. {power}",
+            f"{budget or f'{self.config.num_steps} steps'}; {beside}. {power}"
+            f"{self._unequal_budgets(arm, rival, names)}",
+        )
+
+    def _unequal_budgets(self, arm: str, rival: str, names: Mapping[str, str]) -> str:
+        """How many settings two arms choose from, if that differs."""
+        grids = self.grids[arm], self.grids[rival]
+        one, other = (math.prod(map(len, grid.values())) for grid in grids)
+        return (one != other) * (
+            f" {names[arm]} is the best of {one} settings in validation, "
+            f"{names[rival]} of {other}."
         )
 
     def beside_baseline(

@@ -1,4 +1,4 @@
-"""R-Drop against its rivals on texts with few labels, with one budget for each arm."""
+"""R-Drop against its rivals on texts with few labels, each at its tuned settings."""
 
 import functools
 

@@ -115,6 +115,16 @@ def test_a_setting_at_an_end_of_its_grid_is_named(tmp_path, rates, words):
     assert f"second 0.600 {words}" in finding.details
 
 
+def test_arms_with_more_settings_than_their_rivals_are_named(tmp_path):
+    study = Planted(tmp_path, {"a": 0.8, "b": 0.6})
+    words = "first is the best of 6 settings in validation, second of 2."
+    finding = study.compare("a", "b", NAMES, at_least=0.0)
+    assert "settings" not in finding.details
+    study.grids = {**study.grids, "a": {"rate": (1.0, 2.0), "strength": (1, 2, 3)}}
+    finding = study.compare("a", "b", NAMES, at_least=0.0)
+    assert finding.details.endswith(words)
+
+
 def test_equal_differences_say_nothing_of_the_noise(tmp_path):
     study = Planted(tmp_path, {"a": 0.75, "b": 0.5})
     study.measure = lambda arm, seed, settings: dict.fromkeys(
