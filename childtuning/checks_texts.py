@@ -14,7 +14,6 @@ import optax
 
 import childtuning
 from childtuning import train
-from childtuning.selection import trainable_fraction
 from expkit import arms, claims, finetuning_runs
 from expkit import config as config_lib
 from expkit import study as study_lib
@@ -35,7 +34,6 @@ ARMS = {
 QUICK = ("vanilla", "shorter", "f", "d_paper", "d_authors", "update_dropout")
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
-PARTLY = 0.9  # share of a mask in another one, at most
 LION = 0.2  # its rates are so much smaller
 # Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {
@@ -150,10 +148,12 @@ def arm_config(lab: finetuning_runs.Lab, arm: str):
     return config
 
 
-def make_mask(lab: finetuning_runs.Lab, config, seed: int, params=None):
+def make_mask(
+    lab: finetuning_runs.Lab, config, seed: int, params=None, order: int | None = None
+):
     """The mask of ChildTuning-D for the labelled rows of a seed.
 
-    At `params`, or where a run starts.
+    At `params`, with the batches and dropout of `order`; or where a run starts.
     """
     if params is None:
         return _first_mask(lab, config.fisher, seed)
@@ -161,7 +161,8 @@ def make_mask(lab: finetuning_runs.Lab, config, seed: int, params=None):
     task = lab.texts.task._replace(splits={"train": arrays})
     texts = lab.texts._replace(task=task, params=params)
     seeded = lab.config.copy_and_resolve_references()
-    seeded.method, seeded.fisher, seeded.seed = "d", config.fisher, seed
+    seeded.method, seeded.fisher = "d", config.fisher
+    seeded.seed = seed if order is None else order
     return train.make_mask(seeded, texts)
 
 
@@ -222,70 +223,6 @@ def _jackknife(a: np.ndarray, b: np.ndarray):
         parts = [log_ratio(np.delete(np.arange(count), i)) for i in range(count)]
         pseudo = count * whole - (count - 1) * np.array(parts)
     return claims.mean_interval(pseudo)
-
-
-def check_overlap(context: Context) -> Finding:
-    """Share of the paper's mask that is in the authors' mask too."""
-    runs = study(context, "reviews")
-    p = runs.config.reserve_p
-
-    def measure(seed):
-        tuned = runs.run("vanilla", seed, runs.tuned("vanilla"))
-        return {"before": overlap(seed, None), "after": overlap(seed, tuned)}
-
-    def overlap(seed, params):
-        masks = [
-            make_mask(runs.lab, arm_config(runs.lab, arm), seed, params)
-            for arm in ("d_paper", "d_authors")
-        ]
-        layers = [jax.tree.leaves(mask["encoder"]["layer"]) for mask in masks]
-        kept = sum(int(a.sum()) for a in layers[0])
-        both = sum(int((a & b).sum()) for a, b in zip(*layers, strict=True))
-        return both / kept
-
-    shares = [
-        context.memo(
-            f"overlap-{seed}",
-            functools.partial(measure, seed),
-            config=runs.config.to_dict(),
-        )
-        for seed in runs.seeds
-    ]
-    mean, interval = claims.mean_interval([share["after"] for share in shares])
-    before = np.mean([share["before"] for share in shares])
-    return Finding(
-        mean,
-        claims.decide(interval, at_most=PARTLY),
-        interval,
-        runs.seeds,
-        f"Share of the mask per example that is in the mask per batch too: {mean:.3f} "
-        f"after fine-tuning, {before:.3f} before it. The bar for partly is at most "
-        f"{PARTLY:g}; equal conventions give 1, independent ones {p:g}. Both masks are "
-        f"the {p:.0%} of the layers' parameters with the largest Fisher information; "
-        "that per batch is clipped, and has dropout.",
-    )
-
-
-def check_true_share(context: Context) -> Finding:
-    """Share of all parameters that the authors' ChildTuning-D trains."""
-    runs = study(context, "reviews")
-    config = arm_config(runs.lab, "d_authors")
-
-    def measure():
-        mask = make_mask(runs.lab, config, 0)
-        return {
-            "all": trainable_fraction(mask),
-            "layers": trainable_fraction(mask["encoder"]["layer"]),
-        }
-
-    share = context.memo("share", measure, config=config.to_dict())
-    return claims.exact(
-        abs(share["layers"] - config.reserve_p) < 1e-4
-        and share["all"] > 1.05 * config.reserve_p,
-        share["all"],
-        f"reserve_p is {config.reserve_p:g}, and that is the share within the layers "
-        f"({share['layers']:.4f}); embeddings and head do not compete and are trained.",
-    )
 
 
 def _is_skipped(context: Context, setting: str) -> bool:

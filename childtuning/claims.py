@@ -6,7 +6,7 @@ those of one experiment.
 
 import functools
 
-from childtuning import checks_identities, checks_texts
+from childtuning import checks_identities, checks_masks, checks_texts
 from expkit import claims
 from expkit.claims import Claim
 
@@ -147,14 +147,14 @@ EXPERIMENTS = {
             "Fisher information per example and per batch choose masks that overlap "
             "only partly.",
             CODE,
-            checks_texts.check_overlap,
+            checks_masks.check_overlap,
         ),
         (
             "true-share",
             "A reserve_p of 30 % is not 30 % of the model: what lies outside the "
             "layers is trained whole.",
             CODE,
-            checks_texts.check_true_share,
+            checks_masks.check_true_share,
         ),
     ],
     "docs": [

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from childtuning import checks_texts, train
+from childtuning import checks_masks, checks_texts, train
 from childtuning import claims as claims_module
 from expkit import claims
 from expkit import study as study_lib
@@ -209,10 +209,11 @@ def masks(context, monkeypatch, layers, others=None):
     study.tuned = lambda arm: {"learning_rate": 0.5}
     study.run = lambda arm, seed, settings: (arm, seed, settings["learning_rate"])
 
-    def make_mask(lab, config, seed, params=None):
+    def make_mask(lab, config, seed, params=None, order=None):
         del lab
         assert params in (None, ("vanilla", seed, 0.5))
-        of_fisher = layers["paper" if params is None else config.fisher]
+        name = config.fisher if order is None else "again"
+        of_fisher = layers["paper" if params is None else name]
         layer = of_fisher(seed) if callable(of_fisher) else of_fisher
         return {"encoder": {"layer": layer}, "head": others}
 
@@ -220,26 +221,33 @@ def masks(context, monkeypatch, layers, others=None):
 
 
 @pytest.mark.parametrize(
-    ("shared", "verdict"), [(15, claims.HOLDS), (29, claims.DOES_NOT_HOLD)]
+    ("shared", "apart", "verdict"),
+    [
+        (15, 0, claims.HOLDS),
+        (15, 10, claims.NOT_DECIDED),  # a repeat shares half, as the other mask does
+        (15, 20, claims.NOT_DECIDED),
+        (29, 0, claims.DOES_NOT_HOLD),
+    ],
 )
-def test_the_overlap_is_counted_over_the_layers(context, monkeypatch, shared, verdict):
+def test_the_overlap_is_less_than_that_of_a_repeat(
+    context, monkeypatch, shared, apart, verdict
+):
     places = np.arange(100)
 
-    def authors(seed):  # one entry more or less, so that there is an interval
-        first = 30 - shared - (-1) ** seed
-        return {
-            0: (places[:60] >= first) & (places[:60] < 20),
-            1: places[60:] < 70,
-        }
+    def mask(least, most):
+        return {0: (places[:60] >= least) & (places[:60] < most), 1: places[60:] < 70}
 
-    paper = {0: places[:60] < 20, 1: places[60:] < 70}
-    layers = {"paper": paper, "authors": authors}
+    def authors(seed):  # one entry more or less, so that there is an interval
+        return mask(30 - shared - (-1) ** seed, 20)
+
+    layers = {"paper": mask(0, 20), "authors": authors, "again": mask(20, 20 + apart)}
     masks(context, monkeypatch, layers, np.ones(50, bool))
-    finding = checks_texts.check_overlap(context)
+    finding = checks_masks.check_overlap(context)
     assert finding.measured == pytest.approx(shared / 30)
     assert f"too: {shared / 30:.3f} after fine-tuning" in finding.details
     assert "1.000 before it" in finding.details  # the same mask twice
-    assert "at most 0.9;" in finding.details
+    assert f"less than the {10 / (10 + apart):.3f} of a mask" in finding.details
+    assert ("The draw alone" in finding.details) == (apart > 0)
     assert finding.verdict == verdict
 
 
@@ -257,6 +265,6 @@ def test_the_true_share_counts_what_does_not_compete(
     layer = {0: np.arange(100) < kept}
     layers = {"paper": layer, "authors": layer}
     masks(context, monkeypatch, layers, np.ones(others, bool))
-    finding = checks_texts.check_true_share(context)
+    finding = checks_masks.check_true_share(context)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx((kept + others) / (100 + others))
