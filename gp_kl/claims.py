@@ -202,7 +202,10 @@ EXPERIMENTS = {
             "nested-rotary",
             "On nested spans too the F1 falls by more than 10 points without rotary "
             "positions.",
-            POINTER.format("ablation of the relative positions"),
+            POINTER.format(
+                "ablation of the relative positions, of flat entities; the comparison "
+                "is of this package"
+            ),
             better("code_spans", "pointer", "no_rotary", at_least=0.1),
         ),
     ],

@@ -33,3 +33,10 @@ def test_the_runner_lists_every_claim_under_its_experiment(capsys):
     assert listed["experiments"] == list(EXPERIMENTS)
     got = [(row["experiment"], row["id"]) for row in listed["claims"]]
     assert got == [(name, row[0]) for name, rows in EXPERIMENTS.items() for row in rows]
+
+
+def test_a_comparison_that_its_source_does_not_make_says_so():
+    sources = {claim.id: claim.source for claim in CLAIMS}
+    ours = "the comparison is of this package. https://"
+    assert ours in sources["nested-rotary"]
+    assert ours not in sources["needs-rotary"]  # the control
