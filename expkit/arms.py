@@ -15,19 +15,16 @@ A subclass says how an arm is measured and what the baseline is::
 """
 
 import abc
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import ml_collections
 import numpy as np
 
-from expkit import claims, dot_plots, statistics
+from expkit import claims, dot_plots, grids, statistics
 from expkit.claims import Finding
 from expkit.context import Context
+from expkit.grids import Grid, Settings
 
-Grid = Mapping[str, Sequence[float]]
-Settings = Mapping[str, float]
 TUNING_SEEDS = 2
 LEFT_TO_FULL_MODE = Finding(
     None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
@@ -119,6 +116,17 @@ class Arms(abc.ABC):
             settings=dict(settings),
         )
 
+    def choices(self, arm: str) -> list[dict[str, float]]:
+        """The settings that tuning chooses from.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            A value for each setting, in each.
+        """
+        return grids.combinations(self.grids[arm])
+
     def tuned(self, arm: str) -> dict[str, float]:
         """The settings of an arm.
 
@@ -128,13 +136,20 @@ class Arms(abc.ABC):
         Returns:
             A value for each setting.
         """
-        grid = self.grids[arm]
-        choices = [
-            dict(zip(grid, values, strict=True))
-            for values in itertools.product(*grid.values())
-        ]
+        return self.best(arm, self.choices(arm))
+
+    def best(self, arm: str, choices: Sequence[Settings]) -> dict[str, float]:
+        """The settings that validate best over the first `TUNING_SEEDS` seeds.
+
+        Args:
+            arm: one of `grids`.
+            choices: the settings tried; the first of equals wins.
+
+        Returns:
+            One of them.
+        """
         if len(choices) == 1:
-            return choices[0]
+            return dict(choices[0])
 
         def score(settings):
             rows = [
@@ -142,7 +157,7 @@ class Arms(abc.ABC):
             ]
             return np.mean([self._score(row) for row in rows])
 
-        return max(choices, key=score)
+        return dict(max(choices, key=score))
 
     def test(self, arm: str, figure: str = "accuracy") -> np.ndarray:
         """A figure of the test split at the tuned settings.
@@ -191,7 +206,7 @@ class Arms(abc.ABC):
         seen = statistics.detectable_difference(values[arm], values[rival])
         details = ", ".join(
             f"{names[name]} {numbers.mean():.3f} "
-            f"({_listed(self.tuned(name), self.grids[name])})"
+            f"({grids.listed(self.tuned(name), self.grids[name])})"
             for name, numbers in values.items()
         )
         power = (
@@ -217,8 +232,7 @@ class Arms(abc.ABC):
 
     def _unequal_budgets(self, arm: str, rival: str, names: Mapping[str, str]) -> str:
         """How many settings two arms choose from, if that differs."""
-        grids = self.grids[arm], self.grids[rival]
-        one, other = (math.prod(map(len, grid.values())) for grid in grids)
+        one, other = (len(self.choices(name)) for name in (arm, rival))
         return (one != other) * (
             f" {names[arm]} is the best of {one} settings in validation, "
             f"{names[rival]} of {other}."
@@ -282,18 +296,3 @@ class Arms(abc.ABC):
         if value is None or figures.get("validation_loss", 0.0) is None:
             return -np.inf
         return -value if name == "loss" else value
-
-
-def _listed(settings: Settings, grid: Grid) -> str:
-    """Settings in words, such as `learning rate 0.0005, strength 4`."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:.2g}{_end(value, grid.get(name, ()))}"
-        for name, value in settings.items()
-    )
-
-
-def _end(value: float, tried: Sequence[float]) -> str:
-    """That a value is at an end of those tried, beyond which a better one may be."""
-    if len(tried) < 2 or min(tried) < value < max(tried):
-        return ""
-    return f", the {'lowest' if value <= min(tried) else 'highest'} tried"
