@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from expkit import claims
-from expkit.arms import Arms
+from expkit.arms import Arms, Settings
 from expkit.claims import Finding
 
 NAMES = {"f1": "F1"}
@@ -24,12 +24,13 @@ def against_zero(
 ) -> tuple[Finding, np.ndarray]:
     """Gain in a test figure over the same arm with strength 0, paired by seed.
 
-    The strength is chosen by the validation texts; where the baseline beats both,
-    nothing is decided.
+    The strength is chosen by the validation texts, at the learning rate of the tuned
+    arm; the arm without has the rate that is best for it. Where the baseline beats
+    both, nothing is decided.
 
     Args:
         study: makes the runs.
-        arm: R-Drop, whose `strength` is alpha; it keeps its tuned learning rate.
+        arm: R-Drop, whose `strength` is alpha.
         strengths: those tried, the first of them 0.
         figure: such as accuracy.
         listed: words for the mean of the test figure at each strength.
@@ -38,11 +39,12 @@ def against_zero(
         The finding, and the test figures [seeds, strengths].
     """
     rate = study.tuned(arm)["learning_rate"]
+    rates = {choice["learning_rate"] for choice in study.choices(arm)}
+    zero, *others = strengths
+    plain = study.best(arm, [_settings(x, zero) for x in sorted(rates)])
+    tried = [plain, *(_settings(rate, strength) for strength in others)]
     rows = [
-        [
-            study.figures(arm, seed, {"learning_rate": rate, "strength": strength})
-            for strength in strengths
-        ]
+        [study.figures(arm, seed, settings) for settings in tried]
         for seed in study.seeds
     ]
     validation, test = (
@@ -63,7 +65,12 @@ def against_zero(
         interval,
         study.seeds,
         f"Gain in test {NAMES.get(figure, figure)} of alpha {strengths[best]:g}, which "
-        f"validates best, over alpha 0, both with two passes and learning rate "
-        f"{rate:.2g}: {listed(test.mean(axis=0))}. {beside}.",
+        f"validates best, over alpha 0, both with two passes, with learning rates "
+        f"{rate:.2g} and {plain['learning_rate']:.2g}: {listed(test.mean(axis=0))}. "
+        f"{beside}.",
     )
     return finding, test
+
+
+def _settings(rate: float, strength: float) -> Settings:
+    return {"learning_rate": rate, "strength": strength}
