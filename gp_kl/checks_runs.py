@@ -33,13 +33,15 @@ NAMES = {
     "rdrop_softmax": "R-Drop, softmax",
     "vat": "VAT",
 }
-# What full mode tries besides rates. Quick mode takes the middle ones.
+# What full mode tries. Quick mode takes the middle ones.
 RATES = (5e-4, 1e-3, 2e-3)
+CHAIN_MULTIPLIERS = (1.0, 10.0, 100.0)  # of the CRF, besides rates
+# The regularised arms have as many values of this as the plain one has rates, and its
+# rate. The weight of VAT stays 1, as that of its authors.
 FURTHER = {
-    "crf": ("chain_multiplier", (1.0, 10.0, 100.0)),
     "rdrop": ("strength", (0.3, 1.0, 3.0)),
     "rdrop_softmax": ("strength", (0.1, 0.3, 1.0)),
-    "vat": ("strength", (0.3, 1.0, 3.0)),
+    "vat": ("radius", (0.3, 1.0, 3.0)),
 }
 NUM_PARTS = 5  # of a run, with a mean of the training loss in each
 
@@ -95,7 +97,7 @@ class Lab:
         self._fit = sweep.compile_finetuning(
             train.make_loss(config, self.task),
             functools.partial(train.make_optimizer, config),
-            loss_settings=("strength",),
+            loss_settings=("strength", "radius"),
         )
 
     def measure(self, seed: int, settings: arms.Settings) -> dict[str, Any]:
@@ -103,8 +105,8 @@ class Lab:
 
         Args:
             seed: of the head, the order of the texts and the dropout.
-            settings: has `learning_rate`; `strength` of regularised arms, and
-                `chain_multiplier` of the CRF.
+            settings: has `learning_rate`; `strength` or `radius` of regularised arms,
+                and `chain_multiplier` of the CRF.
 
         Returns:
             The figures of both splits; `test_f1_unseen`, of the mentions that the
@@ -159,10 +161,10 @@ class Study(arms.Arms):
         middle = slice(None) if is_full else slice(1, 2)
         grids = {}
         for arm in self.names:
-            grids[arm] = {"learning_rate": RATES[middle]}
-            if arm in FURTHER:
-                name, values = FURTHER[arm]
-                grids[arm] |= {name: values[middle]}
+            name, values = FURTHER.get(arm, ("learning_rate", RATES))
+            grids[arm] = {name: values[middle]}
+        if "crf" in grids:
+            grids["crf"]["chain_multiplier"] = CHAIN_MULTIPLIERS[middle]
         super().__init__(
             context,
             config_lib.load(full if is_full else quick),
@@ -184,6 +186,21 @@ class Study(arms.Arms):
         config = self.config.copy_and_resolve_references()
         config.update(ARMS[arm])
         return config
+
+    def choices(self, arm: str) -> list[dict[str, float]]:
+        """The settings of an arm; a regularised one has the rate of the plain one.
+
+        Args:
+            arm: one of `grids`.
+
+        Returns:
+            A value for each setting, in each.
+        """
+        choices = super().choices(arm)
+        if arm not in FURTHER:
+            return choices
+        rate = self.tuned("pointer")
+        return [rate | settings for settings in choices]
 
     def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
         """Trains once.

@@ -3,8 +3,8 @@
 import functools
 from typing import NamedTuple
 
+from expkit import arms, finetuning_runs
 from expkit import config as config_lib
-from expkit import finetuning_runs
 from expkit import study as study_lib
 from expkit.claims import Context
 from rdrop import train
@@ -21,15 +21,22 @@ REGULARIZERS = {
     "semi_vat": ("none", "vat"),
     "semi_rdrop": ("none", "rdrop"),
 }
-# What full mode tries. Quick mode takes the middle ones, which full mode has chosen
-# most often.
+# What full mode tries: three learning rates times three values of what an arm has
+# besides, and as many rates where it has nothing. Quick mode takes the middle ones,
+# which full mode has chosen most often.
 RATES = (2e-4, 5e-4, 1e-3)
-STRENGTHS = {
-    "rdrop": (1.0, 4.0, 8.0),
-    "gradient_penalty": (1.0, 10.0, 100.0),
-    "adversarial": (0.1, 0.3, 1.0),
-    "semi_vat": (0.3, 1.0, 3.0),
-    "semi_rdrop": (0.3, 1.0, 3.0),
+DOCS_RATES = (3e-5, 1e-4, 3e-4)
+PLAIN_RATES = {
+    RATES: (1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3),
+    DOCS_RATES: (1.5e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 3e-4, 4e-4, 6e-4),
+}
+# The weight of VAT stays 1, as that of its authors.
+FURTHER = {
+    "rdrop": ("strength", (1.0, 4.0, 8.0)),
+    "gradient_penalty": ("strength", (1.0, 10.0, 100.0)),
+    "adversarial": ("strength", (0.1, 0.3, 1.0)),
+    "semi_vat": ("radius", (0.3, 1.0, 3.0)),
+    "semi_rdrop": ("unlabelled_strength", (0.3, 1.0, 3.0)),
 }
 
 
@@ -61,7 +68,7 @@ SETTINGS = {
     "api_docs": Setting("configs/rdrop/api_docs.py:", None),
     "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),
 }
-RATES_OF = {"api_docs": (3e-5, 1e-4, 3e-4), "pairs": (3e-5, 1e-4, 3e-4)}
+RATES_OF = {"api_docs": DOCS_RATES, "pairs": DOCS_RATES}
 
 
 @functools.cache
@@ -69,38 +76,36 @@ def study(context: Context, setting: str) -> study_lib.Study:
     """The comparison on one data set; `context` decides how much is spent."""
     full, quick = SETTINGS[setting]
     config = config_lib.load(full if context.full or quick is None else quick)
-    middle = slice(None) if context.full else slice(1, 2)
-    rates = RATES_OF.get(setting, RATES)[middle]
-    grids = {}
-    for arm in NAMES:
-        strengths = {"strength": STRENGTHS[arm][middle]} if arm in STRENGTHS else {}
-        grids[arm] = {"learning_rate": rates} | strengths
+    rates = RATES_OF.get(setting, RATES)
+    grids: dict[str, arms.Grid] = {"none": {"learning_rate": PLAIN_RATES[rates]}}
+    for arm, (name, values) in FURTHER.items():
+        grids[arm] = {"learning_rate": rates, name: values}
+    if not context.full:
+        grids = {arm: _middle(grid) for arm, grid in grids.items()}
     seeds = context.seeds(quick=2, full=5)
     return study_lib.Study(context, config, compile_arm, grids, seeds)
+
+
+def _middle(grid: arms.Grid) -> arms.Grid:
+    """The middle value of each setting alone."""
+    return {name: (values[len(values) // 2],) for name, values in grid.items()}
 
 
 def compile_arm(
     lab: finetuning_runs.Lab, arm: str, num_steps: int | None = None
 ) -> finetuning_runs.Run:
-    """Makes the runs of one arm: `({"learning_rate", "strength"}, seed=) -> params`."""
+    """Makes the runs of one arm: `(settings, seed=) -> params`."""
     config = lab.config.copy_and_resolve_references()
     config.regularizer, config.unlabelled_regularizer = REGULARIZERS.get(
         arm, (arm, "none")
     )
-    is_semi = arm in REGULARIZERS
     if num_steps is not None:
         config.num_steps = num_steps
-    loss_fn = train.make_loss(config, lab.texts.task)
-    name = "unlabelled_strength" if is_semi else "strength"
-
-    def with_strength(params, batch, key, *, strength=0.0):
-        return loss_fn(params, batch, key, **{name: strength})
-
     return lab.compile(
-        with_strength,
+        train.make_loss(config, lab.texts.task),
         functools.partial(train.make_optimizer, config),
-        loss_settings=("strength",),
-        with_unlabelled=is_semi,
+        loss_settings=("strength", "unlabelled_strength", "radius"),
+        with_unlabelled=arm in REGULARIZERS,
         num_steps=num_steps,
     )
 

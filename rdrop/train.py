@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,14 @@ from expkit import data, finetuning, loop, nets, supervised, text_classifier, tr
 Batch = Mapping[str, Any]
 Figures = dict[str, jax.Array]
 PREFIX = "unlabelled_"
+
+
+class Settings(NamedTuple):
+    """What an objective reads; `strength` and `radius` may be traced."""
+
+    strength: jax.Array | float
+    radius: jax.Array | float
+    convention: str
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -81,7 +89,7 @@ def make_loss(
         task: model and data.
 
     Returns:
-        `(params, batch, key, *, strength=..., unlabelled_strength=...) ->
+        `(params, batch, key, *, strength=..., unlabelled_strength=..., radius=...) ->
         (objective, figures)`. Batches have `ids` and `label`, and `unlabelled_ids`
         where the config regularises unlabelled texts too.
 
@@ -101,20 +109,26 @@ def make_loss(
             raise ValueError(f"{name} must be at least 0, got {config[name]!r}.")
     if is_regression and config.unlabelled_regularizer != "none":
         raise ValueError("unlabelled_regularizer needs classes, and this has numbers.")
-    defaults = (config.strength, config.unlabelled_strength)
 
     def loss_fn(
-        params, batch, key, *, strength=defaults[0], unlabelled_strength=defaults[1]
+        params,
+        batch,
+        key,
+        *,
+        strength=config.strength,
+        unlabelled_strength=config.unlabelled_strength,
+        radius=config.radius,
     ):
+        settings = Settings(strength, radius, config.convention)
         key, other_key = jax.random.split(key)
-        loss, figures = objective(config, task.net, params, batch, key, strength)
+        loss, figures = objective(settings, task.net, params, batch, key)
         if config.unlabelled_regularizer != "none":
             x = {
                 name.removeprefix(PREFIX): value
                 for name, value in batch.items()
                 if name.startswith(PREFIX)
             }
-            divergence = unlabelled(config, task.net, params, x, other_key)
+            divergence = unlabelled(settings, task.net, params, x, other_key)
             loss += unlabelled_strength * divergence
             figures |= {"unlabelled_divergence": divergence}
         return loss, figures
@@ -162,39 +176,37 @@ def make_batches(
     return Joined()
 
 
-def _plain(config, net: nets.Net, params, batch: Batch, key, strength):
+def _plain(settings, net: nets.Net, params, batch: Batch, key):
     """The mean cross-entropy."""
-    del config, strength
+    del settings
     return _cross_entropy(net, params, batch, key)
 
 
-def _rdrop(config, net: nets.Net, params, batch: Batch, key, strength):
+def _rdrop(settings, net: nets.Net, params, batch: Batch, key):
     """Two passes that have to agree; strength is alpha."""
     x = text_classifier.inputs(batch)
     logits = rdrop.two_passes(net.apply, params, x, key)
     labels = batch["label"]
-    loss = rdrop.rdrop_loss(*logits, labels, strength, convention=config.convention)
+    loss = rdrop.rdrop_loss(*logits, labels, **_alpha(settings))
     return loss, _figures(logits[0], labels) | {
         "divergence": rdrop.consistency_loss(*logits)
     }
 
 
-def _gradient_penalty(config, net: nets.Net, params, batch: Batch, key, strength):
+def _gradient_penalty(settings, net: nets.Net, params, batch: Batch, key):
     """Mean squared norm of every example's gradient in its embeddings."""
-    del config
 
     def total(offset):
         loss, figures = _cross_entropy(net, params, batch, key, offset)
         return len(batch["label"]) * loss, figures
 
-    penalised = igr.with_gradient_penalty(total, strength, has_aux=True)
+    penalised = igr.with_gradient_penalty(total, settings.strength, has_aux=True)
     loss, figures = penalised(_zero_offset(params, batch))
     return loss / len(batch["label"]), figures
 
 
-def _adversarial(config, net: nets.Net, params, batch: Batch, key, strength):
+def _adversarial(settings, net: nets.Net, params, batch: Batch, key):
     """Mean of the loss and of that at embeddings moved by FGM; strength is a radius."""
-    del config
     zero = _zero_offset(params, batch)
     gradient, _ = jax.grad(
         lambda offset: _cross_entropy(net, params, batch, key, offset), has_aux=True
@@ -203,7 +215,7 @@ def _adversarial(config, net: nets.Net, params, batch: Batch, key, strength):
     def moved(gradient):
         along = lambda x: jnp.vdot(gradient, x)  # noqa: E731
         return igr.fast_gradient_perturbation(
-            along, jnp.zeros_like(gradient), epsilon=strength
+            along, jnp.zeros_like(gradient), epsilon=settings.strength
         )
 
     offset = jax.lax.stop_gradient(jax.vmap(moved)(gradient))  # Miyato et al., eq. (5)
@@ -211,38 +223,38 @@ def _adversarial(config, net: nets.Net, params, batch: Batch, key, strength):
     return 0.5 * (loss + _cross_entropy(net, params, batch, key, offset)[0]), figures
 
 
-def _virtual(config, net: nets.Net, params, batch: Batch, key, strength):
+def _virtual(settings, net: nets.Net, params, batch: Batch, key):
     """The loss and VAT on the labelled embeddings; strength is its weight."""
     loss_key, key = jax.random.split(key)
     loss, figures = _cross_entropy(net, params, batch, loss_key)
     x = text_classifier.inputs(batch)
-    return loss + strength * _vat(config, net, params, x, key), figures
+    return loss + settings.strength * _vat(settings, net, params, x, key), figures
 
 
-def _squared_error(config, net: nets.Net, params, batch: Batch, key, strength):
+def _squared_error(settings, net: nets.Net, params, batch: Batch, key):
     """The mean squared error."""
-    del config, strength
+    del settings
     out = net.apply(params, text_classifier.inputs(batch), key)[:, 0]
     return jnp.mean(jnp.square(out - batch["label"])), {}
 
 
-def _rdrop_regression(config, net: nets.Net, params, batch: Batch, key, strength):
+def _rdrop_regression(settings, net: nets.Net, params, batch: Batch, key):
     """Two passes whose outputs have to be close; strength is alpha."""
     x = text_classifier.inputs(batch)
     out_1, out_2 = rdrop.two_passes(net.apply, params, x, key)
     loss = rdrop.rdrop_regression_loss(
-        out_1[:, 0], out_2[:, 0], batch["label"], strength, convention=config.convention
+        out_1[:, 0], out_2[:, 0], batch["label"], **_alpha(settings)
     )
     return loss, {"divergence": jnp.mean(jnp.square(out_1 - out_2))}
 
 
-def _consistency(config, net: nets.Net, params, x, key):
+def _consistency(settings, net: nets.Net, params, x, key):
     """R-Drop without labels."""
-    del config
+    del settings
     return rdrop.consistency_loss(*rdrop.two_passes(net.apply, params, x, key))
 
 
-def _vat(config, net: nets.Net, params, x, key):
+def _vat(settings, net: nets.Net, params, x, key):
     """Virtual adversarial training on embeddings, with one dropout mask."""
     drop_key, key = jax.random.split(key)
 
@@ -250,9 +262,13 @@ def _vat(config, net: nets.Net, params, x, key):
         return net.apply(params, {**x, "offset": offset}, drop_key)
 
     losses = igr.virtual_adversarial_loss(
-        logits_fn, _zero_offset(params, x), key, epsilon=config.radius
+        logits_fn, _zero_offset(params, x), key, epsilon=settings.radius
     )
     return jnp.mean(losses)
+
+
+def _alpha(settings):
+    return {"alpha": settings.strength, "convention": settings.convention}
 
 
 def _cross_entropy(net, params, batch, key, offset=None):

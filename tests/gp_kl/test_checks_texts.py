@@ -51,6 +51,18 @@ def plant(monkeypatch):
     return call
 
 
+def test_a_regularised_arm_has_as_many_settings_and_the_rate_of_the_plain_one(
+    context, plant
+):
+    plant({})
+    study = checks_runs.study(context, "news_entities")
+    rate = study.tuned("pointer")
+    assert rate == {"learning_rate": checks_runs.RATES[1]}
+    for arm, (name, values) in checks_runs.FURTHER.items():
+        assert study.choices(arm) == [rate | {name: value} for value in values]
+        assert len(study.choices(arm)) == len(study.choices("pointer"))
+
+
 @pytest.mark.parametrize(
     ("claim", "arms", "difference", "verdict"),
     [

@@ -26,10 +26,10 @@ def plant(monkeypatch):
 
     def call(levels, losses=None, ngrams=0.7):
         def figures(study, arm, seed, settings):
-            rates = study.grids[arm]["learning_rate"]
-            strengths = study.grids[arm].get("strength", (None,))
-            middle = rates[len(rates) // 2], strengths[len(strengths) // 2]
-            is_best = (settings["learning_rate"], settings.get("strength")) == middle
+            is_best = all(
+                settings[name] == values[len(values) // 2]
+                for name, values in study.grids[arm].items()
+            )
             level = levels.get(arm, 0.6)
             # Differences between arms vary too: those that do not give no verdict.
             spread = 0.1 * SPREAD[seed] * (2 if "rdrop" in arm else -1)
@@ -155,10 +155,18 @@ def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
     assert quick.grids.keys() == full.grids.keys() == checks_runs.NAMES.keys()
     for arm, grid in full.grids.items():
         for name, values in grid.items():
-            assert len(values) == 3
-            assert quick.grids[arm][name] == values[1:2]
+            assert list(values) == sorted(values)
+            assert quick.grids[arm][name] == (values[len(values) // 2],)
     assert (len(quick.seeds), len(full.seeds)) == (2, 5)
     assert quick.config.num_steps < full.config.num_steps
+
+
+@pytest.mark.parametrize("setting", ["reviews", "api_docs"])
+def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting):
+    study = checks_runs.study(context, setting)
+    assert {len(study.choices(arm)) for arm in study.grids} == {9}
+    for grid in study.grids.values():
+        assert set(grid["learning_rate"]) <= set(study.grids["none"]["learning_rate"])
 
 
 class Memory:

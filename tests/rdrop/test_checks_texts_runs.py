@@ -36,8 +36,8 @@ def test_an_arm_trains_and_its_strength_matters(lab, arm):
 @pytest.mark.slow
 def test_strength_0_of_an_unlabelled_arm_is_no_regulariser(lab):
     plain = checks_runs.compile_arm(lab, "none")({"learning_rate": 0.01}, seed=0)
-    settings = {"learning_rate": 0.01, "strength": 0.0}
-    for arm in ("semi_rdrop", "semi_vat"):
+    for arm, name in (("semi_rdrop", "unlabelled_strength"), ("semi_vat", "radius")):
+        settings = {"learning_rate": 0.01, name: 0.0}
         params = checks_runs.compile_arm(lab, arm)(settings, seed=0)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), params, plain
