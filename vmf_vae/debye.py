@@ -98,7 +98,8 @@ def series(order: float, precision: float) -> Series:
     minus_p = [Fraction(0), Fraction(-1), Fraction(0), Fraction(1)]
     slope = _add(_multiply(minus_p, slope), [-c for c in whole])
     slope = _divide_by_one_minus_p(slope)
-    return Series(*(tuple(_floats(c)[::-1]) for c in (value, ratio, slope)))
+    # Numbers of Python, which leave float32 as it is where float64 is enabled.
+    return Series(*(tuple(_floats(c)[::-1].tolist()) for c in (value, ratio, slope)))
 
 
 def high_order(order: float, dtype: DTypeLike) -> tuple[float, Series]:

@@ -74,3 +74,15 @@ def test_far_beyond_the_range_in_which_squares_are_finite(x):
     np.testing.assert_allclose(expansion.ratio_minus_log_0f1(0.5, x), log_2x - 1, 2e-7)
     np.testing.assert_allclose(expansion.log_0f1_minus_x(0.5, x), -log_2x, 2e-7)
     np.testing.assert_allclose(expansion.one_minus_ratio(0.5, x), 1 / float(x), 2e-7)
+
+
+@pytest.mark.parametrize("fn", EXACT, ids=lambda fn: fn.__name__)
+def test_float32_is_not_widened_where_float64_is_enabled(fn):
+    with jax.enable_x64(True):
+        x = jnp.ones(3, jnp.float32)
+        for order in (0.5, 20.0):
+            assert jax.eval_shape(lambda x, v=order: fn(v, x), x).dtype == jnp.float32
+            _, change = jax.eval_shape(
+                lambda x, v=order: jax.jvp(lambda x: fn(v, x), (x,), (x,)), x
+            )
+            assert change.dtype == jnp.float32

@@ -124,3 +124,12 @@ def test_small_concentrations_on_the_sphere_lose_only_the_end_of_a_series(kappa)
     np.testing.assert_allclose(
         got, exact, rtol=2 * kappa**8 / math.factorial(9) + 1e-13
     )
+
+
+def test_float32_has_a_slope_where_float64_is_enabled():
+    t = np.array([0.125, 0.875])
+    exact = [exact_slope(5, 2.0, x) for x in t]
+    with jax.enable_x64(True):
+        got = slope_over_sine2(5, jnp.float32(2.0), jnp.asarray(t, jnp.float32))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, exact, rtol=1e-5)

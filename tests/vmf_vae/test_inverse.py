@@ -54,3 +54,15 @@ def test_divergences_whose_concentration_has_no_square_in_float32():
     x, dx = jax.vmap(jax.value_and_grad(lambda t: inverse.inverse_kl(0.5, t)))(target)
     np.testing.assert_allclose(x, np.exp(1.0 + np.float64(target)) / 2, rtol=2e-5)
     np.testing.assert_allclose(dx, x, rtol=1e-6)
+
+
+def test_float32_is_inverted_where_float64_is_enabled():
+    """On the sphere in three dimensions, of x = 2: coth x - 1/x, and sinh x / x."""
+    ratio = 1 / np.tanh(2.0) - 0.5
+    kl = 2.0 * ratio - np.log(np.sinh(2.0) / 2.0)
+    with jax.enable_x64(True):
+        r, target = jnp.float32(ratio), jnp.float32(kl)
+        found = inverse.inverse_ratio(0.5, r, 1 - r), inverse.inverse_kl(0.5, target)
+    for x in found:
+        assert x.dtype == jnp.float32
+        np.testing.assert_allclose(x, 2.0, rtol=1e-6)
