@@ -47,14 +47,19 @@ def stochastic_rounding(key: jax.Array) -> optax.GradientTransformation:
         other leaves pass unchanged.
 
     Raises:
-        ValueError: if `key` is not a typed PRNG key, or `update` gets no parameters.
+        ValueError: if `key` is not one typed PRNG key, or `update` gets no parameters.
 
     References:
         Gupta et al., *Deep Learning with Limited Numerical Precision*, 2015, section 3.
         https://arxiv.org/abs/1502.02551
     """
-    if not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key must be a typed key from jax.random.key, got {key!r}.")
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(
+        key.dtype, jax.dtypes.prng_key
+    )
+    if not is_key or key.shape != ():
+        raise ValueError(
+            f"key must be one typed key from jax.random.key, got {key!r:.80}."
+        )
 
     def init(params):
         del params

@@ -199,8 +199,10 @@ def test_lion_with_rounding_passes_the_conformance_suite(check):
 
 
 def test_wrong_keys_and_missing_parameters_are_refused():
-    with pytest.raises(ValueError, match="typed key"):
-        lion.stochastic_rounding(jnp.zeros(2, jnp.uint32))
+    keys = jax.random.split(jax.random.key(0), 2)
+    for wrong in (jnp.zeros(2, jnp.uint32), None, "0", 0, keys):
+        with pytest.raises(ValueError, match="key must be one typed key from"):
+            lion.stochastic_rounding(wrong)
     tx = lion.stochastic_rounding(jax.random.key(0))
     with pytest.raises(ValueError, match="needs params"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
