@@ -101,7 +101,8 @@ def require_mask(mask: Any, params: Any) -> None:
 def _require_bools(path: str, leaf: Any, shape: tuple[int, ...]) -> None:
     """Refuses a leaf of the mask that is not one bool for each parameter."""
     dtype = getattr(leaf, "dtype", type(leaf).__name__)
-    if dtype != jnp.bool_ or jnp.shape(leaf) != shape:
+    is_bool = isinstance(leaf, bool) or dtype == jnp.bool_
+    if not is_bool or jnp.shape(leaf) != shape:
         raise ValueError(
             f"mask must hold bools of shape {shape} at {path!r}, got {dtype} of shape "
             f"{jnp.shape(leaf)}."

@@ -270,6 +270,15 @@ def test_a_mask_that_does_not_match_is_refused_by_path(mask, message):
             tx.init(params)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_scalar_parameter_may_have_a_bool_of_python(keep):
+    params = {"scale": jnp.float32(2.0), "w": jnp.ones(2)}
+    mask = {"scale": keep, "w": jnp.array([False, True])}
+    kept = masked_once(childtuning.child_tuning_d(mask), params)
+    np.testing.assert_array_equal(kept["scale"], 2.0 * keep)
+    np.testing.assert_array_equal(kept["w"], [0.0, 1.0])
+
+
 def test_a_mask_of_all_parameters_works_where_optax_hides_some():
     params = {"a": jnp.ones(4), "b": {"c": jnp.ones(4), "d": jnp.ones(4)}}
     tx = childtuning.child_tuning_d(half_mask(params))
