@@ -109,6 +109,7 @@ def child_adamw(
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("child_adamw needs params: update(..., params).")
+        params = jax.tree.map(jnp.asarray, params)  # a number of Python has no dtype
         count = jnp.asarray(optax.safe_increment(state.count))
         rate = learning_rate
         rate = rate(state.count) if callable(rate) else rate

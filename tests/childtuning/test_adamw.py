@@ -161,6 +161,16 @@ def test_integer_and_absent_parameters_do_not_move():
     assert (after["f"] < 1).all()
 
 
+def test_parameters_may_be_numbers_of_python():
+    params = {"w": 3.0}
+    mask = {"w": np.array(True)}
+    grads = jax.grad(lambda p: p["w"] ** 2)(params)
+    tx = childtuning.child_adamw(0.1, mask, weight_decay=0.5)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    # The first step of Adam is the learning rate, and what is left of 2.9 decays.
+    np.testing.assert_allclose(3.0 + updates["w"], 2.9 * 0.95, rtol=1e-6)
+
+
 def build(params, **options):
     mask = jax.tree.map(
         lambda p: jnp.asarray(np.arange(p.size).reshape(p.shape) % 4 != 3), params
