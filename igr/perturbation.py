@@ -165,6 +165,8 @@ def unit_vector(tree: Any) -> Any:
     scale = functools.reduce(jnp.maximum, largest, jnp.zeros((), jnp.float32))
     scale = jax.lax.stop_gradient(scale)
     is_zero = scale == 0.0
+    # The inverse of a larger one, which XLA multiplies by, would be subnormal and so 0.
+    scale = jnp.minimum(scale, 1.0 / float(jnp.finfo(scale.dtype).tiny))
     scale = jnp.where(is_zero, 1.0, scale)
     scaled = jax.tree.map(lambda a: a.astype(trees.wide_dtype(a)) / scale, tree)
     square = jnp.where(is_zero, 1.0, trees.squared_norm(scaled))
