@@ -35,7 +35,8 @@ def stochastic_rounding(key: jax.Array) -> optax.GradientTransformation:
     The sum :math:`x = p + u` is formed in float32 and lands on one of the two
     representable neighbours :math:`a \le x \le b`, on :math:`b` with probability
     :math:`(x - a) / (b - a)`, so that :math:`\mathrm{E}[p'] = x`. Put it last in a
-    chain: what comes after would round again.
+    chain: what comes after would round again. `optax.apply_if_finite`, whose
+    updates must keep the dtype of the gradients, goes around what is before it.
 
     Args:
         key: typed PRNG key. Step and leaf are folded in, so every leaf of every step

@@ -198,6 +198,17 @@ def test_lion_with_rounding_passes_the_conformance_suite(check):
     check()
 
 
+def test_steps_that_are_not_finite_are_left_out_by_optax_before_it():
+    params = jnp.ones(3, jnp.bfloat16)
+    step = optax.apply_if_finite(lion.lion(0.25, weight_decay=0.0), 3)
+    tx = optax.chain(step, lion.stochastic_rounding(jax.random.key(0)))
+    bad, good = jnp.full_like(params, jnp.nan), jnp.ones_like(params)
+    updates, state = tx.update(bad, tx.init(params), params)
+    np.testing.assert_array_equal(optax.apply_updates(params, updates), params)
+    updates, _ = tx.update(good, state, params)
+    np.testing.assert_array_equal(optax.apply_updates(params, updates), 0.75 * params)
+
+
 def test_wrong_keys_and_missing_parameters_are_refused():
     keys = jax.random.split(jax.random.key(0), 2)
     for wrong in (jnp.zeros(2, jnp.uint32), None, "0", 0, keys):
