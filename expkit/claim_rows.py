@@ -1,16 +1,127 @@
-"""Rows of `claims.json`: which are finished, which crashed, which are out of date."""
+"""Rows of `claims.json`: which are finished, which crashed, which are out of date.
+
+The files may be damaged, or be others of these names: what is no row is measured again,
+and a plan or a report that is none counts as missing.
+"""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 from expkit import jsonfile, locks
-from expkit.statistics import NOT_DECIDED
+from expkit.statistics import NOT_DECIDED, VERDICTS
 
 CRASHED = "crashed"
 """How the details of a claim begin whose check did not finish."""
 
 Row = dict[str, Any]
+
+_CLAIM = {"id": str, "statement": str, "source": str}
+_ROW = _CLAIM | {"package": str, "verdict": str}
+_PLAN = {"package": str, "experiments": list, "claims": list}
+_REPORT = {"environment": dict, "claims": list}
+_ENVIRONMENT = {
+    **dict.fromkeys(("mode", "date", "cpu", "command", "python", "platform"), str),
+    **{"cores": int, "versions": dict},
+}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of the `claims.json` of an experiment.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        The rows in it that are whole.
+    """
+    return [row for row in jsonfile.read_objects(path, _ROW) if _is_row(row)]
+
+
+def read_plan(path: Path) -> dict[str, Any] | None:
+    """What a package claims, as `--list` prints it.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        An object with `package`, `experiments` and `claims`; None where there is none.
+    """
+    plan, claim = jsonfile.read(path), _CLAIM | {"experiment": str}
+    is_plan = (
+        jsonfile.has(plan, _PLAN)
+        and all(isinstance(name, str) for name in plan["experiments"])
+        and all(jsonfile.has(row, claim) for row in plan["claims"])
+    )
+    return plan if is_plan else None
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """The rows of all packages and where they come from.
+
+    Args:
+        out: folder that `expkit.reproduce` filled.
+
+    Returns:
+        `{"environment", "claims"}`.
+
+    Raises:
+        ValueError: if its `claims.json` is missing or no such object.
+    """
+    path = out / "claims.json"
+    report = jsonfile.read(path)
+    is_report = (
+        jsonfile.has(report, _REPORT)
+        and is_environment(report["environment"])
+        and all(jsonfile.has(row, _ROW) and _is_row(row) for row in report["claims"])
+    )
+    if not is_report:
+        what = "is damaged" if path.exists() else "is missing"
+        raise ValueError(f"{path} {what}: run ./reproduce.sh first.")
+    return report
+
+
+def read_published(path: Path) -> dict[str, Any]:
+    """Results of a package that are in the repository.
+
+    Args:
+        path: `results/<pkg>.json`.
+
+    Returns:
+        `{"package", "runs", "claims"}`, without runs and claims where there is no file.
+
+    Raises:
+        ValueError: if it is damaged: what it held would be lost with the next results.
+    """
+    if not path.exists():
+        return {"package": path.stem, "runs": [], "claims": []}
+    content, kinds = jsonfile.read(path), {"package": str, "runs": list, "claims": list}
+    if not jsonfile.has(content, kinds):
+        raise ValueError(f"{path} is damaged; restore it, as with git checkout.")
+    return content
+
+
+def is_environment(value: Any) -> bool:
+    """Whether a value says where a run was made, as `environment.describe` does.
+
+    Args:
+        value: read from a file.
+
+    Returns:
+        True or False.
+    """
+    return jsonfile.has(value, _ENVIRONMENT)
+
+
+def _is_row(row: Row) -> bool:
+    """Whether the verdict and what may be missing is of the kind that it must be."""
+    return (
+        row["verdict"] in VERDICTS
+        and isinstance(row.get("experiment", ""), str)
+        and isinstance(row.get("details", ""), str)
+        and isinstance(row.get("interval"), list | None)
+        and isinstance(row.get("seeds"), list | None)
+    )
 
 
 def crashed_row(claim: dict[str, str], package: str, command: str, error: str) -> Row:

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from expkit import environment, jsonfile
-from expkit.claim_rows import CRASHED, Row, crashed_row, discard_stale, is_crashed
+from expkit.claim_rows import (
+    CRASHED,
+    Row,
+    crashed_row,
+    discard_stale,
+    is_crashed,
+    read_rows,
+)
 from expkit.claims import Claim, Context, Finding
 from expkit.command_line import Parser, unknown, usable_folder
 from expkit.messages import one_line
@@ -81,9 +88,7 @@ def _run(claims: Sequence[Claim], arguments: Any, package: str) -> int:
     stamp = environment.fingerprint(root, package, full=arguments.full)
     discard_stale(out, stamp)
     finished = {
-        row["id"]: row
-        for row in jsonfile.read(out / "claims.json", [])
-        if not is_crashed(row)
+        row["id"]: row for row in read_rows(out / "claims.json") if not is_crashed(row)
     }
     flags = [f"--out={out.as_posix()}"] + ["--full"] * arguments.full
     start = [environment.PYTHON, "-m", f"{package}.claims"]

@@ -11,6 +11,9 @@ from typing import Any
 
 from expkit import environment, jsonfile
 
+FIGURE = dict.fromkeys(("name", "caption", "alt", "command", "light", "dark"), str)
+"""Fields of a row of `figures.json`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -66,7 +69,7 @@ class Context:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         path = self.out / "cache" / f"{name}-{digest[:16]}.json"
         kept = jsonfile.read(path)
-        if isinstance(kept, dict) and kept.get("key") == key:
+        if isinstance(kept, dict) and kept.get("key") == key and "value" in kept:
             return kept["value"]
         value = jsonfile.plain(fn())
         jsonfile.write(path, {"key": key, "value": value})
@@ -103,7 +106,7 @@ class Context:
         for theme, svg in zip(("light", "dark"), drawn, strict=True):
             row[theme] = f"figures/{name}-{theme}.svg"
             jsonfile.write_text(self.out / row[theme], svg)
-        listed = jsonfile.read(self.out / "figures.json", [])
+        listed = jsonfile.read_objects(self.out / "figures.json", FIGURE)
         rows = {old["name"]: old for old in listed} | {name: row}
         jsonfile.write(self.out / "figures.json", list(rows.values()))
 

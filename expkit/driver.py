@@ -21,6 +21,8 @@ from expkit.claim_rows import (
     discard_stale,
     discard_stale_training,
     is_current,
+    read_plan,
+    read_rows,
 )
 from expkit.formatting import introduction
 from expkit.processes import Interrupt, TooMuchMemory, run
@@ -98,7 +100,7 @@ class Driver:
         Returns:
             Its rows; none for a step that measures no claims.
         """
-        return jsonfile.read(self.folder(step) / "claims.json", [])
+        return read_rows(self.folder(step) / "claims.json")
 
     def _fingerprint(self, package: str, is_training: bool) -> dict[str, Any]:
         """What a step must have run with; training is the same in both modes."""
@@ -180,8 +182,8 @@ class Driver:
         jsonfile.write(self.out / package / "about.json", words | {"command": command})
         if self.execute(step)["state"] != "finished":
             return None
-        plan = jsonfile.read(folder / "output.txt")
-        if not isinstance(plan, dict):
+        plan = read_plan(folder / "output.txt")
+        if plan is None:
             status: Row = {"state": "failed", "exit": 0, "command": step.command}
             status["log"] = ["It printed something other than the JSON of its claims."]
             jsonfile.write(folder / "status.json", status)
@@ -231,7 +233,9 @@ class Driver:
         rows, devices, stale = [], [], []
         fingerprint = functools.cache(self._fingerprint)
         for file in sorted(self.out.glob("*/plan/plan.json")):
-            plan, package = jsonfile.read(file), file.parent.parent.name
+            plan, package = read_plan(file), file.parent.parent.name
+            if plan is None:
+                continue
             known = {claim["id"] for claim in plan["claims"]}
             for name in ("train", *plan["experiments"]):
                 folder = self.out / package / name
@@ -240,7 +244,7 @@ class Driver:
                 if not is_current(folder, fingerprint(package, name == "train")):
                     stale.append(f"{package}/{name}")
                     continue
-                found = jsonfile.read(folder / "claims.json", [])
+                found = read_rows(folder / "claims.json")
                 rows += [row for row in found if row["id"] in known]
                 devices.append(jsonfile.read(folder / "run.json", {}).get("device"))
         device = next(filter(None, devices), None)

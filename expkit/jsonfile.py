@@ -84,12 +84,42 @@ def read(path: Path, default: Any = None) -> Any:
 
     Args:
         path: the file.
-        default: returned when the file is missing or is not JSON.
+        default: returned when the file is missing, is not JSON, or holds another kind
+            of value than this one; None takes every kind.
 
     Returns:
         The parsed value or `default`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # the last: nested too deep
         return default
+    return value if default is None or isinstance(value, type(default)) else default
+
+
+def has(value: Any, kinds: Mapping[str, type]) -> bool:
+    """Whether a value read from a file is an object with certain fields.
+
+    Args:
+        value: as `read` returns it.
+        kinds: what the fields have to be, by their names.
+
+    Returns:
+        True or False; False where a field is missing.
+    """
+    return isinstance(value, dict) and all(
+        name in value and isinstance(value[name], kind) for name, kind in kinds.items()
+    )
+
+
+def read_objects(path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The objects of a JSON list that are whole; what is damaged is left out.
+
+    Args:
+        path: the file; it need not exist.
+        kinds: as for `has`.
+
+    Returns:
+        The objects with all these fields, in their order.
+    """
+    return [value for value in read(path, []) if has(value, kinds)]

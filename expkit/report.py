@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from expkit import formatting, jsonfile, markdown, metrics, plots
+from expkit.claim_rows import is_environment, read_plan, read_report
 from expkit.command_line import Parser
+from expkit.context import FIGURE
 from expkit.formatting import number
 from expkit.statistics import BOOTSTRAP_FROM, VERDICTS
 
@@ -49,7 +51,7 @@ def _image(light: str, dark: str) -> dict[str, Any]:
 def _figures(folder: Path) -> list[dict[str, Any]]:
     """Figures listed by an experiment whose drawings exist."""
     found = []
-    for row in jsonfile.read(folder / "figures.json", []):
+    for row in jsonfile.read_objects(folder / "figures.json", FIGURE):
         files = [folder / row[theme] for theme in ("light", "dark")]
         if all(file.is_file() for file in files):
             drawn = [file.read_text(encoding="utf-8") for file in files]
@@ -129,7 +131,7 @@ def _package(
 ) -> dict[str, Any]:
     """Everything the page says about one package; nothing of the steps in `stale`."""
     folder = out / name
-    plan = jsonfile.read(folder / "plan" / "plan.json", {})
+    plan = read_plan(folder / "plan" / "plan.json") or {}
     done = {row["id"] for row in rows}
     waiting = [
         claim | {"verdict": NOT_RUN}
@@ -213,17 +215,16 @@ def write(out_dir: str | Path) -> Path:
         Path of the page.
 
     Raises:
-        ValueError: if the folder holds no `claims.json`.
+        ValueError: if the folder holds no readable `claims.json`.
     """
     import jinja2
     import markupsafe
 
     out = Path(out_dir)
-    evidence = jsonfile.read(out / "claims.json")
-    if not isinstance(evidence, dict):
-        raise ValueError(f"{out / 'claims.json'} is missing: run ./reproduce.sh first.")
+    evidence = read_report(out)
     rows = evidence["claims"]
-    facts = jsonfile.read(out / "environment.json", evidence["environment"])
+    facts = jsonfile.read(out / "environment.json")
+    facts = facts if is_environment(facts) else evidence["environment"]
     places = {file.parent.parent.name for file in out.glob("*/*/status.json")}
     names = sorted(places | {row["package"] for row in rows})
     packages = [

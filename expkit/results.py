@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from expkit import formatting, jsonfile
-from expkit.claim_rows import Row, is_crashed
+from expkit.claim_rows import Row, is_crashed, read_plan, read_published, read_report
 from expkit.command_line import Parser
 from expkit.statistics import NOT_DECIDED, VERDICTS
 
@@ -208,12 +208,12 @@ def publish(out: Path, root: Path) -> list[Path]:
 
     Raises:
         ValueError: if the run is not finished or not of committed code, a claim was
-            measured neither by it nor before, or a README has no place for results.
+            measured neither by it nor before, or a file is damaged or lacks its place.
     """
-    report = jsonfile.read(out / "claims.json")
-    if not report or report["environment"].get("state") != "finished":
-        raise ValueError(f"{out} holds no finished run; ./reproduce.sh --out {out}")
+    report = read_report(out)
     run = report["environment"]
+    if run.get("state") != "finished":
+        raise ValueError(f"{out} holds no finished run; ./reproduce.sh --out {out}")
     if run.get("commit") is None or run["commit"].endswith("(modified)"):
         raise ValueError(
             f"the run is of code that is not committed: commit {run.get('commit')}."
@@ -221,13 +221,12 @@ def publish(out: Path, root: Path) -> list[Path]:
     contents = {}
     for folder in sorted(out.glob("*/plan")):
         package = folder.parent.name
-        plan = jsonfile.read(folder / "plan.json")
+        plan = read_plan(folder / "plan.json")
         if plan is None:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
         results = root / f"results/{package}.json"
         rows = [row for row in report["claims"] if row["package"] == package]
-        before = jsonfile.read(results, {"runs": [], "claims": []})
-        contents[results] = _merge(plan, rows, run, before)
+        contents[results] = _merge(plan, rows, run, read_published(results))
     texts = _texts(root, contents)
     for path, content in contents.items():
         jsonfile.write(path, content)
@@ -246,7 +245,7 @@ def refresh(root: Path) -> list[Path]:
         The READMEs written.
 
     Raises:
-        ValueError: if a README has no place for results.
+        ValueError: if a file is damaged, missing, or without a place for results.
     """
     texts = _texts(root, {})
     for path, text in texts.items():
@@ -257,13 +256,14 @@ def refresh(root: Path) -> list[Path]:
 def _texts(root: Path, new: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
     """The READMEs with tables of the results: new ones, and those there already."""
     paths = sorted({*(root / "results").glob("*.json"), *new})
-    contents = [new.get(path) or jsonfile.read(path) for path in paths]
-    texts = {}
+    contents = [new.get(path) or read_published(path) for path in paths]
+    overview, texts = root / "README.md", {}
+    if not overview.is_file():
+        raise ValueError(f"{root} has no README.md; start from the root.")
     for content in contents:
         readme = root / content["package"] / "README.md"
         text = readme.read_text(encoding="utf-8")
         texts[readme] = replace_table(text, content)
-    overview = root / "README.md"
     text = overview.read_text(encoding="utf-8")
     return texts | {overview: replace_summary(text, contents)}
 

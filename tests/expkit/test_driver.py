@@ -1,6 +1,7 @@
 """What ran with other code or in the other mode is neither resumed nor reported."""
 
-from fake_package import evidence, verdicts
+import pytest
+from fake_package import add_package, evidence, verdicts
 
 
 def test_training_is_resumed_with_the_same_code_and_begins_anew_with_other(
@@ -18,6 +19,24 @@ def test_training_is_resumed_with_the_same_code_and_begins_anew_with_other(
     assert run()[0] == 0
     assert not (train / "checkpoints").exists()
     assert (train / "config.json").read_text() == '{"rate": 2}'
+
+
+@pytest.mark.parametrize("text", ["[1]", "[{}]", '{"claims": [{}]}'])
+def test_a_damaged_step_runs_again(run, checkout, text):
+    assert run()[0] == 0
+    before = verdicts(checkout)
+    for name in "claims.json", "run.json", "status.json":
+        (checkout / "out" / "demo" / "identities" / name).write_text(text)
+        assert run("--only=demo/identities")[0] == 0
+    assert verdicts(checkout) == before
+
+
+def test_a_damaged_plan_of_another_package_ends_no_run(run, checkout):
+    add_package(checkout, "other")
+    assert run("other")[0] == 0
+    (checkout / "out" / "other" / "plan" / "plan.json").write_text("[1]")
+    assert run("demo")[0] == 0
+    assert set(verdicts(checkout)) == {"demo.a", "demo.b", "demo.c"}
 
 
 def test_what_no_run_wrote_stays_where_one_begins_anew(run, checkout):

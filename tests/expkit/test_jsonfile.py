@@ -69,3 +69,17 @@ def test_missing_and_broken_files_read_as_the_default(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1')
     assert jsonfile.read(tmp_path / "x.json", []) == []
     assert jsonfile.read(tmp_path / "y.json") is None
+
+
+def test_another_kind_than_that_of_the_default_reads_as_the_default(tmp_path):
+    path = tmp_path / "x.json"
+    for value, default in (([1], {}), ({"a": 1}, []), ("x", [])):
+        jsonfile.write(path, value)
+        assert jsonfile.read(path, default) == default
+        assert jsonfile.read(path) == value
+
+
+def test_objects_that_are_not_whole_are_left_out(tmp_path):
+    path, whole = tmp_path / "x.json", {"id": "a", "n": 1}
+    jsonfile.write(path, [whole, {"id": "b"}, {"id": 1, "n": 2}, 7, "id", None])
+    assert jsonfile.read_objects(path, {"id": str, "n": int}) == [whole]

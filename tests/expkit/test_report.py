@@ -314,6 +314,31 @@ def test_the_page_is_the_same_when_rebuilt(out):
     assert (out / "report.html").read_text() == first
 
 
+@pytest.mark.parametrize("text", ["[1]", '"x"', "[{}]", '{"claims": [{}]}'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("environment.json", "lion/plan/plan.json", "lion/about.json"),
+        *("lion/sweep/status.json", "lion/plan/status.json", "lion/sweep/figures.json"),
+        *("lion/train/status.json", "lion/train/result.json", "lion/train/config.json"),
+    ],
+)
+def test_a_damaged_file_costs_no_more_than_its_part_of_the_page(out, name, text):
+    (out / name).write_text(text)
+    assert "b is so." in Page(report.write(out).read_text()).text
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", '{"environment": {}, "claims": [{}]}'])
+def test_damaged_claims_are_one_line_and_status_2(out, capsys, text):
+    (out / "claims.json").write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        report.main([str(out)])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "claims.json is damaged: run ./reproduce.sh first" in error
+
+
 def test_a_folder_without_results_is_one_line_and_status_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         report.main([str(tmp_path / "nothing")])

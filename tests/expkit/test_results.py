@@ -9,6 +9,7 @@ from expkit import results
 CLAIM = {
     "id": "a",
     "package": "pkg",
+    "experiment": "identities",
     "statement": "Half | half.",
     "source": "A. Author, 2020.",
     "measured": 0.5,
@@ -24,6 +25,9 @@ ENVIRONMENT = {
     "date": "2026-01-02 03:04 UTC",
     "versions": {"jax": "0.10.2"},
     "commit": "abc",
+    "command": "./reproduce.sh pkg",
+    "python": "3.11.7",
+    "platform": "Linux x86_64",
 }
 README = f"""# Pkg
 
@@ -35,6 +39,7 @@ previous table
 
 After.
 """
+OTHER_KINDS = ("[1]", '"x"', "7", "[{}]", "{}", '{"claims": [{}]}')
 OVERVIEW = f"# All\n\n{results.BEGIN_SUMMARY}\nprevious\n{results.END}\n\nAfter.\n"
 
 
@@ -45,6 +50,7 @@ def make_run(folder, *unmeasured, claims=(CLAIM,), **environment):
     (folder / "README.md").write_text(OVERVIEW)
     content = {"environment": ENVIRONMENT | environment, "claims": claims}
     plan = {"package": "pkg", "claims": [*claims, *unmeasured]}
+    plan["experiments"] = ["identities"]
     (folder / "out/pkg/plan").mkdir(parents=True, exist_ok=True)
     (folder / "out/claims.json").write_text(json.dumps(content))
     (folder / "out/pkg/plan/plan.json").write_text(json.dumps(plan))
@@ -109,6 +115,45 @@ def test_without_a_run_the_tables_are_written_again(tmp_path, monkeypatch, capsy
     assert results.main([]) == 0
     assert [file.read_text() for file in files] == written
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", OTHER_KINDS)
+@pytest.mark.parametrize("name", ["claims.json", "pkg/plan/plan.json"])
+def test_a_damaged_run_is_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, name, text
+):
+    (make_run(tmp_path) / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        results.main(["out"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("argv", [["out"], []])
+@pytest.mark.parametrize("text", [*OTHER_KINDS, "<<<<<<< HEAD\n{}"])
+def test_damaged_results_are_told_and_never_replaced(
+    tmp_path, monkeypatch, capsys, argv, text
+):
+    results.publish(make_run(tmp_path), tmp_path)
+    file = tmp_path / "results/pkg.json"
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        results.main(argv)
+    assert caught.value.code == 2
+    assert f"{file} is damaged; restore it" in capsys.readouterr().err
+    assert file.read_text() == text
+
+
+def test_another_folder_is_one_line_with_the_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        results.main([])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert "has no README.md; start from the root" in error
 
 
 def test_an_unfinished_run_is_not_published(tmp_path):
