@@ -103,7 +103,10 @@ def make_loss(
     """
     config_lib.choose("regularizer", config.regularizer, REGULARIZERS)
     if task.splits["train"]["label"].dtype.kind == "f":
-        raise ValueError(f"{config.dataset!r} has numbers, needed are classes.")
+        raise ValueError(
+            f"column {config.label_column!r} of {config.dataset!r} has numbers with a "
+            "point, needed are classes: write them as 0, 1, ..., or set label_column."
+        )
     if config.regularizer == "none":
         return task.loss_fn
     if not (config.alpha >= 0 and np.isfinite(config.alpha)):

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from expkit import text
+from expkit.datasets.errors import listed
 
 
 def encode_rows(
@@ -36,7 +37,7 @@ def encode_rows(
     for column in (*columns, config.label_column):
         if column not in rows:
             raise ValueError(
-                f"{config.dataset!r} has the columns {', '.join(rows)}, not "
+                f"{config.dataset!r} has the columns {listed(rows)}, not "
                 f"{column!r}: set text_columns and label_column."
             )
     for column in columns:
@@ -52,7 +53,7 @@ def encode_rows(
     if is_wrong.any():
         raise ValueError(
             f"label {label[is_wrong][0]} in {split!r} of {config.dataset!r} is out "
-            "of range: labels are 0, 1, ... or finite numbers."
+            "of range: labels are 0, 1, ... or finite numbers with a point, as -1.0."
         )
     label = label.astype(np.float32 if label.dtype.kind == "f" else np.int32)
     if len(columns) == 1:

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from expkit import data, finetuning, labelled_spans, labelled_texts, nets, text
+from expkit.datasets import errors
 from expkit.labelled_spans import Span, SpanRows
 
 EVALUATION_ROWS = 32
@@ -78,9 +79,10 @@ def load_spans(config: ml_collections.ConfigDict) -> SpanTexts:
     tables = data.load_splits(config)
     for column in (config.text_column, config.span_column):
         if column not in tables["train"]:
+            found = errors.listed(tables["train"])
             raise ValueError(
-                f"{config.dataset!r} has the columns {', '.join(tables['train'])}, not "
-                f"{column!r}: set text_column and span_column."
+                f"{config.dataset!r} has the columns {found}, not {column!r}: "
+                "set text_column and span_column."
             )
     for table in tables.values():
         texts, source = table[config.text_column], config.dataset

@@ -138,7 +138,10 @@ def test_a_run_that_crashed_goes_on_to_the_figures_of_one_that_did_not(
             {"regularizer": "rdrop", "alpha": float("inf")},
             "alpha must be .* got inf",
         ),
-        ({"label_column": "score"}, "has numbers, needed are classes"),
+        (
+            {"label_column": "score"},
+            "column 'score' of .* needed are classes: write them",
+        ),
         ({"learning_rate": -1.0}, "learning_rate must be at least 0, got -1.0"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0, got 0.0"),
         ({"warmup_fraction": 1.0}, r"warmup_fraction must be in \[0, 1\), got 1.0"),

@@ -178,7 +178,10 @@ SIZES = {"validation": 60, "test": 300}
         ({"scale": 0.0}, "scale must be above 0, got 0.0"),
         ({"positive_at": 9.0}, "positive_at=9.0 puts all pairs"),
         ({"text_columns": ("text",)}, "text_columns must be two"),
-        ({"label_column": "scores"}, "has the columns text, other, label, score"),
+        (
+            {"label_column": "scores"},
+            "has the columns 'text', 'other', 'label', 'score'",
+        ),
         ({"batch_size": 99}, "batch_size must be at most 60"),
         ({"num_labels": 99}, "num_labels must be 0"),
         ({"max_length": 17}, "max_length must be at most 16"),

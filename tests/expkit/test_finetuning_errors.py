@@ -50,7 +50,10 @@ def with_splits(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_columns": ("words",)}, "the columns text, other, label, score, not "),
+        (
+            {"text_columns": ("words",)},
+            "the columns 'text', 'other', 'label', 'score', not ",
+        ),
         ({"label_column": "class"}, "not 'class': set text_columns and label_column"),
         ({"text_columns": ()}, r"text_columns must be one or two, got \(\)"),
         ({"text_columns": ("text", "other")}, "cannot tell two texts apart"),
@@ -78,6 +81,11 @@ def test_fields_that_cannot_be_used(load, changes, message):
     ("lines", "message"),
     [
         (["text,label", "好,0", "坏,-1"], "label -1 in 'test' of .* is out of range"),
+        (["text,label", "好,0", "坏,-1"], "finite numbers with a point, as -1.0"),
+        (
+            ["text, label", "好,0", "坏,1"],
+            "has the columns 'text', ' label', not 'label'",
+        ),
         (["text,label", "好,0.5", "坏,nan"], "label nan in 'test' of .* out of range"),
         (
             ["text,label", "好,0", "坏,2147483648"],
