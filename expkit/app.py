@@ -94,11 +94,11 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         _exit(1, f"{name}: {error}")
     except Interrupted as error:
         _exit(error.status, f"{name}: stopped at step {error.step}; rerun to resume.")
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        reason = _reason(error)
+        if reason is None:
             raise
-        first = str(error).partition("\n")[0]
-        _exit(1, f"{name}: {first}; if a process was lost, rerun all to resume.")
+        _exit(1, f"{name}: {reason}.")
     except OSError as error:
         print(f"{name}: {error}; rerun to resume.", file=sys.stderr, flush=True)
         os._exit(1)  # threads that still try to write would keep the process alive
@@ -187,6 +187,16 @@ def _missing_field(error: Exception) -> str | None:
     while isinstance(error.args[0], Exception):
         (error,) = error.args
     return str(error.args[0]).split("'")[1]
+
+
+def _reason(error: Exception) -> str | None:
+    """What ended a computation, if not a bug."""
+    first = str(error).partition("\n")[0].rstrip(".") or "MemoryError"
+    if isinstance(error, MemoryError) or first.startswith("RESOURCE_EXHAUSTED"):
+        return f"{first}; rerun with a smaller model or batch_size in another --workdir"
+    if jax.process_count() > 1:
+        return f"{first}; if a process was lost, rerun all to resume"
+    return None
 
 
 def _exit(status: int, line: str) -> NoReturn:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from unittest import mock
 
+import jax
 import pytest
 import tensorstore
 from absl.testing import flagsaver
@@ -218,6 +219,23 @@ def test_a_save_that_failed_leaves_no_traceback_from_its_threads(
     assert str(shown.pop().exc_value) == "Event loop is closed"
     assert command(TINY, f"--workdir={tmp_path}", run=run)[0] == 0
     assert len(shown) == is_shown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nmore"),
+        MemoryError("Out of memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(command, tmp_path, error):
+    def run(config, workdir):
+        raise error
+
+    status, _, err = command(TINY, f"--workdir={tmp_path}", run=run)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "Out of memory; rerun with a smaller model or batch_size" in err
 
 
 def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch):
