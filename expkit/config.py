@@ -33,12 +33,10 @@ PLACEMENT_FIELDS = ("mesh",)
 # What the fields that every config has may be; step counters are int32.
 RANGES = {
     "seed": range(2**32),
-    "num_steps": range(1, 2**31),
-    "batch_size": range(1, 2**31),
-    "log_every": range(2**31),
-    "evaluate_every": range(2**31),
-    "checkpoint_every": range(2**31),
+    **dict.fromkeys(("num_steps", "batch_size"), range(1, 2**31)),
+    **dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), range(2**31)),
 }
+WHOLE = range(-(2**31), 2**31)  # of others: XLA aborts where sizes overflow int64
 _TOO_MUCH = (OverflowError, RecursionError, MemoryError)
 
 
@@ -194,7 +192,7 @@ def override(config: ml_collections.ConfigDict, field: str, text: str) -> None:
 
 
 def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Checks the fields that mean the same in every config.
+    """Checks the fields that mean the same in every config, and all whole numbers.
 
     Args:
         config: those of `RANGES` that it lacks are not checked.
@@ -202,10 +200,12 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
     Raises:
         ConfigError: for a value outside its range; the message names both.
     """
-    for field, allowed in RANGES.items():
-        if field in config and config[field] not in allowed:
+    for field, value in config.items():
+        allowed = RANGES.get(field, WHOLE)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(n not in allowed for n in numbers if field in RANGES or type(n) is int):
             raise ConfigError(
-                f"config field {field}={config[field]!r} must be in "
+                f"config field {field}={value!r:.300} must be in "
                 f"{allowed.start}..{allowed.stop - 1}."
             )
 

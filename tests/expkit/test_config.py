@@ -184,6 +184,9 @@ def test_what_a_config_says_about_its_argument_is_passed_on(tmp_path):
         ("seed", [0, 2**32 - 1], [-1, 2**32, 10**30]),
         ("log_every", [0, 1], [-1]),
         ("checkpoint_every", [0, 1], [-1]),
+        ("width", [-(2**31), 0, 2**31 - 1], [2**31, 10**18, -(2**40)]),
+        ("hidden", [(), (8, 2**31 - 1)], [(8, 2**31), (10**30,)]),
+        ("learning_rate", [1e30, float("inf")], []),
     ],
 )
 def test_fields_that_every_config_has_are_checked_against_their_range(field, good, bad):
