@@ -1,27 +1,22 @@
-"""How state, memory and time grow: with parameters, batch, length, types, dimensions.
+"""What a step of an optimizer holds, and a plan of a large run on paper.
 
     python benchmarks/scale.py
 
 Bytes are those of compiled programs, per device, on one and on eight devices (on a CPU:
-virtual ones, in a process of its own) over which everything is sharded. Growth: every
-series runs at several sizes; the exponent is the slope of the logarithms, next to that
-of the expected law at the same sizes. Rounds go through all series in turn, the least
-time of each counts. The plan on paper is computed from the bytes that were measured.
-Runs unchanged on an accelerator.
+virtual ones, in a process of its own) over which everything is sharded. The plan is
+computed from the bytes that were measured. Runs unchanged on an accelerator.
 """
 
 import argparse
 import functools
-import importlib
 import json
 import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,18 +25,12 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import childtuning
-import gp_kl
 import lion
-import vmf_vae
 from childtuning import fisher
 from expkit import environment, jsonfile
 
 ROOT = Path(__file__).resolve().parents[1]
-# Python puts the folder of the script first, and a benchmark is called cosent too.
-sys.path[:] = [p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks"]
-cosent = importlib.import_module("cosent")
 DEVICES = 8
-SCALE = 20.0
 WIDTH = 512
 
 
@@ -148,12 +137,6 @@ def dense_loss(params, x):
     return jnp.mean(jnp.square(x))
 
 
-def fisher_of(params, x, convention="paper"):
-    return childtuning.fisher_information(
-        dense_loss, params, [x], convention=convention
-    )
-
-
 def bytes_here() -> dict[str, dict[str, float]]:
     """All bytes per parameter, for the devices of this process."""
     rows = {name: of_optimizer(make) for name, (make, _) in OPTIMIZERS.items()}
@@ -190,230 +173,6 @@ def byte_rows() -> list[dict[str, Any]]:
             "beside_8": eight[name]["beside"],
         }
         for name, row in one.items()
-    ]
-
-
-class Series(NamedTuple):
-    """One quantity that grows.
-
-    Attributes:
-        make: size -> `(function, arguments)`.
-        sizes: of the quantity.
-        law: of the time, and of the memory.
-        text: both, in words.
-        donated: which arguments are.
-    """
-
-    make: Callable[[int], tuple[Callable, tuple]]
-    sizes: tuple[int, ...]
-    law: tuple[Callable[[float], float], Callable[[float], float]]
-    text: tuple[str, str]
-    donated: tuple[int, ...] = ()
-
-
-def lion_step(size):
-    optimizer = lion.lion(1e-4, in_place=True)
-    params = {str(i): jnp.ones((size // 4096, 256)) for i in range(16)}
-
-    def step(params, state, gradient):
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return step, (params, optimizer.init(params), jax.tree.map(jnp.sin, params))
-
-
-def layers(width=256, depth=8):
-    keys = jax.random.split(jax.random.key(0), depth)
-    scale = 1 / math.sqrt(width)
-    return {
-        str(i): scale * jax.random.normal(k, (width,) * 2) for i, k in enumerate(keys)
-    }
-
-
-def gradient_step(batch):
-    x = jax.random.normal(jax.random.key(1), (batch, 256))
-    return jax.value_and_grad(dense_loss), (layers(), x)
-
-
-def fisher_pass(batch, convention="paper"):
-    x = jax.random.normal(jax.random.key(1), (batch, 256))
-    return functools.partial(fisher_of, convention=convention), (layers(), x)
-
-
-def scores(length=256, types=8):
-    head = gp_kl.GlobalPointer(32, types)
-    hidden = jax.random.normal(jax.random.key(1), (1, length, 32))
-    mask = jnp.ones((1, length), bool)
-    return head.apply, (head.init(jax.random.key(0)), hidden, mask)
-
-
-def draws(dim=64, count=256):
-    direction = jnp.eye(dim)[0]
-    concentration = jnp.full(count, float(dim))
-
-    def sample(key, concentration):
-        return vmf_vae.sample_vmf(key, direction, concentration)
-
-    return sample, (jax.random.key(0), concentration)
-
-
-def ranking(size, loss=cosent.cosent_loss):
-    similarities = jnp.sin(jnp.arange(size) * 1.0)
-    return jax.value_and_grad(loss), (similarities, jnp.arange(size) % 6)
-
-
-def all_pairs(similarities, labels):
-    """CoSENT's loss as it is written."""
-    apart = SCALE * (similarities[None, :] - similarities[:, None])
-    apart = jnp.where(labels[:, None] > labels[None, :], apart, -jnp.inf)
-    return jnp.logaddexp(0.0, jax.nn.logsumexp(apart))
-
-
-def one(x):
-    return 1.0
-
-
-def line(x):
-    return x
-
-
-def square(x):
-    return x * x
-
-
-def sorting(x):
-    return x * math.log(x)
-
-
-COSENT, NAIVE = "CoSENT, batch b", "CoSENT over all pairs, batch b"
-SERIES = {
-    "Lion step, parameters P": Series(
-        lion_step, (2**20, 2**21, 2**22, 2**23), (line, line), ("P", "P"), (0, 1)
-    ),
-    "Gradient of dense layers, batch B": Series(
-        gradient_step, (128, 256, 512, 1024), (line, line), ("B", "B")
-    ),
-    "GlobalPointer, length n": Series(
-        scores, (128, 256, 512, 1024), (square, square), ("n^2 m", "n^2 m")
-    ),
-    "GlobalPointer, types m": Series(
-        functools.partial(scores, 256), (4, 8, 16, 32), (line, line), ("n^2 m",) * 2
-    ),
-    "vMF sampler, dimension d": Series(
-        draws, (512, 1024, 2048, 4096, 8192), (line, line), ("n d", "n d")
-    ),
-    "vMF sampler, draws n": Series(
-        functools.partial(draws, 64),
-        (4096, 8192, 16384, 32768),
-        (line, line),
-        ("n d",) * 2,
-    ),
-    COSENT: Series(
-        ranking, (512, 1024, 2048, 4096, 16384), (sorting, line), ("b log b", "b")
-    ),
-    NAIVE: Series(
-        functools.partial(ranking, loss=all_pairs),
-        (512, 1024, 2048, 4096),
-        (square, square),
-        ("b^2", "b^2"),
-    ),
-    "Fisher information, paper, batch B": Series(
-        fisher_pass, (8, 16, 32, 64, 128), (line, one), ("B", "1")
-    ),
-}
-
-
-class Run(NamedTuple):
-    """A compiled function: how to run it, and the bytes beside its arguments."""
-
-    run: Callable[[], Any]
-    memory: int
-
-
-def prepare(series: Series, size: int) -> Run:
-    fn, args = series.make(size)
-    compiled = jax.jit(fn, donate_argnums=series.donated).lower(*args).compile()
-    found = compiled.memory_analysis()
-    memory = found.temp_size_in_bytes + found.output_size_in_bytes
-    state = list(args)
-
-    def run():
-        out = jax.block_until_ready(compiled(*state))
-        for i in series.donated:
-            state[i] = out[i]
-
-    return Run(run, memory)
-
-
-def measure(rounds: int) -> dict[str, dict[str, list]]:
-    """Sizes, least milliseconds and bytes of every series."""
-    runs = {
-        (name, size): prepare(series, size)
-        for name, series in SERIES.items()
-        for size in series.sizes
-    }
-    best, repeats = dict.fromkeys(runs, math.inf), {}
-    for label, (run, _) in runs.items():
-        run()
-        start = time.perf_counter()
-        run()
-        repeats[label] = int(np.clip(2e-3 / (time.perf_counter() - start), 1, 50))
-    for _ in range(rounds):
-        for label, (run, _) in runs.items():
-            start = time.perf_counter()
-            for _ in range(repeats[label]):
-                run()
-            used = (time.perf_counter() - start) / repeats[label]
-            best[label] = min(best[label], used)
-    return {
-        name: {
-            "sizes": list(series.sizes),
-            "milliseconds": [1e3 * best[name, size] for size in series.sizes],
-            "bytes": [runs[name, size].memory for size in series.sizes],
-        }
-        for name, series in SERIES.items()
-    }
-
-
-def slope(sizes, values) -> tuple[float, float]:
-    """Exponent of a power law by least squares, and the largest factor off it."""
-    x, y = np.log(sizes), np.log(values)
-    fitted = np.polyfit(x, y, 1)
-    return float(fitted[0]), float(np.exp(np.max(np.abs(np.polyval(fitted, x) - y))))
-
-
-def growth_rows(measured: dict[str, dict[str, list]]) -> list[dict[str, Any]]:
-    rows = []
-    for name, series in SERIES.items():
-        found = measured[name]
-        for i, figure in enumerate(("milliseconds", "bytes")):
-            exponent, factor = slope(series.sizes, found[figure])
-            law = [series.law[i](float(size)) for size in series.sizes]
-            rows.append(
-                {
-                    "variant": name,
-                    "figure": {"milliseconds": "time", "bytes": "memory"}[figure],
-                    "law": series.text[i],
-                    "range": f"{series.sizes[0]:,} to {series.sizes[-1]:,}",
-                    "expected": slope(series.sizes, law)[0],
-                    "exponent": round(exponent, 12),  # of what is constant, 0
-                    "factor": factor,
-                }
-            )
-    return rows
-
-
-def pair_rows(measured: dict[str, dict[str, list]]) -> list[dict[str, Any]]:
-    """CoSENT next to the form over all pairs, at the sizes that both have."""
-    ours, naive = measured[COSENT], measured[NAIVE]
-    return [
-        {
-            "variant": f"{size:,}",
-            "time": naive["milliseconds"][i] / ours["milliseconds"][i],
-            "memory": naive["bytes"][i] / ours["bytes"][i],
-            "law": size / math.log(size),
-        }
-        for i, size in enumerate(naive["sizes"])
     ]
 
 
@@ -476,12 +235,7 @@ def plan_rows(bytes_of: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-BYTES, GROWTH, PAIRS, PAPER = (
-    "Bytes a parameter",
-    "Growth",
-    "CoSENT next to all pairs",
-    "1B parameters on 64 chips",
-)
+BYTES, PAPER = "Bytes a parameter", "1B parameters on 64 chips"
 COLUMNS = {
     BYTES: {
         "variant": "variant",
@@ -491,21 +245,6 @@ COLUMNS = {
         "times_8": "state, all 8",
         "beside_1": "temporary, 1 device",
         "beside_8": "temporary, each of 8",
-    },
-    GROWTH: {
-        "variant": "what grows",
-        "figure": "figure",
-        "law": "law",
-        "range": "range",
-        "expected": "exponent of the law",
-        "exponent": "exponent measured",
-        "factor": "largest factor off the fit",
-    },
-    PAIRS: {
-        "variant": "b",
-        "time": "time ratio",
-        "memory": "memory ratio",
-        "law": "b / log b",
     },
     PAPER: {
         "symbol": "symbol",
@@ -518,7 +257,6 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     parser.add_argument("--bytes", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -526,13 +264,7 @@ def main() -> None:
         print(json.dumps(bytes_here()))
         return
     rows = byte_rows()
-    measured = measure(arguments.rounds)
-    tables = {
-        BYTES: rows,
-        GROWTH: growth_rows(measured),
-        PAIRS: pair_rows(measured),
-        PAPER: plan_rows(rows),
-    }
+    tables = {BYTES: rows, PAPER: plan_rows(rows)}
     for name, table in tables.items():
         print(name)
         for row in table:
@@ -542,22 +274,18 @@ def main() -> None:
     jsonfile.write(
         out,
         {
-            "question": "How state, memory and time grow.",
+            "question": "What a step of an optimizer holds.",
             "notes": (
                 "State and temporary memory in bytes a float32 parameter, of compiled "
                 "updates with donated parameters and state; of Fisher information the "
-                "sum, and what is beside parameters, sum and batch. The exponent is a "
-                "slope of the logarithms over the range, that of the law at the same "
-                "sizes. Memory that grows is temporary memory and results."
+                "sum, and what is beside parameters, sum and batch."
             ),
             "columns": COLUMNS,
-            "rounds": arguments.rounds,
             "environment": environment.describe(
                 ROOT, full=True, command="python benchmarks/scale.py"
             )
             | {"device": environment.device()},
             "tables": tables,
-            "measurements": measured,
         },
     )
     print(out)

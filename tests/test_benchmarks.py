@@ -25,10 +25,15 @@ def scale(repository_root):
     return load(repository_root, "scale")
 
 
+def results_of(root, name):
+    """What a benchmark measured on a CPU."""
+    path = root / f"benchmarks/results/{name}-cpu.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
 def results(repository_root):
-    path = repository_root / "benchmarks/results/scale-cpu.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return results_of(repository_root, "scale")
 
 
 def test_the_readme_is_what_the_files_render_to(repository_root):
@@ -57,7 +62,8 @@ def test_bytes_are_those_of_the_step_that_is_compiled(scale):
     assert row["beside"] < 0.01
 
 
-def test_exponents_are_those_of_the_measurements(results):
+def test_exponents_are_those_of_the_measurements(repository_root):
+    results = results_of(repository_root, "growth")
     rows = results["tables"]["Growth"]
     assert len(rows) == 2 * len(results["measurements"])
     for row in rows:
@@ -70,10 +76,11 @@ def test_exponents_are_those_of_the_measurements(results):
         assert row["factor"] == pytest.approx(math.exp(off), rel=1e-9)
 
 
-def test_the_fit_of_a_power_is_its_exponent(scale):
+def test_the_fit_of_a_power_is_its_exponent(repository_root):
+    slope = load(repository_root, "growth").slope
     sizes = np.array([1.0, 2.0, 8.0])
-    assert scale.slope(sizes, 3.0 * sizes**1.5) == pytest.approx((1.5, 1.0))
-    assert scale.slope(sizes, 3.0 + sizes**1.5)[1] > 1.1
+    assert slope(sizes, 3.0 * sizes**1.5) == pytest.approx((1.5, 1.0))
+    assert slope(sizes, 3.0 + sizes**1.5)[1] > 1.1
 
 
 def test_the_plan_takes_each_number_from_those_above(results):
