@@ -19,9 +19,7 @@ def get_config(arg=""):
     config.validation_split = "validation[:100]"
     config.test_split = "test[:200]"
     config.text_columns = ("text_1", "text_2")
-    config.label_column = (
-        "score"  # 0, 1, ... or numbers with a point; more is more alike
-    )
+    config.label_column = "score"  # 0, 1, ... or 0.5, 1.0, ...; more is more alike
     config.positive_at = 2.0  # least label that counts as alike, for accuracy and F1
     config.num_labels = 0  # training pairs that are used, drawn by seed; 0 is all
     config.max_length = 32  # tokens of a text, or of both in the interaction model
