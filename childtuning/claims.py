@@ -107,6 +107,14 @@ EXPERIMENTS = {
             ),
         ),
         (
+            "d-over-f",
+            "ChildTuning-D is more accurate than ChildTuning-F.",
+            "Yuan et al. 2023, table 5. https://arxiv.org/abs/2212.08853",
+            functools.partial(
+                checks_texts.check_better, setting="reviews", arm="d_paper", rival="f"
+            ),
+        ),
+        (
             "update-accuracy",
             "Masking the update is no better than masking the gradient.",
             ESSAY,
