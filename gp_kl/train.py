@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 
 import gp_kl
+import igr
+import rdrop
 from expkit import config as config_lib
 from expkit import finetuning, labelled_spans, loop, nets, text_spans, training
 from expkit.arguments import require_scalar
-from gp_kl import objectives
 
 Batch = Mapping[str, Any]
 Found = list[set[labelled_spans.Span]]
@@ -144,9 +146,7 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
     Raises:
         ValueError: for a value that is unknown, out of range or not for the CRF.
     """
-    objective = config_lib.choose(
-        "regularizer", config.regularizer, objectives.OBJECTIVES
-    )
+    objective = config_lib.choose("regularizer", config.regularizer, OBJECTIVES)
     config_lib.choose("reduction", config.reduction, dict.fromkeys(("sum", "mean")))
     for name in ("strength", "radius"):
         require_scalar(name, config[name], "at least 0", lambda x: x >= 0.0)
@@ -155,11 +155,12 @@ def make_loss(config: ml_collections.ConfigDict, task: Task) -> loop.LossFn:
             raise ValueError(
                 f"regularizer={config.regularizer!r} is not for head='crf'."
             )
-        objective = objectives.crf
+        objective = _crf
 
     def loss_fn(params, batch, key, *, strength=config.strength, radius=config.radius):
-        settings = objectives.Settings(strength, radius, config.reduction)
-        return objective(settings, task, params, batch, key), {}
+        settings = {"strength": strength, "radius": radius}
+        settings["reduction"] = config.reduction
+        return objective(task, params, batch, key, **settings), {}
 
     return loss_fn
 
@@ -228,6 +229,63 @@ def figures(task: Task, split: str, found: Found) -> dict[str, float]:
     return out
 
 
+def _plain(task: Task, params, batch: Batch, key, **_):
+    """The multi-label cross-entropy, mean over texts and types."""
+    scores = task.net.apply(params, text_spans.inputs(batch), key)
+    return _cross_entropy(scores, text_spans.dense_labels(batch["spans"], scores))
+
+
+def _rdrop(task: Task, params, batch: Batch, key, *, strength, reduction, **_):
+    """Two passes whose scores have to agree; strength is alpha."""
+    scores, labels = _two_passes(task, params, batch, key)
+    return gp_kl.span_rdrop_loss(*scores, labels, strength, reduction=reduction)
+
+
+def _rdrop_softmax(task: Task, params, batch: Batch, key, *, strength, **_):
+    """As R-Drop, with the divergence of a softmax over all cells of a type."""
+    scores, labels = _two_passes(task, params, batch, key)
+    first, second = (x.reshape(*x.shape[:2], -1) for x in scores)
+    apart = rdrop.symmetric_kl(first, second, where=jnp.isfinite(first))
+    losses = _cross_entropy(scores[0], labels) + _cross_entropy(scores[1], labels)
+    return losses + 0.5 * strength * jnp.mean(jnp.sum(apart, axis=-1))
+
+
+def _vat(task: Task, params, batch: Batch, key, *, strength, radius, reduction):
+    """The loss, and how far a small change of the embeddings moves the scores."""
+    loss_key, drop_key, key = jax.random.split(key, 3)
+    loss = _plain(task, params, batch, loss_key)
+
+    def scores_fn(offset):
+        x = {**text_spans.inputs(batch), "offset": offset}
+        return task.net.apply(params, x, drop_key)
+
+    width = params["encoder"]["embeddings"]["word"].shape[1]
+    apart = igr.virtual_adversarial_loss(
+        scores_fn,
+        jnp.zeros((*batch["ids"].shape, width)),
+        key,
+        epsilon=radius,
+        divergence=functools.partial(gp_kl.span_divergence, reduction=reduction),
+    )
+    return loss + strength * jnp.mean(apart)
+
+
+def _crf(task: Task, params, batch: Batch, key, **_):
+    """The negative log-likelihood of the tags, mean over texts."""
+    hidden = task.net.apply(params, text_spans.inputs(batch), key)
+    tags, mask = batch["tags"], batch["is_token"]
+    return -jnp.mean(task.head.log_likelihood(params["head"], hidden, tags, mask))
+
+
+def _cross_entropy(scores, labels):
+    return jnp.mean(gp_kl.multilabel_cross_entropy(scores, labels, axis=(-2, -1)))
+
+
+def _two_passes(task: Task, params, batch: Batch, key):
+    scores = rdrop.two_passes(task.net.apply, params, text_spans.inputs(batch), key)
+    return scores, text_spans.dense_labels(batch["spans"], scores[0])
+
+
 def _pointer(make, config, *sizes):
     return make(*sizes, head_size=config.head_size, rotary=config.rotary)
 
@@ -237,3 +295,5 @@ HEADS = {
     "efficient": functools.partial(_pointer, gp_kl.EfficientGlobalPointer),
     "crf": lambda config, *sizes: gp_kl.LinearChainCRF(*sizes),
 }
+REGULARIZED = {"rdrop": _rdrop, "rdrop_softmax": _rdrop_softmax, "vat": _vat}
+OBJECTIVES = {"none": _plain} | REGULARIZED

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,6 @@ from expkit import data, finetuning, loop, nets, supervised, text_classifier, tr
 Batch = Mapping[str, Any]
 Figures = dict[str, jax.Array]
 PREFIX = "unlabelled_"
-
-
-class Settings(NamedTuple):
-    """What an objective reads; `strength` and `radius` may be traced."""
-
-    strength: jax.Array | float
-    radius: jax.Array | float
-    convention: str
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -119,16 +111,17 @@ def make_loss(
         unlabelled_strength=config.unlabelled_strength,
         radius=config.radius,
     ):
-        settings = Settings(strength, radius, config.convention)
+        settings = {"strength": strength, "radius": radius}
+        settings["convention"] = config.convention
         key, other_key = jax.random.split(key)
-        loss, figures = objective(settings, task.net, params, batch, key)
+        loss, figures = objective(task.net, params, batch, key, **settings)
         if config.unlabelled_regularizer != "none":
             x = {
                 name.removeprefix(PREFIX): value
                 for name, value in batch.items()
                 if name.startswith(PREFIX)
             }
-            divergence = unlabelled(settings, task.net, params, x, other_key)
+            divergence = unlabelled(task.net, params, x, other_key, **settings)
             loss += unlabelled_strength * divergence
             figures |= {"unlabelled_divergence": divergence}
         return loss, figures
@@ -176,36 +169,35 @@ def make_batches(
     return Joined()
 
 
-def _plain(settings, net: nets.Net, params, batch: Batch, key):
+def _plain(net: nets.Net, params, batch: Batch, key, **_):
     """The mean cross-entropy."""
-    del settings
     return _cross_entropy(net, params, batch, key)
 
 
-def _rdrop(settings, net: nets.Net, params, batch: Batch, key):
+def _rdrop(net: nets.Net, params, batch: Batch, key, *, strength, convention, **_):
     """Two passes that have to agree; strength is alpha."""
     x = text_classifier.inputs(batch)
     logits = rdrop.two_passes(net.apply, params, x, key)
     labels = batch["label"]
-    loss = rdrop.rdrop_loss(*logits, labels, **_alpha(settings))
+    loss = rdrop.rdrop_loss(*logits, labels, strength, convention=convention)
     return loss, _figures(logits[0], labels) | {
         "divergence": rdrop.consistency_loss(*logits)
     }
 
 
-def _gradient_penalty(settings, net: nets.Net, params, batch: Batch, key):
+def _gradient_penalty(net: nets.Net, params, batch: Batch, key, *, strength, **_):
     """Mean squared norm of every example's gradient in its embeddings."""
 
     def total(offset):
         loss, figures = _cross_entropy(net, params, batch, key, offset)
         return len(batch["label"]) * loss, figures
 
-    penalised = igr.with_gradient_penalty(total, settings.strength, has_aux=True)
+    penalised = igr.with_gradient_penalty(total, strength, has_aux=True)
     loss, figures = penalised(_zero_offset(params, batch))
     return loss / len(batch["label"]), figures
 
 
-def _adversarial(settings, net: nets.Net, params, batch: Batch, key):
+def _adversarial(net: nets.Net, params, batch: Batch, key, *, strength, **_):
     """Mean of the loss and of that at embeddings moved by FGM; strength is a radius."""
     zero = _zero_offset(params, batch)
     gradient, _ = jax.grad(
@@ -215,7 +207,7 @@ def _adversarial(settings, net: nets.Net, params, batch: Batch, key):
     def moved(gradient):
         along = lambda x: jnp.vdot(gradient, x)  # noqa: E731
         return igr.fast_gradient_perturbation(
-            along, jnp.zeros_like(gradient), epsilon=settings.strength
+            along, jnp.zeros_like(gradient), epsilon=strength
         )
 
     offset = jax.lax.stop_gradient(jax.vmap(moved)(gradient))  # Miyato et al., eq. (5)
@@ -223,38 +215,38 @@ def _adversarial(settings, net: nets.Net, params, batch: Batch, key):
     return 0.5 * (loss + _cross_entropy(net, params, batch, key, offset)[0]), figures
 
 
-def _virtual(settings, net: nets.Net, params, batch: Batch, key):
+def _virtual(net: nets.Net, params, batch: Batch, key, *, strength, radius, **_):
     """The loss and VAT on the labelled embeddings; strength is its weight."""
     loss_key, key = jax.random.split(key)
     loss, figures = _cross_entropy(net, params, batch, loss_key)
     x = text_classifier.inputs(batch)
-    return loss + settings.strength * _vat(settings, net, params, x, key), figures
+    return loss + strength * _vat(net, params, x, key, radius=radius), figures
 
 
-def _squared_error(settings, net: nets.Net, params, batch: Batch, key):
+def _squared_error(net: nets.Net, params, batch: Batch, key, **_):
     """The mean squared error."""
-    del settings
     out = net.apply(params, text_classifier.inputs(batch), key)[:, 0]
     return jnp.mean(jnp.square(out - batch["label"])), {}
 
 
-def _rdrop_regression(settings, net: nets.Net, params, batch: Batch, key):
+def _rdrop_regression(
+    net: nets.Net, params, batch: Batch, key, *, strength, convention, **_
+):
     """Two passes whose outputs have to be close; strength is alpha."""
     x = text_classifier.inputs(batch)
     out_1, out_2 = rdrop.two_passes(net.apply, params, x, key)
     loss = rdrop.rdrop_regression_loss(
-        out_1[:, 0], out_2[:, 0], batch["label"], **_alpha(settings)
+        out_1[:, 0], out_2[:, 0], batch["label"], strength, convention=convention
     )
     return loss, {"divergence": jnp.mean(jnp.square(out_1 - out_2))}
 
 
-def _consistency(settings, net: nets.Net, params, x, key):
+def _consistency(net: nets.Net, params, x, key, **_):
     """R-Drop without labels."""
-    del settings
     return rdrop.consistency_loss(*rdrop.two_passes(net.apply, params, x, key))
 
 
-def _vat(settings, net: nets.Net, params, x, key):
+def _vat(net: nets.Net, params, x, key, *, radius, **_):
     """Virtual adversarial training on embeddings, with one dropout mask."""
     drop_key, key = jax.random.split(key)
 
@@ -262,13 +254,9 @@ def _vat(settings, net: nets.Net, params, x, key):
         return net.apply(params, {**x, "offset": offset}, drop_key)
 
     losses = igr.virtual_adversarial_loss(
-        logits_fn, _zero_offset(params, x), key, epsilon=settings.radius
+        logits_fn, _zero_offset(params, x), key, epsilon=radius
     )
     return jnp.mean(losses)
-
-
-def _alpha(settings):
-    return {"alpha": settings.strength, "convention": settings.convention}
 
 
 def _cross_entropy(net, params, batch, key, offset=None):

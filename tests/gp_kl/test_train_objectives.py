@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from expkit import nets
-from gp_kl import objectives
+from gp_kl import train
 
 SIZE = {"batch": 2, "length": 3, "width": 4}
 
@@ -47,9 +47,9 @@ def loss(name, setting, **settings):
             lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x,
             setting[1:],
         )
-        settings = objectives.Settings(**settings)
-        arguments = (settings, setting[0], *cast, jax.random.key(1))
-        return float(objectives.OBJECTIVES[name](*arguments))
+        settings = {"radius": 1.0, "reduction": "sum"} | settings
+        key = jax.random.key(1)
+        return float(train.OBJECTIVES[name](setting[0], *cast, key, **settings))
 
 
 def test_what_vat_adds_grows_with_the_square_of_a_small_radius(setting):
