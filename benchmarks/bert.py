@@ -12,18 +12,16 @@ processor time beside it means something on one core only (`--cores 1`), and the
 not depend on what else the machine does. Runs unchanged on an accelerator.
 """
 
-import argparse
 import os
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
-from expkit import environment, jsonfile, text
+from expkit import text
 
-ROOT = Path(__file__).parents[1]
 CONFIG = text.EncoderConfig(
     vocab_size=30522,
     hidden_size=384,
@@ -210,9 +208,7 @@ def summarise(runs, ids, seconds) -> dict[str, list[dict]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=10)
     parser.add_argument("--cores", type=int, help="how many to use; default: all")
     arguments = parser.parse_args()
     if arguments.cores:
@@ -233,32 +229,21 @@ def main() -> None:
                     f"{row['milliseconds']:9.1f} ms",
                     flush=True,
                 )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/bert-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Throughput of the BERT encoder, next to PyTorch.",
-            "notes": (
-                "Throughput is relative to the faster of the two kinds of attention in "
-                "transformers with PyTorch (larger is faster); the difference is the "
-                "largest of the pooled states. Training: loss and gradient, with "
-                "dropout. Products: the matrix products of the dense layers of a "
-                "forward pass alone. On a machine with other work, read the ratio by "
-                "processor time of a run on one core."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT,
-                full=True,
-                command=f"python benchmarks/bert.py --rounds {arguments.rounds}",
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Throughput of the BERT encoder, next to PyTorch.",
+        notes=(
+            "Throughput is relative to the faster of the two kinds of attention in "
+            "transformers with PyTorch (larger is faster); the difference is the "
+            "largest of the pooled states. Training: loss and gradient, with "
+            "dropout. Products: the matrix products of the dense layers of a "
+            "forward pass alone. On a machine with other work, read the ratio by "
+            "processor time of a run on one core."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ variant stops being measured when it has used its time. Runs unchanged on an
 accelerator.
 """
 
-import argparse
 import importlib
 import sys
 import time
@@ -17,9 +16,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
-
-from expkit import environment, jsonfile
 
 # Python puts the folder of a script in front, and this script has the package's name.
 HERE = Path(__file__).resolve().parent
@@ -31,7 +29,6 @@ try:
 except ImportError:
     torch = None
 
-ROOT = HERE.parent
 SIZES = (16, 64, 96, 128, 160, 192, 256, 512, 1024, 4096, 16_384, 65_536)
 LARGEST_TABLE = 16_384
 """The naive loss of more rows wants tens of GiB."""
@@ -166,10 +163,8 @@ def measure(size: int, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=300)
+    parser = measuring.parser(__doc__, rounds=300)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     arguments = parser.parse_args()
     tables = {}
     for size in arguments.sizes:
@@ -184,27 +179,18 @@ def main() -> None:
                 f"{'-' if memory is None else f'{memory:10.4f}'} MiB",
                 flush=True,
             )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/cosent-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of CoSENT's loss.",
-            "notes": (
-                "Value and gradient in float32, labels of six levels, of two for "
-                f"binary_cosent_loss. Below {losses.CROSSING} rows cosent_loss "
-                "compares all pairs too. PyTorch's memory is not measured."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/cosent.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of CoSENT's loss.",
+        notes=(
+            "Value and gradient in float32, labels of six levels, of two for "
+            f"binary_cosent_loss. Below {losses.CROSSING} rows cosent_loss "
+            "compares all pairs too. PyTorch's memory is not measured."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,17 @@ of each counts, and only ratios to one gradient of the mean loss are reported. R
 unchanged on an accelerator.
 """
 
-import argparse
-import time
-from pathlib import Path
+import functools
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
 from childtuning import fisher
-from expkit import environment, jsonfile
 from expkit.per_example import dense_fisher
 from expkit.text.encoder import EncoderConfig, apply_encoder, init_encoder
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = "gradient of the mean loss"
 SIZES = (784, 400, 400, 400, 400, 10)
 ENCODER = EncoderConfig(
@@ -140,7 +137,7 @@ def measure(problem, rounds) -> list[dict]:
         result = compiled(params, batch)
         if name == "paper, fisher_information":
             expected = result
-        runs[name] = compiled
+        runs[name] = functools.partial(compiled, params, batch)
         temporary = compiled.memory_analysis().temp_size_in_bytes
         is_paper = name.startswith("paper")
         rows[name] = {
@@ -148,12 +145,7 @@ def measure(problem, rounds) -> list[dict]:
             "temp_mebibytes": temporary / 2**20,
             "relative_error": relative_error(result, expected) if is_paper else None,
         }
-    seconds = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(params, batch))
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    seconds = measuring.least_seconds(runs, rounds)
     return [
         {
             "variant": name,
@@ -166,9 +158,7 @@ def measure(problem, rounds) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=9)
     arguments = parser.parse_args()
     encoder = make_encoder(16)
     millions = sum(leaf.size for leaf in jax.tree.leaves(encoder[1])) / 1e6
@@ -186,28 +176,19 @@ def main() -> None:
                 f"temp {row['temp_ratio']:7.2f} gradients",
                 flush=True,
             )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/fisher-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of Fisher information.",
-            "notes": (
-                f"Over one batch; time is relative to the {REFERENCE} of that batch, "
-                "temporary memory to the size of one gradient. Paper: mean of the "
-                "squared gradients of examples; errors are to fisher_information, in "
-                "float32. Authors: square of the clipped gradient of the mean."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/fisher.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of Fisher information.",
+        notes=(
+            f"Over one batch; time is relative to the {REFERENCE} of that batch, "
+            "temporary memory to the size of one gradient. Paper: mean of the "
+            "squared gradients of examples; errors are to fisher_information, in "
+            "float32. Authors: square of the clipped gradient of the mean."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,17 @@ all variants in turn, the least time of each counts, and only ratios are reporte
 unchanged on an accelerator.
 """
 
-import argparse
 import functools
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 
 import gp_kl
-from expkit import environment, jsonfile
 from expkit.text import EncoderConfig, apply_encoder, init_encoder
 
-ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "linear-chain CRF"
 WIDTH, HEAD_SIZE, SPANS = 256, 64, 3
 SIZES = {(16, 64, 3): True, (16, 128, 10): True, (16, 128, 30): False}
@@ -162,17 +158,6 @@ def make_runs(head, loss, predict, decode, data, with_encoder):
     return functools.partial(train, *arguments), predicted, row
 
 
-def least_times(runs: dict, rounds: int) -> dict:
-    """Seconds of each function, by turns."""
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def measure_heads(size, with_encoder, rounds) -> list[dict]:
     batch, length, num_types = size
     data = make_data(batch, length, num_types)
@@ -180,7 +165,7 @@ def measure_heads(size, with_encoder, rounds) -> list[dict]:
     for name, parts in make_heads(num_types).items():
         *both, rows[name] = make_runs(*parts, data, with_encoder)
         runs[name, "train"], runs[name, "predict"] = both
-    best = least_times(runs, rounds)
+    best = measuring.least_seconds(runs, rounds)
     return [
         {
             "variant": name,
@@ -275,7 +260,7 @@ def measure_losses(functions: dict, first, rounds) -> list[dict]:
             "temp_ratio": sizes[0] / first.nbytes,
             "gradient_temp_ratio": sizes[1] / first.nbytes,
         }
-    best = least_times(programs, rounds)
+    best = measuring.least_seconds(programs, rounds)
     (reference, *_) = functions
     return [
         {
@@ -344,36 +329,25 @@ def measure(rounds) -> tuple[dict, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=15)
     arguments = parser.parse_args()
     tables, columns = measure(arguments.rounds)
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/global_pointer-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of heads that score all spans.",
-            "notes": (
-                "Times of the heads are relative to the CRF: a training step with "
-                "AdamW, and a prediction from the states, or the tokens, to lists of "
-                f"spans. The encoder is a BERT of {CONFIG.num_layers} layers and width "
-                f"{WIDTH} with dropout {CONFIG.hidden_dropout}; queries and keys have "
-                f"the width {HEAD_SIZE}; all in float32. Temporary memory of the loss "
-                "and the divergence is relative to the bytes of the scores; a gradient "
-                "has its own result besides."
-            ),
-            "columns": columns,
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/global_pointer.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of heads that score all spans.",
+        notes=(
+            "Times of the heads are relative to the CRF: a training step with "
+            "AdamW, and a prediction from the states, or the tokens, to lists of "
+            f"spans. The encoder is a BERT of {CONFIG.num_layers} layers and width "
+            f"{WIDTH} with dropout {CONFIG.hidden_dropout}; queries and keys have "
+            f"the width {HEAD_SIZE}; all in float32. Temporary memory of the loss "
+            "and the divergence is relative to the bytes of the scores; a gradient "
+            "has its own result besides."
+        ),
+        columns=columns,
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

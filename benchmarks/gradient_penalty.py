@@ -8,20 +8,17 @@ all variants in turn, the least time of each counts, and only ratios are reporte
 inner gradient. Runs unchanged on an accelerator.
 """
 
-import argparse
 import functools
 import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
 
 import igr
-from expkit import environment, jsonfile, nets
+from expkit import nets
 
-ROOT = Path(__file__).parents[1]
 PLAIN, NESTED = "plain gradient", "nested"
 MODES = ("exact", "nested", "finite_difference")
 COLUMNS = {
@@ -98,12 +95,8 @@ def measure(net, x, rounds: int) -> list[dict]:
         name: jax.flatten_util.ravel_pytree(fn(params, x, labels)[1])[0]
         for name, fn in compiled.items()
     }
-    seconds = dict.fromkeys(compiled, float("inf"))
-    for _ in range(rounds + 1):  # the first round warms up, and cannot be the least
-        for name, fn in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(fn(params, x, labels))
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    runs = {n: functools.partial(fn, params, x, labels) for n, fn in compiled.items()}
+    seconds = measuring.least_seconds(runs, rounds)
     flops = {name: fn.cost_analysis()["flops"] for name, fn in compiled.items()}
     temp = {n: fn.memory_analysis().temp_size_in_bytes for n, fn in compiled.items()}
     nested = gradients[NESTED]
@@ -125,9 +118,7 @@ def measure(net, x, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=15)
     arguments = parser.parse_args()
     tables = {}
     for name, net, x in problems():
@@ -140,27 +131,18 @@ def main() -> None:
                 f"temporary {row['temp']:.2f}"
             )
         sys.stdout.flush()
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/gradient_penalty-{device}.json"
-    described = environment.describe(
-        ROOT, full=True, command="python benchmarks/gradient_penalty.py"
+    measuring.save(
+        __file__,
+        arguments,
+        question="Cost of a gradient penalty.",
+        notes=(
+            "Value and gradient in float32. Time, operations (XLA's count) and "
+            "temporary memory are relative to one plain gradient; the error is "
+            "that to nested differentiation, relative to its norm."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    jsonfile.write(
-        out,
-        {
-            "question": "Cost of a gradient penalty.",
-            "notes": (
-                "Value and gradient in float32. Time, operations (XLA's count) and "
-                "temporary memory are relative to one plain gradient; the error is "
-                "that to nested differentiation, relative to its norm."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": described | {"device": environment.device()},
-            "tables": tables,
-        },
-    )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that of the expected law at the same sizes. Rounds go through all series in turn
 least time of each counts. Runs unchanged on an accelerator.
 """
 
-import argparse
 import functools
 import importlib
 import math
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 
@@ -26,7 +26,6 @@ import childtuning
 import gp_kl
 import lion
 import vmf_vae
-from expkit import environment, jsonfile
 
 ROOT = Path(__file__).resolve().parents[1]
 # Python puts the folder of the script first, and a benchmark is called cosent too.
@@ -287,9 +286,7 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=40)
     arguments = parser.parse_args()
     measured = measure(arguments.rounds)
     tables = {GROWTH: growth_rows(measured), PAIRS: pair_rows(measured)}
@@ -297,27 +294,18 @@ def main() -> None:
         print(name)
         for row in table:
             print("  ", *(f"{row[key]}" for key in COLUMNS[name]), sep="  ")
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/growth-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "How time and memory grow.",
-            "notes": (
-                "The exponent is a slope of the logarithms over the range, that of the "
-                "law at the same sizes. Memory is temporary memory and results."
-            ),
-            "columns": COLUMNS,
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/growth.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-            "measurements": measured,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="How time and memory grow.",
+        notes=(
+            "The exponent is a slope of the logarithms over the range, that of the "
+            "law at the same sizes. Memory is temporary memory and results."
+        ),
+        columns=COLUMNS,
+        tables=tables,
+        measurements=measured,
     )
-    print(out)
 
 
 if __name__ == "__main__":

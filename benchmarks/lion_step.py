@@ -8,23 +8,27 @@ times say more about the machine. Runs unchanged on an accelerator. `lion-pytorc
 `torch` are measured too where they are installed.
 """
 
-import argparse
 import functools
 import re
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
 
 import lion
-from expkit import environment, jsonfile
 
 NUM_LEAVES = 84  # of a 12-block transformer
 REFERENCE = "optax.lion, donated"
+COLUMNS = {
+    "variant": "variant",
+    "time_ratio": "time ratio",
+    "copies": "copies",
+    "temp_bytes_per_param_byte": "temporary",
+    "state_bytes_per_param_byte": "state",
+}
 OPTIMIZERS = {
     "optax.lion": lambda: optax.lion(1e-4),
     "lion": lambda: lion.lion(1e-4),
@@ -117,12 +121,7 @@ def measure(num_params: int, rounds: int) -> list[dict]:
             runs[label], rows[label] = prepare(make, params, grads, donate=donate)
     for label, run in torch_variants(num_params).items():
         runs[label], rows[label] = run, {}
-    seconds = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds + 1):  # the first round warms up, and cannot be the least
-        for label, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[label] = min(seconds[label], time.perf_counter() - start)
+    seconds = measuring.least_seconds(runs, rounds)
     return [
         {
             "variant": label,
@@ -135,10 +134,8 @@ def measure(num_params: int, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measuring.parser(__doc__, rounds=15)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e6, 1e7, 5e7])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     arguments = parser.parse_args()
     tables = {}
     for size in arguments.sizes:
@@ -152,23 +149,17 @@ def main() -> None:
                 note = f"{row['copies']:4d} copies, temp {memory:.3f}"
             print(f"  {row['variant']:38s} {row['time_ratio']:6.3f}  {note}")
         sys.stdout.flush()
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    root = Path(__file__).parents[1]
-    out = arguments.out or root / f"benchmarks/results/lion_step-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of one Lion step.",
-            "reference": REFERENCE,
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                root, full=True, command="python benchmarks/lion_step.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of one Lion step.",
+        notes=(
+            f"Time is relative to {REFERENCE}; temporary memory and optimizer state to "
+            "the bytes of the parameters."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

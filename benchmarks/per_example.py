@@ -8,18 +8,15 @@ the least time of each counts, and only ratios to one plain gradient of the mean
 are reported. Runs unchanged on an accelerator.
 """
 
-import argparse
-import time
-from pathlib import Path
+import functools
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
-from expkit import environment, jsonfile
 from expkit.per_example import dense_fisher, dense_squared_norms
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = "gradient of the mean loss"
 # Layer sizes, batch, and the length of the sequences or None.
 SETTINGS = {
@@ -145,18 +142,13 @@ def measure(sizes, batch, length, rounds) -> list[dict]:
             compiled = jax.jit(fn).lower(*problem).compile()
             result = compiled(*problem)
             expected = result if expected is None else expected
-            runs[label] = compiled
+            runs[label] = functools.partial(compiled, *problem)
             rows[label] = {
                 "flops": (compiled.cost_analysis() or {}).get("flops"),
                 "temp_mebibytes": compiled.memory_analysis().temp_size_in_bytes / 2**20,
                 "relative_error": relative_error(result, expected),
             }
-    seconds = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for label, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(*problem))
-            seconds[label] = min(seconds[label], time.perf_counter() - start)
+    seconds = measuring.least_seconds(runs, rounds)
     return [
         summary(label, row, rows[REFERENCE], seconds) for label, row in rows.items()
     ]
@@ -175,9 +167,7 @@ def summary(label, row, reference, seconds) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=15)
     arguments = parser.parse_args()
     tables = {}
     for name, setting in SETTINGS.items():
@@ -190,27 +180,18 @@ def main() -> None:
                 f"error {row['relative_error']:.1e}",
                 flush=True,
             )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/per_example-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of squared gradients of single examples.",
-            "notes": (
-                f"Time and flops (as XLA counts them) are relative to the {REFERENCE}; "
-                "errors to the form by vmap, in float32. Norms: squared norm of every "
-                "example's gradient. Fisher: mean of the squared gradients."
-            ),
-            "columns": dict.fromkeys(SETTINGS, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/per_example.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of squared gradients of single examples.",
+        notes=(
+            f"Time and flops (as XLA counts them) are relative to the {REFERENCE}; "
+            "errors to the form by vmap, in float32. Norms: squared norm of every "
+            "example's gradient. Fisher: mean of the squared gradients."
+        ),
+        columns=dict.fromkeys(SETTINGS, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

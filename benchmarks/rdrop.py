@@ -8,7 +8,6 @@ dropout on. Rounds go through all variants in turn, the least time of each count
 only ratios are reported. Runs unchanged on an accelerator.
 """
 
-import argparse
 import importlib
 import sys
 import time
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
 
-from expkit import environment, jsonfile
 from expkit.text import EncoderConfig, apply_encoder, init_encoder
 
 # Python puts the folder of a script in front, and this script has the package's name.
@@ -26,7 +25,6 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]
 rdrop = importlib.import_module("rdrop")
 
-ROOT = HERE.parent
 REFERENCE = "one pass, cross-entropy"
 LENGTH, CLASSES, ALPHA = 64, 10, 4.0
 BATCHES = (16, 4)
@@ -146,9 +144,7 @@ def measure(batch, rounds) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=25)
     arguments = parser.parse_args()
     tables = {}
     for batch in BATCHES:
@@ -162,28 +158,19 @@ def main() -> None:
                 f"{row['milliseconds']:7.1f} ms  temp {row['temp_mebibytes']:7.2f} MiB",
                 flush=True,
             )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/rdrop-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and memory of the two passes of R-Drop.",
-            "notes": (
-                "Relative to one pass with cross-entropy: a training step with AdamW, "
-                "and value and gradient alone (also flops, as XLA counts them, and "
-                f"memory). A BERT of {CONFIG.num_layers} layers and width "
-                f"{CONFIG.hidden_size}, dropout {CONFIG.hidden_dropout}, in float32."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/rdrop.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and memory of the two passes of R-Drop.",
+        notes=(
+            "Relative to one pass with cross-entropy: a training step with AdamW, "
+            "and value and gradient alone (also flops, as XLA counts them, and "
+            f"memory). A BERT of {CONFIG.num_layers} layers and width "
+            f"{CONFIG.hidden_size}, dropout {CONFIG.hidden_dropout}, in float32."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
+from measuring import device_name
 
 from expkit import environment
 
 ROOT = Path(__file__).parents[1]
-TOOLS = ("faults", "mutants", "mutations", "render", "run_all")
+TOOLS = ("faults", "measuring", "mutants", "mutations", "render", "run_all")
 BY_NAME = ("zh_char",)
 
 
@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
         parser.error(f"results name a commit, and this is {commit}; commit first.")
     out = root / "out/benchmarks" / commit
     out.mkdir(parents=True, exist_ok=True)
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    files = {name: out / f"{name}-{device}.json" for name in names}
+    files = {name: out / f"{name}-{device_name()}.json" for name in names}
     failed = [measure(folder / f"{name}.py", files[name]) for name in names]
     for message in filter(None, failed):
         print(message, file=sys.stderr)

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -27,7 +28,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import childtuning
 import lion
 from childtuning import fisher
-from expkit import environment, jsonfile
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES = 8
@@ -256,8 +256,7 @@ COLUMNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=None)
     parser.add_argument("--bytes", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bytes:
@@ -269,26 +268,18 @@ def main() -> None:
         print(name)
         for row in table:
             print("  ", *(f"{row[key]}" for key in COLUMNS[name]), sep="  ")
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/scale-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "What a step of an optimizer holds.",
-            "notes": (
-                "State and temporary memory in bytes a float32 parameter, of compiled "
-                "updates with donated parameters and state; of Fisher information the "
-                "sum, and what is beside parameters, sum and batch."
-            ),
-            "columns": COLUMNS,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/scale.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="What a step of an optimizer holds.",
+        notes=(
+            "State and temporary memory in bytes a float32 parameter, of compiled "
+            "updates with donated parameters and state; of Fisher information the "
+            "sum, and what is beside parameters, sum and batch."
+        ),
+        columns=COLUMNS,
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ has not seen; rounds go through all variants in turn and the least time of each 
 Packages that are not installed are left out.
 """
 
-import argparse
 import importlib
 import importlib.util
 import subprocess
@@ -18,9 +17,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
-
-from expkit import environment, jsonfile
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -193,9 +191,7 @@ def show(title: str, rows: Iterable[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=9)
     arguments = parser.parse_args()
     names = [name for name in (*PEERS, *OURS) if is_installed(name)]
     imports = {name: lambda name=name: import_seconds(name) for name in names}
@@ -210,23 +206,16 @@ def main() -> None:
         "time_ratio": "time ratio",
         "milliseconds": "milliseconds",
     }
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/start_up-{device}.json"
-    described = environment.describe(
-        ROOT, full=True, command="python benchmarks/start_up.py"
-    )
-    content = {
-        "question": "Time of an import and of a compilation.",
-        "rounds": arguments.rounds,
-        "notes": "Imports relative to optax, compilations to the first of each table; "
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time of an import and of a compilation.",
+        notes="Imports relative to optax, compilations to the first of each table; "
         "with tracing and lowering. Ours take longer where they do what the peer does "
         "not: a sort, blocks of 8-bit momentum, a loop of rejections.",
-        "environment": described | {"device": environment.device()},
-        "columns": dict.fromkeys(tables, columns),
-        "tables": tables,
-    }
-    jsonfile.write(out, content)
-    print(out)
+        columns=dict.fromkeys(tables, columns),
+        tables=tables,
+    )
 
 
 if __name__ == "__main__":

@@ -9,19 +9,16 @@ information to the host, which is not counted here. Runs unchanged on an acceler
 there, numpy's variants still run on the host.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
 import childtuning
 from childtuning import order
-from expkit import environment, jsonfile
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = "np.percentile"
 SIZE, RESERVE_P = 22_000_000, 0.3
 COLUMNS = {
@@ -94,9 +91,7 @@ def summary(name: str, result: np.ndarray, values: np.ndarray, ratio: float) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=15)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     values = rng.standard_normal(SIZE, dtype=np.float32) ** 2
@@ -108,27 +103,18 @@ def main() -> None:
             f"  {row['variant']:36s} {row['time_ratio']:8.3f}  kept {row['kept']:,}",
             flush=True,
         )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/threshold-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time of a global threshold over Fisher information.",
-            "notes": (
-                f"Time is relative to {REFERENCE}. fisher_mask includes the check for "
-                "nan, the mask and, where entries are equal to the threshold, the "
-                "choice of the first of them; np.percentile is the threshold alone."
-            ),
-            "columns": {setting: COLUMNS},
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/threshold.py"
-            )
-            | {"device": environment.device()},
-            "tables": {setting: table},
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time of a global threshold over Fisher information.",
+        notes=(
+            f"Time is relative to {REFERENCE}. fisher_mask includes the check for "
+            "nan, the mask and, where entries are equal to the threshold, the "
+            "choice of the first of them; np.percentile is the threshold alone."
+        ),
+        columns={setting: COLUMNS},
+        tables={setting: table},
     )
-    print(out)
 
 
 if __name__ == "__main__":

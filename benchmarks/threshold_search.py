@@ -7,7 +7,6 @@ frequencies. SciPy's Powell method is that of the essay's code. Points are lost 
 the exact sweep; NumPy's variants run on the host.
 """
 
-import argparse
 import importlib
 import sys
 import time
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 from scipy import optimize
-
-from expkit import environment, jsonfile
 
 # Python puts the folder of a script in front, where a script has the package's name.
 HERE = Path(__file__).resolve().parent
@@ -121,9 +119,7 @@ def measure(searches: dict, reference: str, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
+    parser = measuring.parser(__doc__, rounds=15)
     arguments = parser.parse_args()
     made = {f"{n:,} scores": (make_searches, n, SWEEP) for n in SIZES}
     made |= {
@@ -139,26 +135,17 @@ def main() -> None:
                 f"{row['milliseconds']:9.3f} ms  lost {row['points_lost']:6.3f}",
                 flush=True,
             )
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/threshold_search-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "Time and quality of the search for a threshold.",
-            "notes": (
-                "Accuracy; time relative to the exact sweep. SciPy's Powell method as "
-                "in the essay's code."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "rounds": arguments.rounds,
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/threshold_search.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="Time and quality of the search for a threshold.",
+        notes=(
+            "Accuracy; time relative to the exact sweep. SciPy's Powell method as "
+            "in the essay's code."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,18 @@ reported. TensorFlow Probability's JAX substrate is measured too where it is ins
 Runs unchanged on an accelerator.
 """
 
-import argparse
 import csv
 import functools
-import time
 import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 from scipy import special, stats
 
 import vmf_vae
-from expkit import environment, jsonfile
 from vmf_vae import density, rejection
 
 ROOT = Path(__file__).parents[1]
@@ -150,16 +148,6 @@ def measure_accuracy(peers) -> list[dict]:
     return rows
 
 
-def least_seconds(variants, rounds) -> dict[str, float]:
-    seconds = dict.fromkeys(variants, float("inf"))
-    for _ in range(rounds + 1):  # the first round compiles
-        for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
-
-
 def compiled(fn, *args):
     jitted = jax.jit(fn)
     return lambda: jax.block_until_ready(jitted(*args))
@@ -181,7 +169,7 @@ def measure_functions(rounds, n=200_000) -> list[dict]:
                 "kl_to_uniform": lambda x, d=dim: vmf_vae.kl_to_uniform(d, x),
             }.items():
                 variants[f"{name}, {dtype}"] = wide(compiled(fn, x), dtype)
-        seconds = least_seconds(variants, rounds)
+        seconds = measuring.least_seconds(variants, rounds)
         for name, value in seconds.items():
             ratio = value / seconds["scipy.special.ive"]
             row = {"dim": dim, "variant": name, "time_ratio": ratio}
@@ -211,7 +199,9 @@ def measure_sampler(rounds) -> list[dict]:
     ):
         mu = jnp.ones(dim) / np.sqrt(dim)
         for kappa in (1.0, 10.0, 100.0, 1000.0):
-            seconds = least_seconds(sampler_variants(dim, kappa, mu, n), rounds)
+            seconds = measuring.least_seconds(
+                sampler_variants(dim, kappa, mu, n), rounds
+            )
             for name, value in seconds.items():
                 row = {
                     "dim": dim,
@@ -299,10 +289,8 @@ def measure_gradient(n) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = measuring.parser(__doc__, rounds=15)
     parser.add_argument("--draws", type=int, default=400_000, help="for the gradient")
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     arguments = parser.parse_args()
     peers = {"vmf_vae": ours, "formulas with scipy's ive": with_scaled_bessel_functions}
     try:
@@ -318,29 +306,20 @@ def main() -> None:
         names[2]: measure_sampler(arguments.rounds),
         names[3]: measure_gradient(arguments.draws),
     }
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/vmf-{device}.json"
-    described = environment.describe(
-        ROOT, full=True, command="python benchmarks/vmf.py"
+    measuring.save(
+        __file__,
+        arguments,
+        question="Accuracy and time of the von Mises-Fisher distribution.",
+        notes=(
+            "Accuracy: largest relative error over the finite ones of 180 "
+            "reference rows (entropy and log C on the scale of at least 1). Time "
+            "of a Bessel function: relative to scipy.special.ive in float64, over "
+            "200,000 concentrations. Time of a draw: relative to "
+            f"{FLOOR}, of the same shape, in float32; scipy's are in float64."
+        ),
+        columns=COLUMNS,
+        tables=tables,
     )
-    jsonfile.write(
-        out,
-        {
-            "question": "Accuracy and time of the von Mises-Fisher distribution.",
-            "notes": (
-                "Accuracy: largest relative error over the finite ones of 180 "
-                "reference rows (entropy and log C on the scale of at least 1). Time "
-                "of a Bessel function: relative to scipy.special.ive in float64, over "
-                "200,000 concentrations. Time of a draw: relative to "
-                f"{FLOOR}, of the same shape, in float32; scipy's are in float64."
-            ),
-            "columns": COLUMNS,
-            "rounds": arguments.rounds,
-            "environment": described | {"device": environment.device()},
-            "tables": tables,
-        },
-    )
-    print(out)
 
 
 if __name__ == "__main__":

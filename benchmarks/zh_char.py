@@ -9,19 +9,17 @@ logistic regression. Learning rates and strengths are chosen on the validation s
 each from as many; seeds draw the labelled texts, weights and batches.
 """
 
-import argparse
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from expkit import config as config_lib
-from expkit import environment, finetuning, finetuning_runs, jsonfile, text
+from expkit import finetuning, finetuning_runs, text
 
-ROOT = Path(__file__).parents[1]
 LABELS = {170: 200, 2000: 400}  # and the steps of fine-tuning
 RATES = (3e-4, 1e-3, 3e-3)
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -119,10 +117,9 @@ def measure(num_labels: int, num_steps: int, seeds: range, options: str) -> list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measuring.parser(__doc__, rounds=None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--options", default=",max_length=32", help="of the config")
-    parser.add_argument("--out", type=Path, help="JSON file; default: by device")
     arguments = parser.parse_args()
     seeds = range(arguments.seeds)
     tables = {
@@ -131,27 +128,19 @@ def main() -> None:
         )
         for labels, steps in LABELS.items()
     }
-    device = jax.devices()[0].device_kind.replace(" ", "-").lower()
-    out = arguments.out or ROOT / f"benchmarks/results/zh_char-{device}.json"
-    jsonfile.write(
-        out,
-        {
-            "question": "What the pre-training of the Chinese encoder is worth.",
-            "notes": (
-                "Test accuracy on the reviews, mean over "
-                f"{arguments.seeds} seeds that draw the labelled texts; settings are "
-                f"chosen on the validation split. Options: {arguments.options[1:]}; "
-                "TF-IDF sees whole texts."
-            ),
-            "columns": dict.fromkeys(tables, COLUMNS),
-            "environment": environment.describe(
-                ROOT, full=True, command="python benchmarks/zh_char.py"
-            )
-            | {"device": environment.device()},
-            "tables": tables,
-        },
+    measuring.save(
+        __file__,
+        arguments,
+        question="What the pre-training of the Chinese encoder is worth.",
+        notes=(
+            "Test accuracy on the reviews, mean over "
+            f"{arguments.seeds} seeds that draw the labelled texts; settings are "
+            f"chosen on the validation split. Options: {arguments.options[1:]}; "
+            "TF-IDF sees whole texts."
+        ),
+        columns=dict.fromkeys(tables, COLUMNS),
+        tables=tables,
     )
-    print(out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The tables of the benchmarks are those of their files, and add up."""
 
 import ast
+import functools
 import importlib.util
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ def load(root, name):
         f"benchmark_{name}", root / f"benchmarks/{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:  # scripts import their neighbours
+        patch.setattr(sys, "path", [*sys.path, str(root / "benchmarks")])
+        spec.loader.exec_module(module)
     return module
 
 
@@ -167,3 +171,46 @@ def test_benchmarks_refuse_before_they_measure(
     with pytest.raises(SystemExit, match="2"):
         run_all(*names)
     assert message in capsys.readouterr().err
+
+
+def test_rounds_go_through_all_variants_and_the_least_time_counts(
+    repository_root, monkeypatch
+):
+    measuring = load(repository_root, "measuring")
+    now, calls = [0.0], []
+    spent = {"a": iter([9.0, 3.0, 2.0, 5.0]), "b": iter([0.25, 4.0, 4.5, 6.0])}
+
+    def run(name):
+        calls.append(name)
+        now[0] += next(spent[name])
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
+    runs = {name: functools.partial(run, name) for name in spent}
+    # What the first call takes (9 and 0.25) is not measured.
+    assert measuring.least_seconds(runs, 3) == {"a": 2.0, "b": 4.0}
+    assert calls == ["a", "b"] * 4
+
+
+def test_a_file_says_how_and_where_it_was_measured(repository_root, tmp_path, capsys):
+    measuring = load(repository_root, "measuring")
+    out = tmp_path / "deep/x-cpu.json"
+    for rounds, options in ((7, ["--rounds", "5"]), (None, [])):
+        parser = measuring.parser("Speed.\n\nMore.", rounds=rounds)
+        assert parser.description == "Speed."
+        measuring.save(
+            "elsewhere/x.py",
+            parser.parse_args([*options, "--out", str(out)]),
+            question="How fast?",
+            notes="n",
+            tables={"t": [{"variant": "v"}]},
+            columns={"t": {"variant": "variant"}},
+        )
+        assert capsys.readouterr().out == f"{out}\n"
+        content = json.loads(out.read_text(encoding="utf-8"))
+        assert content.get("rounds") == (5 if rounds else None)
+        described = content["environment"]
+        assert described["command"] == "python benchmarks/x.py"
+        assert described["device"]["platform"] == measuring.jax.default_backend()
+        section = load(repository_root, "render").section(out)
+        assert "## How fast?" in section
+        assert "| v |" in section
