@@ -3,13 +3,13 @@
 import itertools
 
 import numpy as np
+import planted
 import pytest
 
 from expkit import claims
 from gp_kl import checks_runs, checks_texts
 from gp_kl import claims as gp_kl_claims
 
-SPREAD = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
 CHECKS = {claim.id: claim.check for claim in gp_kl_claims.CLAIMS}
 
 
@@ -24,12 +24,9 @@ def plant(monkeypatch):
 
     def call(levels, baseline=0.3, strengths=None, best_strength=None):
         def figures(study, arm, seed, settings):
-            grid = study.grids[arm]
-            is_best = all(
-                settings[name] == values[len(values) // 2]
-                for name, values in grid.items()
-            )
-            level = levels.get(arm, 0.5) + SPREAD[seed] * (2 if arm == "pointer" else 1)
+            is_best = planted.is_middle(settings, study.grids[arm])
+            spread = planted.SPREAD[seed] * (2 if arm == "pointer" else 1)
+            level = levels.get(arm, 0.5) + spread
             if strengths is not None and "strength" in settings:
                 level += strengths.get(settings["strength"], 0.0)
             if best_strength is not None and "strength" in settings:
@@ -38,7 +35,7 @@ def plant(monkeypatch):
                 "validation_f1": 0.8 if is_best else 0.7,
                 "test_f1": level,
                 "course": [2.0, 1.0, 0.5, 0.4, 0.4],
-                "test_f1_unseen": level - 0.2 + SPREAD[::-1][seed],
+                "test_f1_unseen": level - 0.2 + planted.SPREAD[::-1][seed],
                 **{f"test_f1_{k}": level for k in ("person", "place", "organisation")},
             }
 

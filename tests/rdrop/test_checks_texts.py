@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planted
 import pytest
 from matplotlib.figure import Figure
 
@@ -11,8 +12,6 @@ from expkit import config as config_lib
 from expkit import study as study_lib
 from rdrop import checks_cost, checks_runs, checks_texts
 from rdrop import claims as rdrop_claims
-
-SPREAD = np.array([-0.01, 0.01, 0.0, 0.005, -0.005])
 
 
 @pytest.fixture
@@ -26,13 +25,10 @@ def plant(monkeypatch):
 
     def call(levels, losses=None, ngrams=0.7):
         def figures(study, arm, seed, settings):
-            is_best = all(
-                settings[name] == values[len(values) // 2]
-                for name, values in study.grids[arm].items()
-            )
+            is_best = planted.is_middle(settings, study.grids[arm])
             level = levels.get(arm, 0.6)
             # Differences between arms vary too: those that do not give no verdict.
-            spread = 0.1 * SPREAD[seed] * (2 if "rdrop" in arm else -1)
+            spread = 0.1 * planted.SPREAD[seed] * (2 if "rdrop" in arm else -1)
             return {
                 "validation_accuracy": 0.8 if is_best else 0.7,
                 "validation_loss": 1.0,
