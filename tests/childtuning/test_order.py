@@ -57,6 +57,10 @@ def test_the_percentile_selects_what_numpys_does(parts, fraction):
     np.testing.assert_array_equal(kept, numbers >= threshold)
 
 
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.4.0",
+    reason="numpy before 2.4 rounds the place of a percentile to float32",
+)
 @pytest.mark.parametrize("gap", [0, 1, 2, 3, 1000])
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.52, 0.7, 1.0])
 def test_the_percentile_is_numpys_to_the_last_bit(gap, fraction):
