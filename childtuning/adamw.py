@@ -109,7 +109,8 @@ def child_adamw(
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("child_adamw needs params: update(..., params).")
-        params = jax.tree.map(jnp.asarray, params)  # a number of Python has no dtype
+        # A number of Python has no dtype.
+        updates, params = (jax.tree.map(jnp.asarray, x) for x in (updates, params))
         count = jnp.asarray(optax.safe_increment(state.count))
         rate = learning_rate
         rate = rate(state.count) if callable(rate) else rate

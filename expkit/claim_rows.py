@@ -22,8 +22,9 @@ _PLAN = {"package": str, "experiments": list, "claims": list}
 _REPORT = {"environment": dict, "claims": list}
 _ENVIRONMENT = {
     **dict.fromkeys(("mode", "date", "cpu", "command", "python", "platform"), str),
-    **{"cores": int, "versions": dict},
+    **{"cores": int, "versions": dict, "commit": str | None, "device": dict | None},
 }
+_DEVICE = {"count": int, "kind": str, "platform": str}
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -110,7 +111,9 @@ def is_environment(value: Any) -> bool:
     Returns:
         True or False.
     """
-    return jsonfile.has(value, _ENVIRONMENT)
+    return jsonfile.has(value, _ENVIRONMENT) and (
+        value["device"] is None or jsonfile.has(value["device"], _DEVICE)
+    )
 
 
 def _is_row(row: Row) -> bool:

@@ -36,7 +36,7 @@ RANGES = {
     **dict.fromkeys(("num_steps", "batch_size"), range(1, 2**31)),
     **dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every"), range(2**31)),
 }
-WHOLE = range(-(2**31), 2**31)  # of others: XLA aborts where sizes overflow int64
+WHOLE = range(-(2**24), 2**24)  # of others: XLA aborts where products overflow int64
 _TOO_MUCH = (OverflowError, RecursionError, MemoryError)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import tempfile
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def read(path: Path, default: Any = None) -> Any:
     return value if default is None or isinstance(value, type(default)) else default
 
 
-def has(value: Any, kinds: Mapping[str, type]) -> bool:
+def has(value: Any, kinds: Mapping[str, type | types.UnionType]) -> bool:
     """Whether a value read from a file is an object with certain fields.
 
     Args:
@@ -112,7 +113,9 @@ def has(value: Any, kinds: Mapping[str, type]) -> bool:
     )
 
 
-def read_objects(path: Path, kinds: Mapping[str, type]) -> list[dict[str, Any]]:
+def read_objects(
+    path: Path, kinds: Mapping[str, type | types.UnionType]
+) -> list[dict[str, Any]]:
     """The objects of a JSON list that are whole; what is damaged is left out.
 
     Args:

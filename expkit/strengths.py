@@ -1,6 +1,7 @@
 """Whether R-Drop, at the alpha that validates best, beats two passes with alpha 0.
 
-finding, f1 = against_zero(study, "rdrop", (0.0, 0.3, 1.0, 3.0), "f1", listed=words)
+alphas, rates = (0.0, 0.3, 1.0, 3.0), (1e-4, 1e-3)
+finding, f1 = against_zero(study, "rdrop", alphas, "f1", rates=rates, listed=words)
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +21,13 @@ def against_zero(
     strengths: Sequence[float],
     figure: str,
     *,
+    rates: Sequence[float],
     listed: Callable[[np.ndarray], str],
 ) -> tuple[Finding, np.ndarray]:
     """Gain in a test figure over the same arm with strength 0, paired by seed.
 
     The strength is chosen by the validation texts, at the learning rate of the tuned
-    arm; the arm without has the rate that is best for it. Where the baseline beats
+    arm; strength 0 has the one of `rates` that is best for it. Where the baseline beats
     both, nothing is decided.
 
     Args:
@@ -33,16 +35,17 @@ def against_zero(
         arm: R-Drop, whose `strength` is alpha.
         strengths: those tried, the first of them 0.
         figure: such as accuracy.
+        rates: learning rates that strength 0 chooses from.
         listed: words for the mean of the test figure at each strength.
 
     Returns:
         The finding, and the test figures [seeds, strengths].
     """
     rate = study.tuned(arm)["learning_rate"]
-    rates = {choice["learning_rate"] for choice in study.choices(arm)}
     zero, *others = strengths
-    plain = study.best(arm, [_settings(x, zero) for x in sorted(rates)])
+    plain = study.best(arm, [_settings(x, zero) for x in rates])
     tried = [plain, *(_settings(rate, strength) for strength in others)]
+    choices = [choice for choice in study.choices(arm) if choice not in tried]
     rows = [
         [study.figures(arm, seed, settings) for settings in tried]
         for seed in study.seeds
@@ -67,7 +70,8 @@ def against_zero(
         f"Gain in test {NAMES.get(figure, figure)} of alpha {strengths[best]:g}, which "
         f"validates best, over alpha 0, both with two passes, with learning rates "
         f"{rate:.2g} and {plain['learning_rate']:.2g}: {listed(test.mean(axis=0))}. "
-        f"{beside}.",
+        f"{beside}. Alpha 0 is the best of {len(rates)} settings in validation, the "
+        f"other of {len(others) + len(choices)}.",
     )
     return finding, test
 

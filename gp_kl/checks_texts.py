@@ -155,5 +155,7 @@ def check_alpha(context: Context) -> Finding:
         pairs = zip(alphas, f1, strict=True)
         return ", ".join(f"{value:.4f} at {alpha:g}" for alpha, value in pairs)
 
-    finding, _ = strengths.against_zero(runs, "rdrop", alphas, "f1", listed=listed)
+    finding, _ = strengths.against_zero(
+        runs, "rdrop", alphas, "f1", rates=checks_runs.RATES, listed=listed
+    )
     return finding

@@ -17,7 +17,7 @@ from igr import checks_runs, train
 
 # Nats; the cross-entropy is never below 0, and labels of which 20 % are wrong have an
 # entropy of 0.94.
-LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+LEVELS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 NOISES = {"clean": 0.0, "noisy": 0.2}
 NUM_RECORDS = 40
 # Plain training has no level to choose, so it has as many times to stop at.
@@ -107,18 +107,17 @@ def _compare(
         where = (
             f"stopped at {stop / NUM_RECORDS:g} of the steps, of as many times, each"
         )
-    # The lowest level is next to none at all, so only the highest counts.
-    is_open = level == LEVELS[-1]
+    # Beyond an end of the levels there may be a better one.
+    end = {LEVELS[1]: "lowest", LEVELS[-1]: "highest"}.get(level)
     return Finding(
         mean,
-        claims.NOT_DECIDED if is_open else claims.decide(interval, **region),
+        claims.NOT_DECIDED if end else claims.decide(interval, **region),
         interval,
         _seeds(context),
         f"At the end under the level {level:g}, of {LEVELS[1:]}, minus plain training "
         f"{where} by {chosen_by.replace('_', ' ')}: {flooded.mean():.4g} and "
         f"{plain.mean():.4g}."
-        + " The highest level is the best, so nothing is decided."
-        * is_open,
+        + (f" The {end} level is the best, so nothing is decided." if end else ""),
     )
 
 

@@ -95,9 +95,10 @@ def check_alpha(context: Context) -> Finding:
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "reviews")
+    rates = checks_runs.PLAIN_RATES[checks_runs.RATES]
     listed = functools.partial(_listed, digits=3)
     finding, test = strengths.against_zero(
-        runs, "rdrop", ALPHAS, "accuracy", listed=listed
+        runs, "rdrop", ALPHAS, "accuracy", rates=rates, listed=listed
     )
     label, baseline = runs.baseline("accuracy")
     _draw_alphas(

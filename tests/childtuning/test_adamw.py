@@ -169,6 +169,8 @@ def test_parameters_may_be_numbers_of_python():
     updates, _ = tx.update(grads, tx.init(params), params)
     # The first step of Adam is the learning rate, and what is left of 2.9 decays.
     np.testing.assert_allclose(3.0 + updates["w"], 2.9 * 0.95, rtol=1e-6)
+    same, _ = tx.update({"w": 6.0}, tx.init(params), params)
+    assert same == updates
 
 
 def build(params, **options):

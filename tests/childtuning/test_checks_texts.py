@@ -28,7 +28,7 @@ def plant(monkeypatch):
     def call(levels, ngrams=0.7):
         def figures(study, arm, seed, settings):
             asked.append((arm, settings["learning_rate"]))
-            is_best = settings["learning_rate"] == study.grids[arm]["learning_rate"][-1]
+            is_best = settings == study.choices(arm)[-1]
             level = np.broadcast_to(levels.get(arm, 0.7 + WIGGLE), 10)[seed]
             return {
                 "validation_accuracy": 0.8 if is_best else 0.7,
@@ -69,7 +69,10 @@ def test_the_shorter_arm_has_steps_as_long_as_those_of_f(context, plant, monkeyp
     study = checks_texts.study(context, "reviews")
     lower = {"f": {"learning_rate": study.grids["f"]["learning_rate"][:2]}}
     monkeypatch.setattr(study, "grids", study.grids | lower)
-    checks_texts.check_better(context, "reviews", "f", "shorter")
+    finding = checks_texts.check_better(context, "reviews", "f", "shorter")
+    assert "fine-tuning, lr √p 0.700 (learning rate 0.00027)." in finding.details
+    assert "ChildTuning-F is the best of 2 settings" in finding.details
+    assert "fine-tuning, lr √p of 1." in finding.details
     assert study.tuned("f") == {"learning_rate": 5e-4}
     assert study.tuned("vanilla") == {"learning_rate": 1e-3}
     assert study.config.reserve_p == 0.3
@@ -86,13 +89,18 @@ def test_the_shorter_arm_has_steps_as_long_as_those_of_f(context, plant, monkeyp
 def test_spreads_are_compared_in_the_right_direction(
     context, plant, factor, verdict, arm
 ):
-    plant({arm: 0.7 + factor * SWAPPED})
+    plant({arm: 0.7 + factor * SWAPPED}, ngrams=0.6)
     finding = checks_texts.check_spread(context, "reviews", arm)
     assert finding.measured == pytest.approx(factor)
     assert finding.verdict == verdict
     spreads = [np.std(x, ddof=1) for x in (factor * SWAPPED, WIGGLE)]
     assert checks_texts.ARMS[arm][0] in finding.details
     assert "{:.4f} and {:.4f}".format(*spreads) in finding.details
+    assert "0.700 (learning rate 0.001, the highest tried)" in finding.details
+    plant({arm: 0.7 + factor * SWAPPED}, ngrams=0.75)
+    beaten = checks_texts.check_spread(context, "reviews", arm)
+    assert (beaten.measured, beaten.verdict) == (finding.measured, claims.NOT_DECIDED)
+    assert "0.750, which is more, so nothing is decided" in beaten.details
 
 
 def test_both_forms_have_their_spread_among_the_claims():
@@ -106,7 +114,7 @@ def test_both_forms_have_their_spread_among_the_claims():
 
 
 def test_spreads_of_the_same_size_are_not_decided(context, plant):
-    plant({"d_paper": 0.7 + SWAPPED})
+    plant({"d_paper": 0.7 + SWAPPED}, ngrams=0.6)
     finding = checks_texts.check_spread(context, "reviews", "d_paper")
     assert finding.measured == pytest.approx(1.0)
     assert finding.verdict == claims.NOT_DECIDED
@@ -115,7 +123,7 @@ def test_spreads_of_the_same_size_are_not_decided(context, plant):
 
 
 def test_an_arm_without_any_spread_gives_no_verdict(context, plant):
-    plant({"vanilla": np.full(10, 0.7)})
+    plant({"vanilla": np.full(10, 0.7)}, ngrams=0.6)
     finding = checks_texts.check_spread(context, "reviews", "d_paper")
     assert finding.verdict == claims.NOT_DECIDED
 

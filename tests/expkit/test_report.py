@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from expkit import jsonfile, report
+from expkit import claim_rows, jsonfile, report
 from expkit.context import Context
 
 HOSTILE = """<script>alert(1)</script> & "quotes" 'too' </td></table><img src=x>"""
@@ -326,6 +326,25 @@ def test_the_page_is_the_same_when_rebuilt(out):
 def test_a_damaged_file_costs_no_more_than_its_part_of_the_page(out, name, text):
     (out / name).write_text(text)
     assert "b is so." in Page(report.write(out).read_text()).text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("commit", None), ("commit", 3), ("device", {"kind": "cpu"}), ("cores", "two")],
+)
+def test_an_environment_without_what_the_page_shows_is_damaged(
+    out, capsys, name, value
+):
+    content = jsonfile.read(out / "claims.json")
+    assert claim_rows.is_environment(content["environment"])
+    content["environment"].pop(name)
+    if value is not None:
+        content["environment"][name] = value
+    assert not claim_rows.is_environment(content["environment"])
+    jsonfile.write(out / "claims.json", content)
+    with pytest.raises(SystemExit, match="2"):
+        report.main([str(out)])
+    assert "claims.json is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[1]", "{}", '{"environment": {}, "claims": [{}]}'])

@@ -39,10 +39,16 @@ def test_the_strength_that_validates_best_is_compared_with_none(
     tmp_path, baseline, verdict
 ):
     study = Planted(tmp_path, baseline)
-    finding, test = strengths.against_zero(study, "a", STRENGTHS, "f1", listed=str)
+    finding, test = strengths.against_zero(
+        study, "a", STRENGTHS, "f1", rates=(0.05, 0.1, 0.2), listed=str
+    )
     assert finding.measured == pytest.approx(0.2)
     assert finding.verdict == verdict
     assert "test F1 of alpha 1, which validates best" in finding.details
     assert "with learning rates 0.1 and 0.2" in finding.details
     assert str(TEST.mean(axis=0)) in finding.details
+    # Two rates with the strength 1, one of them also with 2, and three with 0.
+    assert "Alpha 0 is the best of 3 settings in validation, the other of 3." in (
+        finding.details
+    )
     np.testing.assert_array_equal(test, TEST)

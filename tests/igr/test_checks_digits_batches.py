@@ -210,13 +210,14 @@ def test_accuracies_are_compared_at_the_level_of_the_highest_validation_accuracy
     assert "by validation loss" in finding.details
 
 
-def test_the_highest_level_decides_nothing(context, monkeypatch):
-    figures = flooded(LEVELS[-1], test_loss=0.1)
+@pytest.mark.parametrize(("index", "end"), [(1, "lowest"), (-1, "highest")])
+def test_a_level_at_an_end_decides_nothing(context, monkeypatch, index, end):
+    figures = flooded(LEVELS[index], test_loss=0.1)
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
     finding = checks_flood_levels.check_test_loss("noisy", "end", context)
     assert finding.measured == pytest.approx(0.1)
     assert finding.verdict == claims.NOT_DECIDED
-    assert "highest level" in finding.details
+    assert f"The {end} level is the best, so nothing is decided." in finding.details
 
 
 def test_plain_training_has_as_many_stops_as_there_are_levels():
