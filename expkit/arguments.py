@@ -98,7 +98,7 @@ def require_count(
     """
     if not is_concrete(value):
         raise TypeError(f"{name} must be an integer known in advance, got {value!r}.")
-    if isinstance(value, bool):
+    if isinstance(value, (bool, np.bool)):  # numpy 2.0 lets its own count
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     try:
         count = operator.index(value)

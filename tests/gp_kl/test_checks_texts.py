@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-import planted
+import planted_figures
 import pytest
 
 from expkit import claims
@@ -24,8 +24,8 @@ def plant(monkeypatch):
 
     def call(levels, baseline=0.3, strengths=None, best_strength=None):
         def figures(study, arm, seed, settings):
-            is_best = planted.is_middle(settings, study.grids[arm])
-            spread = planted.SPREAD[seed] * (2 if arm == "pointer" else 1)
+            is_best = planted_figures.is_middle(settings, study.grids[arm])
+            spread = planted_figures.SPREAD[seed] * (2 if arm == "pointer" else 1)
             level = levels.get(arm, 0.5) + spread
             if strengths is not None and "strength" in settings:
                 level += strengths.get(settings["strength"], 0.0)
@@ -35,7 +35,7 @@ def plant(monkeypatch):
                 "validation_f1": 0.8 if is_best else 0.7,
                 "test_f1": level,
                 "course": [2.0, 1.0, 0.5, 0.4, 0.4],
-                "test_f1_unseen": level - 0.2 + planted.SPREAD[::-1][seed],
+                "test_f1_unseen": level - 0.2 + planted_figures.SPREAD[::-1][seed],
                 **{f"test_f1_{k}": level for k in ("person", "place", "organisation")},
             }
 

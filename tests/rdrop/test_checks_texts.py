@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import planted
+import planted_figures
 import pytest
 from matplotlib.figure import Figure
 
@@ -25,10 +25,10 @@ def plant(monkeypatch):
 
     def call(levels, losses=None, ngrams=0.7):
         def figures(study, arm, seed, settings):
-            is_best = planted.is_middle(settings, study.grids[arm])
+            is_best = planted_figures.is_middle(settings, study.grids[arm])
             level = levels.get(arm, 0.6)
             # Differences between arms vary too: those that do not give no verdict.
-            spread = 0.1 * planted.SPREAD[seed] * (2 if "rdrop" in arm else -1)
+            spread = 0.1 * planted_figures.SPREAD[seed] * (2 if "rdrop" in arm else -1)
             return {
                 "validation_accuracy": 0.8 if is_best else 0.7,
                 "validation_loss": 1.0,
