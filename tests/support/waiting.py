@@ -3,7 +3,7 @@
 import time
 
 
-def wait_until(condition, process=None, timeout=60):
+def wait_until(condition, process=None, timeout=120):
     """Returns once a condition is true; a process that ends before is a failure."""
     deadline = time.monotonic() + timeout
     while not condition():
