@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "command": "./reproduce.sh pkg",
     "python": "3.11.7",
     "platform": "Linux x86_64",
+    "device": None,
 }
 README = f"""# Pkg
 

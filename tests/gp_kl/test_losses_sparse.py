@@ -179,6 +179,10 @@ def step(kernel, x, targets):
     return jax.value_and_grad(lambda k: total(x @ k, targets))(kernel)
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 10, 2),
+    reason="XLA of JAX before 0.10.2 copies what it scatters into",
+)
 @pytest.mark.optimized
 def test_memory_is_that_of_the_positives():
     logits = jnp.zeros((ROWS, CLASSES))
