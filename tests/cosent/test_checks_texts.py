@@ -89,6 +89,27 @@ def test_the_gap_is_claimed_to_be_small_in_both_directions(
         assert check(context).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("interaction", "verdict"),
+    [
+        (0.95, claims.HOLDS),
+        (0.7, claims.DOES_NOT_HOLD),
+        (0.6, claims.NOT_DECIDED),  # nearer to 0.5 than to 0.8
+    ],
+)
+def test_an_arm_that_guesses_decides_nothing_about_the_order_of_words(
+    context, plant, monkeypatch, interaction, verdict
+):
+    monkeypatch.setattr(checks_runs.word_order, "write", lambda folder: "planted")
+    (check,) = (c.check for c in cosent_claims.CLAIMS if c.id == "word-order")
+    plant({"interaction": interaction, "cosent": 0.85}, baseline=0.8)
+    finding = check(context)
+    assert finding.verdict == verdict
+    assert finding.measured == pytest.approx(interaction - 0.85)
+    is_told = "interaction-based stayed nearer to a guess" in finding.details
+    assert is_told == (verdict == claims.NOT_DECIDED)
+
+
 def test_early_is_the_first_record_of_the_course(context, plant):
     drawn = plant({"cosent": 0.2, "sentence_bert": 0.0}, course=(0.5, 0.2, 0.9))
     finding = checks_texts.check_early(context)
