@@ -18,19 +18,6 @@ TPU; the scripts run there unchanged.
 """
 
 
-COLUMNS = {
-    "variant": "variant",
-    "time_ratio": "time ratio",
-    "copies": "copies",
-    "temp_bytes_per_param_byte": "temporary",
-    "state_bytes_per_param_byte": "state",
-}
-NOTES = (
-    "Time is relative to {reference}; temporary memory and optimizer state to the "
-    "bytes of the parameters."
-)
-
-
 def cell(value) -> str:
     if isinstance(value, float):
         is_plain = value == 0 or 5e-4 <= abs(value) < 1e4
@@ -54,20 +41,19 @@ def section(path: Path) -> str:
     command = re.sub(r" --out \S+", "", environment["command"])
     if rounds and "--rounds" not in command:  # the default may have been another
         command += f" --rounds {content['rounds']}"
-    notes = content.get("notes") or NOTES.format(**content)
     lines = [
         f"## {content['question']}",
         "",
         f"`{command}` on {where}, device {device}, "
         f"{environment['date'][:10]}, commit {environment['commit']}, JAX "
         f"{environment['versions']['jax']}{rounds}. "
-        f"{notes}",
+        f"{content['notes']}",
     ]
     for name, rows in content["tables"].items():
         title = name[:1].upper() + name[1:]
         if name.isdigit():
             title = f"{int(name):,} parameters"
-        columns = content.get("columns", {}).get(name, COLUMNS)
+        columns = content["columns"][name]
         lines += ["", f"### {title}", "", *table(rows, columns)]
     return "\n".join(lines) + "\n"
 
