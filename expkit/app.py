@@ -192,7 +192,8 @@ def _missing_field(error: Exception) -> str | None:
 def _reason(error: Exception) -> str | None:
     """What ended a computation, if not a bug."""
     first = str(error).partition("\n")[0].rstrip(".") or "MemoryError"
-    if isinstance(error, MemoryError) or first.startswith("RESOURCE_EXHAUSTED"):
+    is_full = first.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in first
+    if isinstance(error, MemoryError) or is_full:
         return f"{first}; rerun with a smaller model or batch_size in another --workdir"
     if jax.process_count() > 1:
         return f"{first}; if a process was lost, rerun all to resume"

@@ -21,7 +21,11 @@ def finite_leaves(tree: Any) -> dict[str, bool]:
     Returns:
         The answers by path, in the notation of `jax.tree_util.keystr`; equal in all
         processes.
+
+    Raises:
+        jax.errors.JaxRuntimeError: if a leaf could not be computed, as without memory.
     """
+    jax.block_until_ready(tree)  # numpy would abort on an array without memory
     found = {
         jax.tree_util.keystr(path): all(
             _is_finite(shard.data) for shard in leaf.addressable_shards

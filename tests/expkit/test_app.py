@@ -225,6 +225,7 @@ def test_a_save_that_failed_leaves_no_traceback_from_its_threads(
     "error",
     [
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.\nmore"),
+        jax.errors.JaxRuntimeError("INTERNAL: Error dispatching: Out of memory."),
         MemoryError("Out of memory"),
     ],
 )

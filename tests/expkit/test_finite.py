@@ -48,3 +48,10 @@ def test_nothing_is_compiled_on_a_cpu():
 
 def test_leaves_without_values_are_finite():
     assert finite_leaves({"w": jnp.zeros((0, 2)), "n": jnp.int32(3)}) == {"['w']": True}
+
+
+def test_an_array_without_memory_is_an_error():
+    size = 2**23  # 256 TiB, which numpy would abort on
+    array = jax.random.normal(jax.random.key(0), (size, size))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        finite_leaves({"x": array})
