@@ -190,7 +190,7 @@ EXPERIMENTS = {
             "word-order",
             "Where word order decides, interaction is ahead by at least 5 points.",
             SECOND.format("results on PAWSX"),
-            better("word_order", "interaction", "cosent", "accuracy", at_least=0.05),
+            checks_texts.check_word_order,
         ),
     ],
     "timing": [
