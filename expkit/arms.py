@@ -186,13 +186,15 @@ class Arms(abc.ABC):
     ) -> Finding:
         """Difference of a test figure of two arms, paired by seed.
 
-        Where the baseline beats both of them, nothing is decided.
+        Where the baseline beats both of them, nothing is decided; nor where the verdict
+        would change if an arm whose best setting is at an end of its grid did better
+        beyond it.
 
         Args:
             arm: one of `grids`.
             rival: one of `grids`.
             names: label of each of the two.
-            figure: such as accuracy.
+            figure: such as accuracy; the higher, the better.
             at_least: what the difference is claimed to be.
             at_most: likewise; one of the two is needed.
             budget: what the details say of data and steps.
@@ -203,30 +205,29 @@ class Arms(abc.ABC):
         """
         values = {name: self.test(name, figure) for name in (arm, rival)}
         mean, interval = claims.paired_difference(values[arm], values[rival])
-        seen = statistics.detectable_difference(values[arm], values[rival])
         details = ", ".join(
             f"{names[name]} {numbers.mean():.3f} "
             f"({grids.listed(self.tuned(name), self.grids[name])})"
             for name, numbers in values.items()
         )
-        power = (
-            f"With this noise and as many seeds, {seen:.2g} would be seen with a "
-            "probability of 80 %."
-            if seen
-            else "All seeds have the same difference, which says nothing of the noise."
-        )
+        region = {"at_least": at_least, "at_most": at_most}
         verdict, beside = self.beside_baseline(
-            claims.decide(interval, at_least=at_least, at_most=at_most),
+            claims.decide(interval, **region),
             max(numbers.mean() for numbers in values.values()),
             figure,
         )
+        beyond = ""
+        is_open = [grids.is_at_end(self.tuned(n), self.grids[n]) for n in values]
+        if not statistics.is_safe(verdict, interval, is_open, **region):
+            verdict = claims.NOT_DECIDED
+            beyond = " Beyond its grid an arm may do better, so nothing is decided."
         return Finding(
             mean,
             verdict,
             interval,
             self.seeds,
             f"Difference of the test {figure}: {details}. "
-            f"{budget or f'{self.config.num_steps} steps'}; {beside}. {power}"
+            f"{budget or f'{self.config.num_steps} steps'}; {beside}.{beyond}"
             f"{self._unequal_budgets(arm, rival, names)}",
         )
 

@@ -14,6 +14,9 @@ from expkit.statistics import NOT_DECIDED, VERDICTS
 CRASHED = "crashed"
 """How the details of a claim begin whose check did not finish."""
 
+ORIGIN = {"date": str, "cores": int, "command": str}
+"""What differs between the experiments of a folder that several commands filled."""
+
 Row = dict[str, Any]
 
 _CLAIM = {"id": str, "statement": str, "source": str}
@@ -64,7 +67,8 @@ def read_report(out: Path) -> dict[str, Any]:
         out: folder that `expkit.reproduce` filled.
 
     Returns:
-        `{"environment", "claims"}`.
+        `{"environment", "origins", "claims"}`; origins has what of the environment is
+        another for an experiment, `package/experiment`.
 
     Raises:
         ValueError: if its `claims.json` is missing or no such object.
@@ -79,7 +83,10 @@ def read_report(out: Path) -> dict[str, Any]:
     if not is_report:
         what = "is damaged" if path.exists() else "is missing"
         raise ValueError(f"{path} {what}: run ./reproduce.sh first.")
-    return report
+    origins = report.get("origins")
+    kept = origins if isinstance(origins, dict) else {}
+    known = {name: kept[name] for name in kept if jsonfile.has(kept[name], ORIGIN)}
+    return report | {"origins": known}
 
 
 def read_published(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from expkit import environment, jsonfile
+from expkit import environment, jsonfile, power
 from expkit.claim_rows import (
     CRASHED,
     Row,
@@ -49,6 +49,13 @@ def _first_line(error: BaseException) -> str:
     return line if len(line) <= 300 else line[:297] + "..."
 
 
+def _with_power(found: Finding) -> str:
+    """The details of a finding, and what would have been seen."""
+    seeds = None if found.seeds is None else list(found.seeds)
+    said = power.sentence(found.measured, found.verdict, found.interval, seeds)
+    return " ".join(filter(None, (found.details, said)))
+
+
 def _measure(claim: Claim, context: Context, base: Row) -> Row:
     """Row of one claim; an error of its check is a row too."""
     start = time.perf_counter()
@@ -62,7 +69,7 @@ def _measure(claim: Claim, context: Context, base: Row) -> Row:
                 "interval": found.interval,
                 "verdict": found.verdict,
                 "seeds": None if found.seeds is None else list(found.seeds),
-                "details": found.details,
+                "details": _with_power(found),
             }
         )
     except (Exception, SystemExit) as error:

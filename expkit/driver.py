@@ -1,7 +1,8 @@
 """The steps of a reproduction: each a process, its outcome a file.
 
 `OUT/<package>/<step>/` holds what a step wrote, its `log.txt`, its `run.json` (the code
-and versions it ran with) and its `status.json`: state, exit status, seconds, command,
+and versions it ran with), its `origin.json` (when its claims were measured, on how many
+cores, by which command) and its `status.json`: state, exit status, seconds, command,
 and the end of the log if it failed.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from expkit import environment, jsonfile, report
 from expkit.claim_rows import (
+    ORIGIN,
     Row,
     crashed_row,
     discard_stale,
@@ -125,7 +127,7 @@ class Driver:
         elif step.claims:
             discard_stale(folder, self._fingerprint(step.package, False))
         jsonfile.write(folder / "status.json", status)
-        how = None
+        how, kept = None, self.rows(step)
         try:
             code = run(
                 [sys.executable, "-m", *step.arguments],
@@ -138,6 +140,9 @@ class Driver:
         except TooMuchMemory:
             code = -signal.SIGKILL
             how = f"more than {self.max_memory:g} GiB of memory, see --max-memory,"
+        if self.rows(step) != kept:
+            origin = {name: self.description[name] for name in ORIGIN}
+            jsonfile.write(folder / "origin.json", origin)
         status |= {"exit": code, "seconds": round(time.monotonic() - start, 1)}
         status["state"] = "failed" if code else "finished"
         if code and self.interrupt.signum is not None:
@@ -230,7 +235,7 @@ class Driver:
         Returns:
             All rows.
         """
-        rows, devices, stale = [], [], []
+        rows, devices, stale, origins = [], [], [], {}
         fingerprint = functools.cache(self._fingerprint)
         for file in sorted(self.out.glob("*/plan/plan.json")):
             plan, package = read_plan(file), file.parent.parent.name
@@ -246,10 +251,18 @@ class Driver:
                     continue
                 found = read_rows(folder / "claims.json")
                 rows += [row for row in found if row["id"] in known]
+                origin = jsonfile.read(folder / "origin.json")
+                if jsonfile.has(origin, ORIGIN):
+                    origins[f"{package}/{name}"] = origin
                 devices.append(jsonfile.read(folder / "run.json", {}).get("device"))
         device = next(filter(None, devices), None)
         self.description |= {"state": state, "device": device, "stale": stale}
-        evidence = {"version": 1, "environment": self.description, "claims": rows}
+        evidence = {
+            "version": 1,
+            "environment": self.description,
+            "origins": origins,
+            "claims": rows,
+        }
         jsonfile.write(self.out / "environment.json", self.description)
         jsonfile.write(self.out / "claims.json", evidence)
         report.write(self.out)

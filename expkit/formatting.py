@@ -75,6 +75,23 @@ def cores(count: int) -> str:
     return f"{count} core{'s' * (count > 1)}"
 
 
+def duration(seconds: float) -> str:
+    """A duration in words.
+
+    Args:
+        seconds: at least 0.
+
+    Returns:
+        Such as `12 s`, `3 min 5 s` or `2 h 10 min`.
+    """
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
 def pieces(text: str) -> list[tuple[str, str]]:
     """A text cut at its web addresses.
 

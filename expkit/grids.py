@@ -43,6 +43,19 @@ def listed(settings: Settings, grid: Grid) -> str:
     )
 
 
+def is_at_end(settings: Settings, grid: Grid) -> bool:
+    """Whether a value is the lowest or the highest of several that were tried.
+
+    Args:
+        settings: a value for each.
+        grid: values that were tried.
+
+    Returns:
+        Whether one of them is.
+    """
+    return any(_end(value, grid.get(name, ())) for name, value in settings.items())
+
+
 def _end(value: float, tried: Sequence[float]) -> str:
     if len(tried) < 2 or min(tried) < value < max(tried):
         return ""

@@ -24,6 +24,7 @@ from expkit import environment
 from expkit.claim_rows import CRASHED, Row, is_crashed
 from expkit.command_line import Parser, unknown, usable_folder
 from expkit.driver import MAX_MEMORY, Driver, Step
+from expkit.formatting import duration
 from expkit.report import counts
 from expkit.streams import keep_going
 
@@ -45,16 +46,6 @@ def packages(root: Path) -> list[str]:
     """
     found = (file.parent for file in root.glob("*/claims.py"))
     return sorted(folder.name for folder in found if (folder / "main.py").is_file())
-
-
-def _span(seconds: float) -> str:
-    """A duration in words."""
-    total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600} h {total % 3600 // 60} min"
 
 
 def _tally(rows: Sequence[Row]) -> str:
@@ -119,8 +110,8 @@ class Progress:
         left = 0.0  # the mean so far: steps differ, and an early one is a guess
         if self.driver.interrupt.signum is None:
             left = elapsed / self.done * remaining
-        text += f"  ({_span(status['seconds'])}; {_span(elapsed)} in all"
-        text += f", about {_span(left)} left)" if left else ")"
+        own, total, rest = map(duration, (status["seconds"], elapsed, left))
+        text += f"  ({own}; {total} in all" + (f", about {rest} left)" if left else ")")
         where = f"[{self.done:{width}}/{len(self.steps)}] {step.package} {step.name}"
         self.say(f"{where}: {text}")
 
@@ -204,11 +195,19 @@ def _tell(driver: Driver, progress: Progress, step: Step, status: Row) -> None:
     driver.write_report("running")
 
 
+def _unknown_part(plans: Sequence[dict[str, Any]], only: str) -> str:
+    """What is wrong with an `only` that names nothing of the plans."""
+    if "/" not in only:
+        return unknown("claim", only, [c["id"] for p in plans for c in p["claims"]])
+    parts = [f"{plan['package']}/{e}" for plan in plans for e in plan["experiments"]]
+    return unknown("experiment", only, parts)
+
+
 def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
     parser = Parser(prog="./reproduce.sh", description=__doc__)
     parser.add_argument("packages", nargs="*", metavar="package", help="default: all")
     parser.add_argument("--full", action="store_true", help="all seeds; takes hours")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=root / "out", metavar="DIR")
     parser.add_argument(
         "--only",
         metavar="WHAT",
@@ -242,6 +241,7 @@ def _parse(argv: Sequence[str] | None, root: Path) -> tuple[Parser, Any]:
     arguments.packages = list(dict.fromkeys(arguments.packages)) or known
     if not known:
         parser.error("no folder here holds both claims.py and main.py.")
+    arguments.out = Path(os.environ.get("REPRODUCE_CALLED_FROM", ""), arguments.out)
     if arguments.out.is_absolute() and arguments.out.is_relative_to(root):
         arguments.out = Path(os.path.relpath(arguments.out, root))
     if problem := usable_folder(arguments.out):
@@ -256,8 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None takes those of the process.
 
     Returns:
-        0 when everything ran, whatever the verdicts; 1 when a step failed; 130 after
-        Ctrl-C, 143 after SIGTERM.
+        0 when everything ran, whatever the verdicts; 1 when a step failed, or the
+        folder could not be written; 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         SystemExit: with status 2 and one line for wrong arguments.
@@ -269,21 +269,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["./reproduce.sh", *given])
     description = environment.describe(root, full=arguments.full, command=command)
     driver = Driver(root, arguments.out, description, arguments.max_memory)
-    flags = " --full" * arguments.full
-    if arguments.out != Path("out"):
-        flags += " " + shlex.quote(f"--out={arguments.out.as_posix()}")
-    with driver.interrupt:
-        plans = _plans(driver, arguments.packages, flags, arguments.jobs)
-        steps = [s for plan in plans for s in driver.steps(plan, arguments.only)]
-        if arguments.only is not None and not steps and driver.interrupt.signum is None:
-            known = [claim["id"] for plan in plans for claim in plan["claims"]]
-            if "/" in arguments.only:
-                known = [f"{p['package']}/{e}" for p in plans for e in p["experiments"]]
-            kind = "experiment" if "/" in arguments.only else "claim"
-            parser.error(unknown(kind, arguments.only, known))
-        _work(driver, steps, arguments.jobs)
-        stopped = driver.interrupt.signum
-        rows = driver.write_report("finished" if stopped is None else "interrupted")
+    flags, out = " --full" * arguments.full, f"--out={arguments.out.as_posix()}"
+    flags += f" {shlex.quote(out)}" * (out != "--out=out")
+    try:
+        with driver.interrupt:
+            plans = _plans(driver, arguments.packages, flags, arguments.jobs)
+            only, steps = arguments.only, []
+            for plan in plans:
+                steps += driver.steps(plan, only)
+            if only is not None and not steps and driver.interrupt.signum is None:
+                parser.error(_unknown_part(plans, only))
+            _work(driver, steps, arguments.jobs)
+            stopped = driver.interrupt.signum
+            rows = driver.write_report("finished" if stopped is None else "interrupted")
+    except OSError as error:  # such as a full disk
+        print(f"./reproduce.sh: {error}; rerun to resume.", file=sys.stderr, flush=True)
+        return 1
     for name in dict.fromkeys(row["package"] for row in rows):
         print(f"{name}: {_tally([row for row in rows if row['package'] == name])}")
     print(f"report: {(arguments.out / 'report.html').as_posix()}", flush=True)

@@ -151,18 +151,13 @@ def _merge(
     plan: Mapping[str, Any],
     rows: Sequence[Row],
     run: Mapping[str, Any],
+    origins: Mapping[str, Mapping[str, Any]],
     before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The planned claims with their sources, each measured by this or an earlier run.
 
-    Args:
-        plan: what the package claims.
-        rows: of this run.
-        run: its environment.
-        before: `{"runs", "claims"}` of the earlier runs.
-
-    Returns:
-        `{"package", "runs", "claims"}`, with the runs that a row comes from.
+    `plan`, `rows`, `run` and `origins` are of this run, `before` has the earlier ones;
+    only the runs that a row comes from are kept.
 
     Raises:
         ValueError: if a claim crashed, or was measured by neither.
@@ -172,7 +167,7 @@ def _merge(
     def is_full(run):
         return run["mode"] == "full"
 
-    runs, claims, missing = [*before["runs"], run], [], []
+    runs, claims, missing = [*before["runs"]], [], []
     for claim in plan["claims"]:
         row, kept = new.get(claim["id"]), old.get(claim["id"])
         if kept and kept["statement"] != claim["statement"]:
@@ -181,7 +176,10 @@ def _merge(
             missing.append(claim["id"])
             continue
         if row and not (kept and is_full(runs[kept["run"]]) and not is_full(run)):
-            claims.append(row | {"run": len(before["runs"])})
+            place = f"{plan['package']}/{row.get('experiment')}"
+            made = {**run, **origins.get(place, {})}
+            runs += [made] * (made not in runs)
+            claims.append(row | {"run": runs.index(made)})
         elif kept:
             claims.append(kept | {"source": claim["source"]})
     if missing:
@@ -226,7 +224,8 @@ def publish(out: Path, root: Path) -> list[Path]:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
         results = root / f"results/{package}.json"
         rows = [row for row in report["claims"] if row["package"] == package]
-        contents[results] = _merge(plan, rows, run, read_published(results))
+        before = read_published(results)
+        contents[results] = _merge(plan, rows, run, report["origins"], before)
     texts = _texts(root, contents)
     for path, content in contents.items():
         jsonfile.write(path, content)

@@ -113,50 +113,6 @@ def paired_difference(
     return mean_interval(first - second, confidence=confidence)
 
 
-def detectable_difference(
-    a: Values, b: Values, *, power: float = 0.8, confidence: float = 0.95
-) -> float:
-    r"""The least true mean of `a - b` that so many pairs would likely show.
-
-    The d at which the interval of Student's t lies above zero with the asked
-    probability: :math:`P(T > t) = \text{power}` for T of the noncentral t distribution
-    of n - 1 degrees of freedom and noncentrality :math:`d \sqrt n / s`, with t the
-    quantile of the interval and s the standard deviation of the differences found.
-
-    Args:
-        a: one number a seed.
-        b: one number for each of the same seeds, in the same order.
-        power: probability of seeing it, in [0.5, 1).
-        confidence: coverage of the interval, in (0, 1).
-
-    Returns:
-        The difference, at least 0; infinite for fewer than two pairs, and where one is
-        not finite.
-
-    Raises:
-        ValueError: if the two do not pair up, or a probability is out of range.
-
-    References:
-        Cohen, *Statistical Power Analysis for the Behavioral Sciences*, 1988, section
-        2.3, with the noncentral t distribution itself in place of its tables.
-    """
-    from scipy import optimize, stats
-
-    if not 0.5 <= power < 1.0:
-        raise ValueError(f"power must be in [0.5, 1), got {power!r}.")
-    _, interval = paired_difference(a, b, confidence=confidence)
-    if not np.isfinite(interval).all():
-        return float("inf")
-    differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    df = differences.size - 1
-    bound = stats.t.ppf(0.5 + confidence / 2, df)
-    most = 4.0 * bound + 10.0
-    while stats.nct.sf(bound, df, most) < power:
-        most *= 2.0
-    shift = optimize.brentq(lambda nc: stats.nct.sf(bound, df, nc) - power, 0.0, most)
-    return float(shift * stats.sem(differences))
-
-
 def decide(
     interval: Interval, *, at_least: float | None = None, at_most: float | None = None
 ) -> str:
@@ -193,3 +149,37 @@ def decide(
     if high < least or low > most:
         return DOES_NOT_HOLD
     return NOT_DECIDED
+
+
+def is_safe(
+    verdict: str,
+    interval: Interval,
+    is_open: Sequence[bool],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> bool:
+    """Whether better settings of the two sides of a difference would not change it.
+
+    Args:
+        verdict: what `decide` says of the interval and the region.
+        interval: of first minus second, both tuned; higher is better.
+        is_open: of each side, whether it may do better with settings not tried.
+        at_least: lower bound of the claimed region; None for no bound.
+        at_most: upper bound of the claimed region; None for no bound.
+
+    Returns:
+        Whether the verdict stays where an open first side raises the upper end of the
+        interval without bound, and an open second side lowers the lower end.
+    """
+    low = -np.inf if is_open[1] else interval[0]
+    high = np.inf if is_open[0] else interval[1]
+    if verdict == HOLDS:
+        return (at_least is None or low >= at_least) and (
+            at_most is None or high <= at_most
+        )
+    if verdict == DOES_NOT_HOLD:
+        return (at_least is not None and high < at_least) or (
+            at_most is not None and low > at_most
+        )
+    return True

@@ -144,3 +144,11 @@ def test_introduction_has_sections_and_formulas(repository_root):
 )
 def test_the_origin_of_a_claim_is_who_and_where(source, name, address):
     assert formatting.origin(source) == (name, address)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (7_850, "2 h 10 min")],
+)
+def test_durations_are_words(seconds, words):
+    assert formatting.duration(seconds) == words

@@ -152,6 +152,17 @@ def test_only_measures_one_experiment(run, checkout):
     assert list(verdicts(checkout)) == ["other.a", "other.b", "other.c"]
 
 
+def test_each_experiment_keeps_the_command_that_measured_it(run, checkout):
+    run("demo", "--only=demo/sweep")
+    run("demo", "--only=demo/identities")
+    run("demo", "--only=demo/sweep", "--jobs=1")  # which measures nothing again
+    found = json.loads((checkout / "out/claims.json").read_text())["origins"]
+    assert {name: origin["command"] for name, origin in found.items()} == {
+        f"demo/{name}": f"./reproduce.sh demo --only=demo/{name}"
+        for name in ("identities", "sweep")
+    }
+
+
 def test_packages_run_before_stay_in_the_report(run, checkout):
     add_package(checkout, "other")
     run("other")
@@ -184,10 +195,20 @@ def test_an_error_of_the_command_ends_the_steps_that_run(run, checkout, monkeypa
         raise OSError("disk full")
 
     monkeypatch.setattr(Driver, "write_report", fail)
-    with pytest.raises(OSError, match="disk full"):
-        run("late")
+    status, _, error = run("late")
+    assert (status, error) == (1, "./reproduce.sh: disk full; rerun to resume.\n")
     status = json.loads((checkout / "out/late/identities/status.json").read_text())
     assert status["state"] == "interrupted"
+
+
+def test_a_relative_folder_is_that_of_the_caller(run, checkout, monkeypatch, tmp_path):
+    monkeypatch.setenv("REPRODUCE_CALLED_FROM", str(checkout / "notes"))
+    assert run("demo", "--out=../notes/o", "--only=demo.c")[0] == 0
+    assert (checkout / "notes/o/report.html").is_file()
+    command = json.loads((checkout / "notes/o/claims.json").read_text())["claims"][0]
+    assert "--out=notes/o/demo/sweep" in command["command"]
+    # Without --out it is the folder of the checkout, as ever.
+    assert run("demo", "--only=demo.c")[1][-1] == "report: out/report.html"
 
 
 @pytest.mark.parametrize(

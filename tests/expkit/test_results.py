@@ -80,6 +80,21 @@ def test_publishing_writes_the_figures_of_the_run_and_keeps_the_rest(tmp_path):
     assert stored["runs"] == [ENVIRONMENT]
 
 
+def test_rows_have_the_command_and_the_date_of_their_experiment(tmp_path):
+    other = CLAIM | {"id": "b", "experiment": "timing"}
+    out = make_run(tmp_path, claims=[CLAIM, other])
+    report = json.loads((out / "claims.json").read_text())
+    origin = {"command": "./reproduce.sh pkg --only pkg/timing", "cores": 1}
+    origin["date"] = "2026-01-01 00:00 UTC"
+    report["origins"] = {"pkg/timing": origin, "pkg/identities": {"cores": "two"}}
+    (out / "claims.json").write_text(json.dumps(report))
+    results.publish(out, tmp_path)
+    results.publish(out, tmp_path)  # the same runs again are no further ones
+    stored = json.loads((tmp_path / "results/pkg.json").read_text())
+    assert stored["runs"] == [ENVIRONMENT, ENVIRONMENT | origin]
+    assert [row["run"] for row in stored["claims"]] == [0, 1]
+
+
 def test_publishing_counts_the_verdicts_of_all_packages(tmp_path):
     other = {"package": "other", "runs": [ENVIRONMENT], "claims": [CLAIM | {"run": 0}]}
     (tmp_path / "results").mkdir()

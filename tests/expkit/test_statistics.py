@@ -9,7 +9,7 @@ from expkit.statistics import (
     HOLDS,
     NOT_DECIDED,
     decide,
-    detectable_difference,
+    is_safe,
     mean_interval,
     paired_difference,
 )
@@ -110,46 +110,6 @@ def test_nearly_equal_values_give_a_finite_interval_without_a_warning():
     assert interval[0] <= 0.1 <= interval[1]
 
 
-@pytest.mark.parametrize(("count", "power"), [(2, 0.8), (3, 0.8), (10, 0.8), (5, 0.95)])
-def test_a_detectable_difference_is_seen_as_often_as_asked(count, power):
-    """In simulated pairs of known noise, by the interval itself."""
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(20_000, count))
-    sample = rows[0] / rows[0].std(ddof=1)  # its noise is exactly 1
-    effect = detectable_difference(sample, np.zeros(count), power=power)
-    means, errors = rows.mean(axis=1), stats.sem(rows, axis=1)
-    lower = means + effect - stats.t.ppf(0.975, count - 1) * errors
-    assert np.mean(lower > 0.0) == pytest.approx(power, abs=0.012)
-    smaller = lower - 0.3 * effect  # the control
-    assert np.mean(smaller > 0.0) < power - 0.1
-
-
-def test_a_detectable_difference_is_the_one_of_the_textbook():
-    """34 pairs show half a standard deviation with 80 %: a common example."""
-    sample = stats.norm.ppf((np.arange(34) + 0.5) / 34)
-    sample /= sample.std(ddof=1)
-    got = detectable_difference(sample, np.zeros(34))
-    assert got == pytest.approx(0.5, abs=0.01)
-
-
-@pytest.mark.parametrize("power", [0.99999, 0.9999999])
-def test_a_power_near_one_of_two_pairs_has_a_difference(power):
-    got = detectable_difference([1.0, 2.0], [0.0, 0.0], power=power, confidence=0.999)
-    shift = got / stats.sem([1.0, 2.0])
-    reached = stats.nct.sf(stats.t.ppf(0.9995, 1), 1, shift)
-    assert reached == pytest.approx(power, abs=1e-8)
-
-
-@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan, 2.0]])
-def test_without_an_interval_no_difference_is_detectable(values):
-    assert detectable_difference(values, [0.0] * len(values)) == np.inf
-
-
-def test_power_out_of_range_is_named():
-    with pytest.raises(ValueError, match=r"power must be in \[0.5, 1\), got 1.5"):
-        detectable_difference([1.0, 2.0], [0.0, 0.0], power=1.5)
-
-
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
         paired_difference([1, 2], [1, 2, 3])
@@ -185,3 +145,26 @@ def test_wrong_arguments_are_named():
 )
 def test_verdict_follows_from_interval_and_region(interval, region, verdict):
     assert decide(interval, **region) == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "region", "safe"),
+    [
+        # Whether the verdict stays with: neither, the first, the second, both open.
+        ((0.1, 0.2), {"at_least": 0.0}, (True, True, False, False)),
+        ((-0.2, -0.1), {"at_least": 0.0}, (True, False, True, False)),
+        ((-0.2, -0.1), {"at_most": 0.0}, (True, False, True, False)),
+        ((0.1, 0.2), {"at_most": 0.0}, (True, True, False, False)),
+        ((-0.1, 0.1), {"at_least": -1.0, "at_most": 1.0}, (True, False, False, False)),
+        ((2.0, 3.0), {"at_least": -1.0, "at_most": 1.0}, (True, True, False, False)),
+        ((-0.1, 0.1), {"at_least": 0.0}, (True, True, True, True)),  # nothing decided
+    ],
+)
+def test_a_verdict_is_safe_where_only_the_winner_may_do_better(interval, region, safe):
+    verdict = decide(interval, **region)
+    sides = [(False, False), (True, False), (False, True), (True, True)]
+    assert safe == tuple(is_safe(verdict, interval, s, **region) for s in sides)
+    # A side that does better moves its end of the interval: the verdict it would give.
+    for is_open, expected in zip(sides, safe, strict=True):
+        moved = interval[0] - 9.0 * is_open[1], interval[1] + 9.0 * is_open[0]
+        assert (decide(moved, **region) == verdict) == expected
