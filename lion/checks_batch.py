@@ -1,6 +1,6 @@
-"""Lion against AdamW at several batch sizes, each with its own learning rate.
+"""Lion against AdamW at several batch sizes, each with its own rate and decay.
 
-Accuracies are compared, so the rate is chosen by validation accuracy: at large batches
+Accuracies are compared, so they are chosen by validation accuracy: at large batches
 the loss still falls for rates that are too small for the highest accuracy.
 """
 
@@ -16,7 +16,8 @@ from lion import checks_digits
 
 SIZES = (16, 64, 256, 1024)
 NUM_STEPS = 300
-STRENGTH = 1e-2  # learning rate * weight decay, about the best of the digits sweep
+# Learning rate * weight decay; quick mode has the middle one alone.
+STRENGTHS = (1e-2, 1e-1, 4e-1)
 # Learning rates tried at every size, a factor of 3 apart.
 RATES = {
     "lion": 3e-4 * 3.0 ** np.arange(6),
@@ -40,7 +41,7 @@ def check_gain_grows(context: Context) -> Finding:
         interval,
         context.seeds(quick=2),
         f"Test accuracy a doubling of the batch. Lion minus AdamW at {by_size}; "
-        f"{_budget(is_open)}",
+        f"{_budget(context, is_open)}",
     )
 
 
@@ -54,24 +55,30 @@ def check_small_batches(context: Context) -> Finding:
         claims.NOT_DECIDED if is_open else verdict,
         interval,
         context.seeds(quick=2),
-        f"Test accuracy at batch size {SIZES[0]}, Lion minus AdamW; {_budget(is_open)}",
+        f"Test accuracy at batch size {SIZES[0]}, Lion minus AdamW; "
+        f"{_budget(context, is_open)}",
     )
 
 
-def _budget(is_open: bool) -> str:
+def _strengths(context: Context) -> tuple[float, ...]:
+    return STRENGTHS if context.full else STRENGTHS[1:2]
+
+
+def _budget(context: Context, is_open: bool) -> str:
+    count = len(RATES["lion"]) * len(_strengths(context))
     beyond = ", one of them at an end of the grid" * is_open
     return (
-        f"{NUM_STEPS} steps each, of {len(RATES['lion'])} learning rates that with the "
-        f"best mean validation accuracy{beyond}."
+        f"{NUM_STEPS} steps each; of {count} pairs of learning rate and decay strength "
+        f"that with the best mean validation accuracy{beyond}."
     )
 
 
 def _gains(
     context: Context, sizes: Sequence[int], *, warmup: float
 ) -> tuple[np.ndarray, bool]:
-    """Test accuracy of Lion minus AdamW [seeds, sizes], each at its best learning rate.
+    """Test accuracy of Lion minus AdamW [seeds, sizes], each at its best setting.
 
-    Also whether one of these rates is at an end of its grid.
+    Also whether one of these is at an end of its grid.
     """
     accuracies, is_open = {}, False
     for name in RATES:
@@ -88,7 +95,7 @@ def _gains(
 def _figures(
     context: Context, optimizer: str, batch_size: int, *, warmup: float
 ) -> dict[str, np.ndarray]:
-    """Figures of all runs of an optimizer, each [seeds, rates, 1]."""
+    """Figures of all runs of an optimizer, each [seeds, rates, strengths]."""
     config = config_lib.load(
         f"configs/lion/digits.py:optimizer={optimizer},batch_size={batch_size},"
         f"num_steps={NUM_STEPS},warmup_fraction={warmup}"
@@ -98,7 +105,7 @@ def _figures(
         f"batch{batch_size}-{optimizer}-{warmup:g}",
         config,
         RATES[optimizer],
-        [STRENGTH],
+        _strengths(context),
         context.seeds(quick=2),
     )
 

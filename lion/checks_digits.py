@@ -24,12 +24,11 @@ NAMES = {"lion": "Lion", "adamw": "AdamW", "sgd": "SGD"}
 # Number of learning rates, the factor between them, the decay strengths, steps a run.
 # A strength is learning rate * weight decay, the fraction of a weight that a step takes
 # away: at the same strength a smaller learning rate goes with a larger decay, as the
-# authors advise.
-BUDGETS = {
-    "mlp": (10, 2.0, (1e-3, 1e-2, 1e-1, 1.0), 500),
-    "vit": (4, 4.0, (1e-3,), 200),
-}
-OFF = 2  # steps of the grid by which a learning rate misses the best one
+# authors advise. Neighbours are a factor apart, and all are below 1, where the first
+# steps after the warm-up would leave nothing of the weights.
+OFF = 4.0  # how many times too large or too small a setting off the best is
+STRENGTHS = tuple(0.4 / OFF**k for k in (4, 3, 2, 1, 0))
+BUDGETS = {"mlp": (10, 2.0, STRENGTHS, 500), "vit": (4, 4.0, STRENGTHS, 200)}
 
 
 def check_learning_rate(context: Context) -> Finding:
@@ -89,10 +88,12 @@ def check_weight_decay(context: Context) -> Finding:
 def check_sensitivity(context: Context) -> Finding:
     """Test accuracy that settings off the best cost Lion, minus that of AdamW."""
     lost, is_open = {}, False
+    step = round(np.log(OFF) / np.log(BUDGETS["mlp"][1]))  # of the learning rates
     for name in ("lion", "adamw"):
         figures = _sweep(context, "mlp", name)
         accuracy, (rate, strength) = figures["test_accuracy"], best_setting(figures)
-        off = [(rate + OFF, strength), (rate - OFF, strength)]
+        # A larger rate at the same weight decay is a larger strength too.
+        off = [(rate + step, strength + 1), (rate - step, strength - 1)]
         off += [(rate, strength + 1), (rate, strength - 1)]
         (_, count, num_strengths) = accuracy.shape
         tried = [(i, j) for i, j in off if 0 <= i < count and 0 <= j < num_strengths]
@@ -102,7 +103,6 @@ def check_sensitivity(context: Context) -> Finding:
     means = {name: values.mean(axis=0) for name, values in lost.items()}
     mean, interval = claims.paired_difference(means["lion"], means["adamw"])
     verdict = claims.decide(interval, at_most=0.0)
-    factor, steps = BUDGETS["mlp"][1] ** OFF, BUDGETS["mlp"][2]
     words = "; ".join(
         f"{NAMES[name]} {values.mean():.4f}, the mean of "
         + ", ".join(f"{x:.4f}" for x in values.mean(axis=1))
@@ -114,10 +114,10 @@ def check_sensitivity(context: Context) -> Finding:
         interval,
         _seeds(context, "mlp"),
         f"Test accuracy lost, Lion minus AdamW: {words}. These are at a learning rate "
-        f"{factor:g} times the best, at a {factor:g}th of it, at a decay strength "
-        f"{steps[1] / steps[0]:g} times the best and at a {steps[1] / steps[0]:g}th"
+        f"{OFF:g} times the best, at a {OFF:g}th of it, each with the same weight "
+        f"decay, at a weight decay {OFF:g} times the best and at a {OFF:g}th of it"
         f"{', not all of which are in the grid' * is_open}. Best setting by mean "
-        "validation accuracy; decay strength is learning rate times weight decay.",
+        "validation accuracy.",
     )
 
 

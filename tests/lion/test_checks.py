@@ -105,15 +105,18 @@ def test_accuracies_are_compared_in_the_right_direction(
         (0.01, (5, 2), claims.HOLDS),
         (0.05, (5, 2), claims.DOES_NOT_HOLD),
         (0.01, (9, 2), claims.NOT_DECIDED),  # larger rates were not tried
-        (0.01, (5, 3), claims.NOT_DECIDED),  # nor stronger decay
+        (0.01, (5, 4), claims.NOT_DECIDED),  # nor stronger decay
     ],
 )
 def test_settings_off_the_best_are_what_sensitivity_means(
     context, monkeypatch, cost, best, verdict
 ):
     def sweep(context, model, optimizer):
-        rates, strengths = np.arange(10)[:, None], np.arange(4)
-        steps = abs(rates - best[0]) / 2 + abs(strengths - best[1])
+        # Two steps of the rates are a factor of 4, as one of the strengths: a decay is
+        # a strength divided by a rate. A setting is off by one step of either.
+        rates = (np.arange(10)[:, None] - best[0]) / 2
+        decays = (np.arange(5) - best[1]) - rates
+        steps = abs(rates) + abs(decays)
         each = np.array([1.0, 1.1, 0.9])[:, None, None] * steps
         lost = (cost if optimizer == "lion" else 0.03) * each
         accuracy = 0.9 - lost + 0.01 * (optimizer == "lion")
