@@ -19,10 +19,14 @@ NUM_DRAWS = 8
 def measure(
     problem: objectives.Problem, params: Any, validation: Any, test: Any
 ) -> dict[str, jax.Array]:
-    """What is measured of a trained network; the attack is on the network itself."""
+    """What is measured of a trained network; the attack is on the network itself.
 
-    def accuracy(x, labels):
-        return problem.loss(params, x, labels)[1]["accuracy"]
+    Of the test images it is told which are right, 0 or 1 each, or how often.
+    """
+
+    def hits(x, labels):
+        is_right = problem.apply(params, x, None).argmax(axis=-1) == labels
+        return is_right.astype(jnp.float32)
 
     def loss_of_one(x, label):
         return problem.loss_of_one(params, x, label)[0]
@@ -31,10 +35,10 @@ def measure(
         return igr.fast_gradient_perturbation(lambda x: loss_of_one(x, label), x, 1.0)
 
     def attacked(x, labels):
-        """Accuracy at each radius."""
+        """Hits at each radius, [radii, images]."""
         unit = jax.vmap(direction)(x, labels)
         return jax.lax.map(
-            lambda radius: accuracy(x + radius * unit, labels), jnp.array(RADII)
+            lambda radius: hits(x + radius * unit, labels), jnp.array(RADII)
         )
 
     x, labels = problem.prepare(validation["image"]), validation["label"]
@@ -42,16 +46,16 @@ def measure(
     of_validation = {
         "validation_accuracy": figures["accuracy"],
         "validation_loss": loss,
-        "validation_attacked": attacked(x, labels),
+        "validation_attacked": attacked(x, labels).mean(axis=-1),
     }
     x, labels = problem.prepare(test["image"]), test["label"]
     gradients = jax.vmap(jax.grad(loss_of_one))(x, labels)
     draws = jax.random.normal(jax.random.key(0), (NUM_DRAWS, *x.shape))
     return of_validation | {
-        "clean": accuracy(x, labels),
+        "clean": hits(x, labels),
         "attacked": attacked(x, labels),
         "noisy": jax.lax.map(
-            lambda noise: accuracy(x + STDDEV * noise, labels), draws
-        ).mean(),
+            lambda noise: hits(x + STDDEV * noise, labels), draws
+        ).mean(axis=0),
         "squared_gradient": jnp.sum(gradients**2) / len(x),
     }

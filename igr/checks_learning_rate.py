@@ -27,37 +27,38 @@ CONFIG = (
 
 def check_regularizer_falls(context: Context) -> Finding:
     """Spearman correlation of learning rate and squared gradient norm at the end."""
-    finding = _trend(context, "regularizer", at_most=0.0, what="R_IG at the end")
-    return dataclasses.replace(
-        finding, details=finding.details + _where_stable(context)
-    )
-
-
-def _where_stable(context: Context) -> str:
-    """What the trend of R_IG is where descent can stay at the end of the flow.
-
-    A quadratic diverges at a rate above 2 over its curvature: descent then goes on
-    elsewhere, or around, with gradients that no flow explains.
-    """
-    sweeps = [_sweep(context, seed) for seed in _seeds(context)]
-    curvature = np.mean([float(row["sharpness"][0] or np.nan) for row in sweeps])
-    rates = RATES[RATES * curvature < 2.0]
-    if not 2 <= len(rates) < len(RATES):
-        return ""
-    rows = np.array([row["regularizer"][: len(rates)] for row in sweeps], float)
-    mean = np.mean([checks_trends.rank_correlation(rates, row) for row in rows])
-    return (
-        f" Up to {rates[-1]:g} it is {mean:.2f}: larger rates exceed 2 over the "
-        f"sharpness {curvature:.3g} at the smallest, so that descent cannot stay where "
-        "the flow ends, and backward error analysis says nothing of them."
-    )
+    return _stable_trend(context, "regularizer", "R_IG at the end")
 
 
 def check_sharpness_falls(context: Context) -> Finding:
     """Spearman correlation of learning rate and largest Hessian eigenvalue."""
-    finding = _trend(context, "sharpness", at_most=0.0, what="sharpness at the end")
     _draw(context)
-    return finding
+    return _stable_trend(context, "sharpness", "sharpness at the end")
+
+
+def _stable_trend(context: Context, name: str, what: str) -> Finding:
+    """Whether a figure falls with the rate, where descent can stay at its end.
+
+    A quadratic diverges at a rate above 2 over its curvature: descent then goes on
+    elsewhere, or around, with gradients and curvatures that no flow explains. All rates
+    decide where none is above that.
+    """
+    whole = _trend(context, name, at_most=0.0, what=what)
+    sweeps = [_sweep(context, seed) for seed in _seeds(context)]
+    curvature = np.mean([float(row["sharpness"][0] or np.nan) for row in sweeps])
+    count = int(np.sum(RATES * curvature < 2.0))
+    if not 2 <= count < len(RATES):
+        return whole
+    stable = _trend(context, name, at_most=0.0, what=what, count=count)
+    beyond = np.array([row[name][count:] for row in sweeps], float)
+    return dataclasses.replace(
+        stable,
+        details=f"{stable.details} Larger rates exceed 2 over the sharpness "
+        f"{curvature:.3g} at the smallest, so that descent cannot stay where the flow "
+        "ends, and backward error analysis says nothing of them. With them the "
+        f"correlation is {whole.measured:.2f}, and their means "
+        f"{', '.join(f'{value:.4g}' for value in beyond.mean(axis=0))}.",
+    )
 
 
 def check_accuracy_rises(context: Context) -> Finding:
@@ -137,10 +138,22 @@ def _nearest_factor(distances: np.ndarray) -> float:
     return float(-slope / (2.0 * curvature))
 
 
-def _trend(context: Context, name: str, *, what: str, **region: float) -> Finding:
-    """Mean over seeds of the Spearman correlation of learning rate and a figure."""
-    rows = np.array([_sweep(context, seed)[name] for seed in _seeds(context)], float)
-    correlations = [checks_trends.rank_correlation(RATES, row) for row in rows]
+def _trend(
+    context: Context,
+    name: str,
+    *,
+    what: str,
+    count: int = len(RATES),
+    **region: float,
+) -> Finding:
+    """Mean over seeds of the Spearman correlation of learning rate and a figure.
+
+    Of the first `count` rates.
+    """
+    rates = RATES[:count]
+    rows = [_sweep(context, seed)[name][:count] for seed in _seeds(context)]
+    rows = np.array(rows, float)
+    correlations = [checks_trends.rank_correlation(rates, row) for row in rows]
     mean, interval = checks_trends.correlation_interval(correlations)
     middle = rows.mean(axis=0)
     return Finding(
@@ -148,8 +161,8 @@ def _trend(context: Context, name: str, *, what: str, **region: float) -> Findin
         claims.decide(interval, **region),
         interval,
         _seeds(context),
-        f"Spearman correlation of the learning rate and {what}, {RATES[0]:g} to "
-        f"{RATES[-1]:g} at equal learning rate x steps, with the means "
+        f"Spearman correlation of the learning rate and {what}, {rates[0]:g} to "
+        f"{rates[-1]:g} at equal learning rate x steps, with the means "
         f"{', '.join(f'{value:.4g}' for value in middle)}.",
     )
 

@@ -1,9 +1,10 @@
 """Regularisers of the input against each other, on digits and with one budget.
 
 Each has the same number of strengths and of steps, the same seeds, and its strength
-from the validation split. Plain training has no strength, so it is also trained for
-three times the steps: no step of a regulariser costs more than three plain ones (in
-XLA's operations 2.5 for the input penalty, 2.6 for FGM, 2.8 for VAT, 1.0 for noise).
+from the validation split. Plain training has no strength, and as many learning rates.
+It is also trained for three times the steps: no step of a regulariser costs more than
+three plain ones (in XLA's operations 2.5 for the input penalty, 2.6 for FGM, 2.8 for
+VAT, 1.0 for noise).
 """
 
 import functools
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from expkit import claims, plots, supervised, sweep
+from expkit import claims, plots, statistics, supervised, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, checks_trends, objectives, train
@@ -28,10 +29,12 @@ NAMES = {
     "noise": "Gaussian noise",
     "vat": "VAT",
 }
-# Coefficient, radius or standard deviation; pixels have the standard deviation 1.
+# Learning rates of plain training, the second of which is that of the others, and their
+# coefficients, radii or standard deviations; pixels have the standard deviation 1.
+RATES = (0.05, 0.1, 0.2, 0.4)
 STRENGTHS = {
-    PLAIN: (0.0,),
-    LONGER: (0.0,),
+    PLAIN: RATES,
+    LONGER: RATES,
     "input_penalty": (0.3, 1.0, 3.0, 10.0),
     "fgm": (0.5, 1.0, 2.0, 4.0),
     "noise": (0.2, 0.4, 0.8, 1.6),
@@ -46,7 +49,7 @@ Figures = dict[str, np.ndarray]
 def check_input_gradient(regularizer: str, context: Context) -> Finding:
     """E |grad_x loss|^2 on the test images, divided by that of plain training."""
     ours, strength = _chosen(context, regularizer)
-    plain, _ = _chosen(context, PLAIN)
+    plain, rate = _chosen(context, PLAIN)
     logs = [np.log(f["squared_gradient"]) for f in (ours, plain)]
     mean, bounds = claims.paired_difference(*logs)
     low, high = np.exp(bounds).tolist()
@@ -56,8 +59,8 @@ def check_input_gradient(regularizer: str, context: Context) -> Finding:
         claims.decide((low, high), at_most=1.0),
         (low, high),
         _seeds(context),
-        f"Geometric means {middle[0]} at strength {strength:g}, chosen by validation "
-        f"accuracy, and {middle[1]} for plain training.",
+        f"Geometric means {middle[0]} at strength {strength:g} and {middle[1]} for "
+        f"plain training at learning rate {rate:g}, by validation accuracy.",
     )
 
 
@@ -100,14 +103,11 @@ def check_virtual_against_random(context: Context) -> Finding:
 def check_gradient_tells_robustness(context: Context) -> Finding:
     """Rank correlation of E |grad_x loss|^2 and accuracy under attack, seed by seed."""
     every = [_figures(context, name) for name in STRENGTHS]
-    gradients, accuracies = (
-        np.concatenate([figures[name] for figures in every], axis=1)
-        for name in ("squared_gradient", "attacked")
-    )
-    at_radius = accuracies[:, :, RADII.index(RADIUS)]
+    gradients = np.concatenate([f["squared_gradient"] for f in every], axis=1)
+    accuracies = np.concatenate([_hits(f, "attacked") for f in every], axis=1)
     correlations = [
         checks_trends.rank_correlation(g, a)
-        for g, a in zip(gradients, at_radius, strict=True)
+        for g, a in zip(gradients, accuracies.mean(axis=-1), strict=True)
     ]
     _draw_radii(context)
     _draw_gradients(context)
@@ -130,36 +130,41 @@ def _compare(
     what: str,
     tuned_for: str = "validation_accuracy",
 ) -> Finding:
-    """Difference of two accuracies over paired seeds."""
+    """Difference of two accuracies over paired seeds and images."""
     values, shown = {}, []
     for regularizer in dict.fromkeys((one, other, LONGER)):
         figures, strength = _chosen(context, regularizer, tuned_for)
-        values[regularizer] = _at_radius(figures[name])
-        shown.append(f"{NAMES[regularizer]} {_mean_and_sd(values[regularizer])}")
-        if regularizer not in (PLAIN, LONGER):
-            shown[-1] += f" at strength {strength:g}"
+        values[regularizer] = _hits(figures, name)
+        shown.append(f"{NAMES[regularizer]} {_mean_and_sd(values[regularizer])} at ")
+        is_plain = regularizer in (PLAIN, LONGER)
+        shown[-1] += f"{'learning rate' if is_plain else 'strength'} {strength:g}"
         if name != "clean":
             shown[-1] += f" ({figures['clean'].mean():.4f} as they are)"
-    mean, interval = claims.paired_difference(values[one], values[other])
+    mean, interval = statistics.crossed_difference(values[one], values[other])
+    images = values[one].shape[1]
     return Finding(
         mean,
         claims.decide(interval, at_least=0.0),
         interval,
         _seeds(context),
         f"Test images {what}, {_num_steps(context)} steps: {'; '.join(shown)}. "
-        "Strengths by mean accuracy on the validation images"
-        f"{' under the same attack' * (tuned_for == 'validation_attacked')}.",
+        "Strengths and rates by mean accuracy on the validation images"
+        f"{' under the same attack' * (tuned_for == 'validation_attacked')}. The "
+        f"interval covers the choice of seeds and of the {images} images, of which the "
+        f"difference is {abs(mean) * images:.1f}.",
     )
 
 
-def _mean_and_sd(values: np.ndarray) -> str:
+def _mean_and_sd(hits: np.ndarray) -> str:
     """Accuracies of the seeds as one text."""
+    values = hits.mean(axis=1)
     return f"{values.mean():.4f} (sd {values.std(ddof=1):.4f})"
 
 
-def _at_radius(values: np.ndarray) -> np.ndarray:
-    """Figures [seeds], of the reported radius where there are many."""
-    return values[..., RADII.index(RADIUS)] if values.ndim > 1 else values
+def _hits(figures: Figures, name: str) -> np.ndarray:
+    """Which test images are right [..., images], at the reported radius if attacked."""
+    values = figures[name]
+    return values[..., RADII.index(RADIUS), :] if name == "attacked" else values
 
 
 def _seeds(context: Context) -> range:
@@ -210,13 +215,14 @@ def _figures(context: Context, regularizer: str) -> Figures:
 
 @functools.cache
 def _compiled(regularizer: str) -> Callable[[float, int, int], dict[str, Any]]:
-    """Trains under a regulariser: `(strength, seed, num_steps) -> figures`."""
+    """Trains: `(strength, or rate of plain training, seed, num_steps) -> figures`."""
     config = config_lib.load(f"configs/igr/digits.py:regularizer={regularizer}")
     run = checks_runs.compile_run(config, lambda params, splits: {})
     task, measure_one = _measurement()
 
-    def figures(strength, seed, num_steps):
-        params, _ = run(strength=strength, seed=seed, num_steps=num_steps)
+    def figures(value, seed, num_steps):
+        setting = "learning_rate" if regularizer == PLAIN else "strength"
+        params, _ = run(seed=seed, num_steps=num_steps, **{setting: value})
         measured = measure_one(params, task.splits["validation"], task.splits["test"])
         return {name: value.tolist() for name, value in measured.items()}
 
@@ -235,7 +241,7 @@ def _measurement() -> tuple[supervised.Task, Callable[..., dict[str, Any]]]:
 def _draw_radii(context: Context) -> None:
     series, ends = {}, []
     for regularizer, label in NAMES.items():
-        attacked = 100.0 * _chosen(context, regularizer)[0]["attacked"]
+        attacked = 100.0 * _chosen(context, regularizer)[0]["attacked"].mean(axis=-1)
         series[label] = (
             RADII,
             attacked.mean(axis=0),
@@ -268,7 +274,7 @@ def _draw_gradients(context: Context) -> None:
     series = {}
     for regularizer, label in NAMES.items():
         figures = _figures(context, regularizer)
-        accuracy = 100.0 * figures["attacked"][..., RADII.index(RADIUS)]
+        accuracy = 100.0 * _hits(figures, "attacked").mean(axis=-1)
         gradient = np.exp(np.log(figures["squared_gradient"]).mean(axis=0))
         series[label] = (gradient, accuracy.mean(axis=0), None, None)
 
@@ -284,8 +290,8 @@ def _draw_gradients(context: Context) -> None:
         "input_gradient",
         draw,
         f"Test accuracy under an attack of length {RADIUS:g} against the mean squared "
-        "gradient of the loss in the input; a point is a strength, a ring the highest "
-        "of a regulariser.",
+        "gradient of the loss in the input; a point is a strength, or a learning rate "
+        "of plain training, a ring the highest of a regulariser.",
         "; ".join(
             f"{label}: highest {y.max():.0f} % at {x[int(y.argmax())]:.2g}"
             for label, (x, y, _, _) in series.items()

@@ -8,6 +8,7 @@ from expkit.statistics import (
     DOES_NOT_HOLD,
     HOLDS,
     NOT_DECIDED,
+    crossed_difference,
     decide,
     is_safe,
     mean_interval,
@@ -168,3 +169,54 @@ def test_a_verdict_is_safe_where_only_the_winner_may_do_better(interval, region,
     for is_open, expected in zip(sides, safe, strict=True):
         moved = interval[0] - 9.0 * is_open[1], interval[1] + 9.0 * is_open[0]
         assert (decide(moved, **region) == verdict) == expected
+
+
+def _crossed(rng, seeds, examples, deviations, count):
+    """Differences with a known mean of 0 and effects of seeds, examples and both."""
+    of_seed, of_example, of_both = deviations
+    return (
+        of_seed * rng.normal(size=(count, seeds, 1))
+        + of_example * rng.normal(size=(count, 1, examples))
+        + of_both * rng.normal(size=(count, seeds, examples))
+    )
+
+
+@pytest.mark.parametrize(
+    "deviations", [(1.0, 5.0, 1.0), (1.0, 0.0, 1.0), (0.0, 5.0, 1.0), (0.3, 3.0, 5.0)]
+)
+def test_a_crossed_interval_covers_the_mean_as_often_as_it_says(deviations):
+    """In simulated differences; at most a little more often, where a part is 0."""
+    tables = _crossed(np.random.default_rng(0), 10, 60, deviations, 1_000)
+    found = [crossed_difference(table, 0.0 * table)[1] for table in tables]
+    covered = np.mean([low <= 0.0 <= high for low, high in found])
+    assert 0.93 < covered < 0.985
+    # Over seeds alone the control does not cover the choice of the examples.
+    alone = [mean_interval(table.mean(axis=1))[1] for table in tables]
+    only_seeds = np.mean([low <= 0.0 <= high for low, high in alone])
+    if deviations[1]:
+        assert only_seeds < 0.9
+    else:
+        assert only_seeds > 0.93
+
+
+def test_a_crossed_interval_without_examples_that_differ_is_that_of_the_seeds():
+    rows = np.array([0.1, 0.4, 0.2, 0.35])
+    table = np.repeat(rows[:, None], 7, axis=1)
+    mean, interval = crossed_difference(table, 0.0 * table)
+    expected = stats.ttest_1samp(rows, 0.0).confidence_interval()
+    assert mean == pytest.approx(rows.mean())
+    np.testing.assert_allclose(interval, expected)
+    transposed = crossed_difference(table.T, 0.0 * table.T)
+    np.testing.assert_allclose(transposed[1], expected)
+
+
+def test_a_crossed_interval_names_what_it_cannot_use():
+    with pytest.raises(ValueError, match=r"of one shape, got shapes \(3,\) and \(3,\)"):
+        crossed_difference(np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match=r"confidence must be in \(0, 1\), got 1.0"):
+        crossed_difference(np.ones((2, 2)), np.zeros((2, 2)), confidence=1.0)
+    for table in (np.ones((1, 5)), np.full((2, 5), np.nan)):
+        assert crossed_difference(table, np.zeros(table.shape))[1] == (-np.inf, np.inf)
+    same = crossed_difference(np.ones((3, 5)), np.zeros((3, 5)))
+    assert same == (1.0, (1.0, 1.0))
+    assert decide(same[1], at_least=0.0) == NOT_DECIDED

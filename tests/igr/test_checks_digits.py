@@ -68,12 +68,16 @@ def test_the_trend_of_the_penalty_is_told_apart_where_no_flow_is_followed(
     figures = {name: [7.0, 5.0, 4.0, 3.0, 8.0, 9.0] for name in FIGURES}
     monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: figures)
     finding = checks_learning_rate.check_regularizer_falls(context)
-    assert finding.measured == pytest.approx(15 / 35)
-    assert finding.verdict == claims.NOT_DECIDED
-    assert "with the means 7, 5, 4, 3, 8, 9. Up to 0.16 it is -1.00:" in finding.details
+    assert finding.measured == pytest.approx(-1.0)
+    assert finding.verdict == claims.HOLDS
+    assert "0.02 to 0.16 at equal" in finding.details
+    assert "with the means 7, 5, 4, 3. Larger rates exceed 2 over" in finding.details
+    assert finding.details.endswith("correlation is 0.43, and their means 8, 9.")
     flat = figures | {"sharpness": [0.1] * 6}
     monkeypatch.setattr(checks_learning_rate, "_sweep", lambda *_: flat)
     finding = checks_learning_rate.check_regularizer_falls(context)
+    assert finding.measured == pytest.approx(15 / 35)
+    assert finding.verdict == claims.NOT_DECIDED
     assert finding.details.endswith("8, 9.")
 
 

@@ -279,10 +279,9 @@ def curve(peak, end, jitter=0.0, first=0.45):
     [
         (curve(0.85, 0.5), 0.875, claims.HOLDS),
         (curve(0.85, 0.4), 1.125, claims.HOLDS),
-        (curve(0.85, 0.75), 0.25, claims.DOES_NOT_HOLD),
-        (curve(0.85, 0.65), 0.5, claims.NOT_DECIDED),
+        (curve(0.85, 0.75), 0.25, claims.HOLDS),
         (curve(0.85, 0.85), 0.0, claims.DOES_NOT_HOLD),
-        (curve(0.85, 0.85, jitter=0.2), None, claims.DOES_NOT_HOLD),  # a plateau
+        (curve(0.85, 0.85, jitter=0.2), None, claims.NOT_DECIDED),  # a plateau
         (curve(0.85, 0.5, jitter=0.02), None, claims.HOLDS),
         (curve(0.35, 0.3, first=1.0), 0.0, claims.NOT_DECIDED),  # falls throughout
         (curve(np.nan, np.nan), np.nan, claims.NOT_DECIDED),
