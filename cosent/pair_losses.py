@@ -28,7 +28,13 @@ import optax
 from cosent.arguments import require_mask, require_scale, require_vectors
 from cosent.similarity import cosine_matrix, pairwise_cosine
 from expkit import explicit, trees
-from expkit.arguments import as_real, is_concrete, require_count, wide_integers
+from expkit.arguments import (
+    as_integers,
+    as_real,
+    is_concrete,
+    require_count,
+    wide_integers,
+)
 
 
 def init_sentence_bert(key: jax.Array, dim: int, num_classes: int) -> Any:
@@ -145,9 +151,7 @@ def sentence_bert_loss(
         https://arxiv.org/abs/1908.10084
     """
     u, v, where = _select(u, v, where)
-    labels = jnp.asarray(labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}.")
+    labels = as_integers("labels", labels)
     logits = sentence_bert_logits(params, u, v)
     size = logits.shape[-1]
     labels = _check_targets("labels", labels, where, 0, size - 1)
@@ -173,7 +177,8 @@ def cosine_mse_loss(
     Args:
         u: `[b, dim]`, real floating-point.
         v: `[b, dim]`.
-        targets: y, real numbers `[b]` in [-1, 1]: divide grades by the highest.
+        targets: y, real numbers `[b]` in [-1, 1], as grades divided by the highest, or
+            cosines of a teacher, which rounding may put a little beyond.
         where: boolean `[b]`; pairs that count. Others may hold anything.
 
     Returns:
@@ -189,7 +194,9 @@ def cosine_mse_loss(
         https://arxiv.org/abs/1908.10084
     """
     u, v, where = _select(u, v, where)
-    targets = _check_targets("targets", as_real("targets", targets), where, -1, 1)
+    targets = as_real("targets", targets)
+    beyond = 8 * float(jnp.finfo(trees.wide_dtype(targets.dtype)).eps)
+    targets = _check_targets("targets", targets, where, -1, 1, beyond)
     cosines = pairwise_cosine(u, v)
     return _mean(jnp.square(cosines - targets.astype(cosines.dtype)), where)
 
@@ -256,7 +263,7 @@ def _select(u, v, where):
     return u, v, where
 
 
-def _check_targets(name, values, where, smallest, largest):
+def _check_targets(name, values, where, smallest, largest, beyond=0.0):
     """Targets with a value in range where a pair does not count."""
     if values.shape != where.shape:
         raise ValueError(
@@ -265,7 +272,7 @@ def _check_targets(name, values, where, smallest, largest):
     values = jnp.where(where, values, 0)
     if is_concrete(values):
         known = np.asarray(values)
-        is_wrong = ~((known >= smallest) & (known <= largest))
+        is_wrong = ~((known >= smallest - beyond) & (known <= largest + beyond))
         if is_wrong.any():
             raise ValueError(
                 f"{name} must be in [{smallest}, {largest}], got {known[is_wrong][0]}; "

@@ -26,6 +26,7 @@ import numpy as np
 
 from cosent.arguments import require_vectors
 from cosent.similarity import cosine_matrix, unit_vectors
+from expkit import explicit
 from expkit.arguments import require_count
 
 
@@ -143,6 +144,7 @@ def _search(queries, corpus, k: int, block_size: int):
     dtype = jnp.promote_types(jnp.result_type(queries, corpus), jnp.float32)
     shape = (len(queries), k)
     start = jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32)
+    start = explicit.varying_like(start, queries, corpus)
     blocks = jnp.arange(-(-size // block_size), dtype=jnp.int32)
     best, _ = jax.lax.scan(merge, start, blocks)
     return best

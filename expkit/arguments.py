@@ -163,6 +163,31 @@ def require_real(name: str, value: jax.Array | np.ndarray) -> None:
         raise TypeError(f"{name} must be real, got {value.dtype}.")
 
 
+def as_integers(name: str, value: Any) -> jax.Array:
+    """An array of integers, whose values do not change on the way.
+
+    JAX cuts 64-bit integers of the host to 32 bits by default, which makes 2**32 a 0.
+
+    Args:
+        name: of the argument.
+        value: integers, an array or a nested list.
+
+    Returns:
+        The array; what 32 bits cannot hold is the closest that they can.
+
+    Raises:
+        TypeError: if they are no integers.
+    """
+    if not isinstance(value, jax.Array):
+        value = np.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {value.dtype}.")
+    dtype = jax.dtypes.canonicalize_dtype(value.dtype)
+    if isinstance(value, np.ndarray) and dtype != value.dtype:
+        value = np.clip(value, np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return jnp.asarray(value)
+
+
 def wide_integers(value: jax.Array) -> jax.Array:
     """Integers that can be compared with the number of classes.
 

@@ -4,6 +4,10 @@ With such axes, which `jax.make_mesh` makes by default, JAX refuses an operation
 outcome could lie over the devices in several ways, such as a sort or a reshape along an
 axis that is cut. Inside of `freely` the compiler decides, as it does with automatic
 axes.
+
+Inside of `jax.shard_map` arrays are parts of their own on every device or the same on
+all, and JAX tells the two apart by type: what a loop starts with must be of the kind
+that it ends with (`varying_like`).
 """
 
 from collections.abc import Callable, Collection
@@ -89,3 +93,33 @@ def freely(function: Callable[..., Any], *args: Any, like: Any = None) -> Any:
 
 def _on_every_device(sharding: NamedSharding) -> NamedSharding:
     return NamedSharding(sharding.mesh, PartitionSpec())
+
+
+def varying_like(tree: Any, *like: Any) -> Any:
+    """Arrays that count as different on the devices where others are.
+
+    Args:
+        tree: pytree of arrays.
+        *like: pytrees of arrays, of which some may be parts inside of `jax.shard_map`.
+
+    Returns:
+        `tree` with the same values, varying over each axis over which one of `like`
+        varies; the gradient of a part sums over the devices. `tree` itself elsewhere.
+
+    References:
+        `jax.lax.pcast`, and the types of `jax.shard_map`.
+        https://docs.jax.dev/en/latest/notebooks/shard_map.html
+    """
+    axes = frozenset().union(*map(_varying_axes, jax.tree.leaves(like)))
+
+    def cast(x):
+        missing = tuple(axes - _varying_axes(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _varying_axes(x: Any) -> frozenset[str]:
+    """Names of the axes of `jax.shard_map` over which an array varies."""
+    kind = getattr(jax.typeof(x), "manual_axis_type", None)
+    return getattr(kind, "varying", frozenset())

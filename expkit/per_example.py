@@ -42,7 +42,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from expkit import trees
+from expkit import explicit, trees
 
 Layer = tuple[jax.Array, jax.Array | None]
 
@@ -215,6 +215,7 @@ def _mean_squares(h, delta):
         return jnp.dot((h * h).T, squares) / batch, jnp.mean(squares, axis=0)
 
     zeros = jnp.zeros((h.shape[-1], delta.shape[-1]), jnp.result_type(h, delta))
+    zeros = explicit.varying_like(zeros, h, delta)
     total, _ = jax.lax.scan(_add_square, zeros, (h, delta))
     return total / batch, jnp.mean(jnp.square(jnp.sum(delta, axis=1)), axis=0)
 

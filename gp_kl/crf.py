@@ -32,6 +32,7 @@ import numpy as np
 
 from expkit import explicit, trees
 from expkit.arguments import (
+    as_integers,
     is_concrete,
     require_count,
     require_floating,
@@ -123,10 +124,8 @@ class LinearChainCRF:
                 exist.
         """
         hidden, mask = self._check(hidden, mask)
-        tags = jnp.asarray(tags)
+        tags = as_integers("tags", tags)
         require_shape("tags", tags, mask.shape)
-        if not jnp.issubdtype(tags.dtype, jnp.integer):
-            raise TypeError(f"tags must be integers, got {tags.dtype}.")
         tags = jnp.where(mask, wide_integers(tags), 0)
         is_valid = jnp.all((tags >= 0) & (tags < self.num_tags), axis=1)
         if is_concrete(is_valid) and not np.all(is_valid):
@@ -210,6 +209,7 @@ def _score(parameters, emissions, tags, mask):
         return (jnp.where(is_token, tag, last), is_started | is_token, total), None
 
     carry = tags[0], jnp.zeros((), bool), jnp.zeros((), emissions.dtype)
+    carry = explicit.varying_like(carry, parameters, emissions, tags, mask)
     (last, is_started, total), _ = jax.lax.scan(step, carry, (emissions, tags, mask))
     return total + jnp.where(is_started, end[last], 0.0)
 
@@ -226,6 +226,7 @@ def _log_partition(parameters, emissions, mask):
         return (jnp.where(is_token, new, alpha), is_started | is_token), None
 
     carry = jnp.zeros_like(start), jnp.zeros((), bool)
+    carry = explicit.varying_like(carry, parameters, emissions, mask)
     (alpha, is_started), _ = jax.lax.scan(step, carry, (emissions, mask))
     return jnp.where(is_started, jax.nn.logsumexp(alpha + end), 0.0)
 
@@ -249,6 +250,7 @@ def _viterbi(parameters, emissions, mask):
         return came_from[tag], jnp.where(is_token, tag, 0)
 
     carry = jnp.zeros_like(start), jnp.zeros((), bool)
+    carry = explicit.varying_like(carry, parameters, emissions, mask)
     (best, _), came_from = jax.lax.scan(forward, carry, (emissions, mask))
     last = jnp.argmax(best + end)
     _, tags = jax.lax.scan(backward, last, (came_from, mask), reverse=True)

@@ -273,9 +273,8 @@ def score_counts(
     wide = trees.wide_dtype(scores.dtype)  # else 0.3 is not above 0.3 in float16
     is_found = keep & (scores.astype(wide) > jnp.asarray(threshold, wide))
     is_true = keep & (labels != 0)
-    return SpanCounts(
-        *(jnp.sum(x, (0, 2, 3)) for x in (is_found & is_true, is_found, is_true))
-    )
+    cells = is_found & is_true, is_found, is_true
+    return SpanCounts(*(jnp.sum(x, (0, 2, 3), dtype=jnp.int32) for x in cells))
 
 
 _NOTHING = SpanCounts(0, 0, 0)

@@ -77,7 +77,8 @@ def multilabel_cross_entropy(
         with a zero gradient.
 
     Raises:
-        TypeError: if `where` is not boolean, or logits or labels are complex.
+        TypeError: if `where` is not boolean, logits or labels are complex, or `axis` is
+            no integer.
         ValueError: if the shapes do not fit, an axis does not exist, or a concrete
             label that counts is not in [0, 1].
 
@@ -214,6 +215,8 @@ def _log_one_plus_sum_jvp(axes, primals, tangents):
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     """The axes counted from 0."""
     given = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    if not all(hasattr(a, "__index__") for a in given):
+        raise TypeError(f"axis must be an integer or several, got {axis!r}.")
     axes = tuple(a + ndim if a < 0 else a for a in given)
     if any(not 0 <= a < ndim for a in axes) or len(set(axes)) < len(axes) or not axes:
         raise ValueError(

@@ -8,7 +8,9 @@ gradient is itself written in JAX.
 
 A custom derivative must see all that it depends on as arguments. So the arguments of a
 loss are split into floating-point arrays, other arrays and static values, and what the
-loss closes over joins the first two (`without_closure`).
+loss closes over joins the first two (`without_closure`). Inside of `jax.shard_map` the
+arguments count as parts where any of them is one: each device penalises the gradient of
+its own loss, and the gradient of what all devices share is the sum over them, as ever.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from expkit import trees
+from expkit import explicit, trees
 from igr.arguments import as_floats, is_array, is_float, position, require_callable
 
 Arrays = list[jax.Array]
@@ -107,6 +109,7 @@ def make_call(
     index = position(argnum, len(args))
     args = (*args[:index], as_floats(argnum, args[index]), *args[index + 1 :])
     floats, others, merge = partition((args, kwargs))
+    floats = explicit.varying_like(floats, floats, others)
 
     def of_arrays(floats, others):
         args, kwargs = merge(floats, others)
@@ -114,7 +117,12 @@ def make_call(
 
     start = len(partition(args[:index])[0])
     target = list(range(start, start + len(jax.tree.leaves(args[index]))))
-    return Call(*without_closure(of_arrays, floats, others), target, has_aux)
+    converted = without_closure(of_arrays, floats, others)
+    # What is closed over may be parts of a `shard_map` where the arguments are not.
+    moved = explicit.varying_like(floats, *converted[1:])
+    if any(a is not b for a, b in zip(moved, floats, strict=True)):
+        converted = without_closure(of_arrays, moved, others)
+    return Call(*converted, target, has_aux)
 
 
 def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from expkit import claims, plots, statistics, supervised, sweep
+from expkit import claims, grids, plots, statistics, supervised, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, checks_trends, objectives, train
@@ -29,9 +29,9 @@ NAMES = {
     "noise": "Gaussian noise",
     "vat": "VAT",
 }
-# Learning rates of plain training, the second of which is that of the others, and their
+# Learning rates of plain training, the first of which is that of the others, and their
 # coefficients, radii or standard deviations; pixels have the standard deviation 1.
-RATES = (0.05, 0.1, 0.2, 0.4)
+RATES = (0.1, 0.2, 0.4, 0.8)
 STRENGTHS = {
     PLAIN: RATES,
     LONGER: RATES,
@@ -131,20 +131,28 @@ def _compare(
     tuned_for: str = "validation_accuracy",
 ) -> Finding:
     """Difference of two accuracies over paired seeds and images."""
-    values, shown = {}, []
+    values, shown, is_open = {}, [], {}
     for regularizer in dict.fromkeys((one, other, LONGER)):
-        figures, strength = _chosen(context, regularizer, tuned_for)
+        figures, value = _chosen(context, regularizer, tuned_for)
         values[regularizer] = _hits(figures, name)
-        shown.append(f"{NAMES[regularizer]} {_mean_and_sd(values[regularizer])} at ")
         is_plain = regularizer in (PLAIN, LONGER)
-        shown[-1] += f"{'learning rate' if is_plain else 'strength'} {strength:g}"
+        grid = {"learning_rate" if is_plain else "strength": STRENGTHS[regularizer]}
+        chosen = dict.fromkeys(grid, value)
+        is_open[regularizer] = grids.is_at_end(chosen, grid)
+        means = values[regularizer].mean(axis=1)
+        words = f"{NAMES[regularizer]} {means.mean():.4f} (sd {means.std(ddof=1):.4f})"
+        shown.append(f"{words} at {grids.listed(chosen, grid)}")
         if name != "clean":
             shown[-1] += f" ({figures['clean'].mean():.4f} as they are)"
     mean, interval = statistics.crossed_difference(values[one], values[other])
     images = values[one].shape[1]
+    verdict = claims.decide(interval, at_least=0.0)
+    ends = is_open[one], is_open[other]
+    if not statistics.is_safe(verdict, interval, ends, at_least=0.0):
+        verdict = claims.NOT_DECIDED
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.0),
+        verdict,
         interval,
         _seeds(context),
         f"Test images {what}, {_num_steps(context)} steps: {'; '.join(shown)}. "
@@ -153,12 +161,6 @@ def _compare(
         f"interval covers the choice of seeds and of the {images} images, of which the "
         f"difference is {abs(mean) * images:.1f}.",
     )
-
-
-def _mean_and_sd(hits: np.ndarray) -> str:
-    """Accuracies of the seeds as one text."""
-    values = hits.mean(axis=1)
-    return f"{values.mean():.4f} (sd {values.std(ddof=1):.4f})"
 
 
 def _hits(figures: Figures, name: str) -> np.ndarray:
@@ -184,8 +186,7 @@ def _chosen(
     if tuned_for == "validation_attacked":
         accuracy = accuracy[..., RADII.index(RADIUS)]
     (best,) = sweep.lowest(1.0 - accuracy + 1e-6 * figures["validation_loss"])
-    chosen = {name: values[:, best] for name, values in figures.items()}
-    return chosen, STRENGTHS[regularizer][best]
+    return {k: v[:, best] for k, v in figures.items()}, STRENGTHS[regularizer][best]
 
 
 def _figures(context: Context, regularizer: str) -> Figures:
@@ -248,8 +249,7 @@ def _draw_radii(context: Context) -> None:
             attacked.min(axis=0),
             attacked.max(axis=0),
         )
-        value = attacked.mean(axis=0)[RADII.index(RADIUS)]
-        ends.append(f"{label} {value:.0f} %")
+        ends.append(f"{label} {attacked.mean(axis=0)[RADII.index(RADIUS)]:.0f} %")
 
     def draw(figure):
         plots.curves(

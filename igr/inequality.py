@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from expkit import per_example
+from expkit import explicit, per_example
 from igr.spectral import spectral_norm
 
 Layer = tuple[jax.Array, jax.Array | None]
@@ -212,7 +212,8 @@ def _prepare(params, x, fn, activation):
         )
     per_example.check_layers(params, x.shape[0])
     dtype = jnp.result_type(jnp.float32, x, *jax.tree.leaves(params))
-    return *jax.tree.map(lambda a: jnp.asarray(a, dtype), (list(params), x)), activation
+    arrays = jax.tree.map(lambda a: jnp.asarray(a, dtype), (list(params), x))
+    return *explicit.varying_like(arrays, arrays), activation
 
 
 def _gradients(params, x, fn, activation):
@@ -229,6 +230,7 @@ def _gradients(params, x, fn, activation):
         return value, inputs
 
     shifts = [jnp.zeros(w.shape[1], x.dtype) for w, _ in params]
+    shifts = explicit.varying_like(shifts, x)
     (of_x, deltas), inputs = jax.grad(forward, (0, 1), has_aux=True)(x, shifts)
     return of_x, deltas, inputs
 

@@ -132,7 +132,7 @@ def penalise(
     if mode == "finite_difference":
         _require_digits([call.floats[i] for i in call.target])
     # The coefficient can be differentiated too, so it is one of the arrays.
-    floats = [as_coefficient(coefficient), *call.floats]
+    floats = [as_coefficient(coefficient, call.floats), *call.floats]
     if mode == "nested":
         return value_fn(floats, call.others)
     return attached.attach_gradient(
@@ -217,13 +217,18 @@ def check_options(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
 
 
-def as_coefficient(value: jax.typing.ArrayLike) -> jax.Array:
+def as_coefficient(value: jax.typing.ArrayLike, floats: Arrays) -> jax.Array:
     """The coefficient as an array, since it can be differentiated too.
 
     Args:
         value: a scalar, may be traced.
+        floats: the arrays of the loss, real or complex.
 
     Returns:
-        It in float32, or wider if it is.
+        It in float32, or wider if it is; a Python number in the widest dtype of the
+        arrays, so that it makes no loss wider than it was.
     """
-    return jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32))
+    dtypes = [jnp.result_type(value)]
+    if jax.typeof(value).weak_type:
+        dtypes = [jnp.finfo(x.dtype).dtype for x in floats]
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *dtypes))

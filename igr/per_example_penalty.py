@@ -108,7 +108,7 @@ def with_per_example_gradient_penalty(
                 has_aux=has_aux,
             )
             # The mean loss has 1/B of every example's gradient.
-            scaled = size * penalty.as_coefficient(coefficient)
+            scaled = size * penalty.as_coefficient(coefficient, call.floats)
             value, aux = penalty.penalise(call, scaled, mode=mode)
         return (value, aux) if has_aux else value
 
@@ -128,6 +128,8 @@ class _Examples:
         params = arguments.as_floats(0, params)
         *shared, merge_shared = attached.partition((params, kwargs))
         *self.own, merge = attached.partition(batch)
+        floats = [shared[0], self.own[0]]
+        shared[0], self.own[0] = explicit.varying_like(floats, shared, self.own)
         self._num_params = len(jax.tree.leaves(params))
         self._has_aux = has_aux
 
@@ -186,11 +188,8 @@ def _penalise_each(
 
         return over(one, floats, others)[1]
 
-    floats = [
-        penalty.as_coefficient(coefficient),
-        *examples.shared[0],
-        *examples.own[0],
-    ]
+    floats = [*examples.shared[0], *examples.own[0]]
+    floats = [penalty.as_coefficient(coefficient, floats), *floats]
     others = [*examples.shared[1], *examples.own[1]]
     if mode == "nested":
         return value_fn(floats, others)
@@ -219,6 +218,7 @@ def _mean_and_stack(
     zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape[1:], trees.wide_dtype(x.dtype)), values
     )
+    zeros = explicit.varying_like(zeros, examples)
     total, stacked = jax.lax.scan(body, zeros, chunks)
     mean = jax.tree.map(lambda x: x / size, total)
     return mean, jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), stacked)

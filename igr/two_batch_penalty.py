@@ -58,7 +58,7 @@ def two_batch_gradient_penalty(
             return (first, loss(params, batch_b, **kwargs)[0]), None
 
         call = attached.make_call(both, 0, (params, batch_a, batch_b), {})
-        floats = [penalty.as_coefficient(coefficient), *call.floats]
+        floats = [penalty.as_coefficient(coefficient, call.floats), *call.floats]
         return attached.attach_gradient(
             functools.partial(_product_value, call),
             functools.partial(_product_gradient, call),

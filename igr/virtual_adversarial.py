@@ -42,7 +42,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from expkit import trees
+from expkit import explicit, trees
 from expkit.arguments import is_concrete, require_scalar
 from igr.arguments import require_callable
 from igr.divergence import kl_divergence
@@ -187,6 +187,7 @@ def _perturbation_and_logits(
         return to_unit(gradient(direction.astype(x.dtype)))
 
     direction = to_unit(gaussian_perturbation(key, x.astype(trees.wide_dtype(x)), 1.0))
+    direction = explicit.varying_like(direction, x, logits)
     # Without `jit` a loop would be compiled anew in every call.
     unrolled = min(num_iterations, 2)
     for i in range(unrolled):

@@ -7,6 +7,7 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
+import cosent
 from cosent import (
     cosine_matrix,
     cosine_mse_loss,
@@ -182,6 +183,14 @@ def test_labels_of_any_width_count_many_classes(dtype):
         assert np.isnan(loss(labels.astype(dtype)))
 
 
+def test_the_cosines_of_a_teacher_are_targets():
+    """Cosines of parallel vectors, which rounding puts above 1."""
+    u = jax.random.normal(jax.random.key(0), (64, 64))
+    teacher = cosent.pairwise_cosine(u, 2 * u)
+    assert teacher.max() > 1.0
+    assert cosine_mse_loss(u, 2 * u, teacher) < 1e-12
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -189,6 +198,17 @@ def test_labels_of_any_width_count_many_classes(dtype):
             lambda: sentence_bert_loss(PARAMS, U, V, CLASSES + 3),
             ValueError,
             r"labels must be in \[0, 3\], got \d; leave unlabelled",
+        ),
+        (
+            # 64-bit integers of the host, which 32 bits would make the class 1.
+            lambda: sentence_bert_loss(PARAMS, U, V, CLASSES * 0 + 2**32 + 1),
+            ValueError,
+            r"labels must be in \[0, 3\], got",
+        ),
+        (
+            lambda: cosine_mse_loss(U, V, 1.001 * np.ones(6)),
+            ValueError,
+            r"targets must be in \[-1, 1\], got 1.001",
         ),
         (
             lambda: sentence_bert_loss(PARAMS, U, V, TARGETS),

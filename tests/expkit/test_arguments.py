@@ -163,3 +163,18 @@ def test_counts_may_begin_at_zero():
         arguments.require_count("n", -1, smallest=0)
     with pytest.raises(ValueError, match="n must be between 0 and 3, got 4"):
         arguments.require_count("n", 4, 3, smallest=0)
+
+
+def test_integers_that_32_bits_cannot_hold_do_not_become_others():
+    got = arguments.as_integers("labels", np.array([2**32, -(2**40), 5]))
+    np.testing.assert_array_equal(got, [2**31 - 1, -(2**31), 5])
+    assert np.asarray(np.int64(2**32)).astype(np.int32) == 0  # the control
+    with jax.enable_x64(True):
+        assert arguments.as_integers("labels", np.array([2**32]))[0] == 2**32
+    assert arguments.as_integers("labels", [[1, 2]]).dtype == jnp.int32
+
+
+@pytest.mark.parametrize("value", [[0.5], [True], ["a"]])
+def test_what_is_no_integer_is_named(value):
+    with pytest.raises(TypeError, match=r"^labels must be integers, got "):
+        arguments.as_integers("labels", value)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,30 @@ def test_a_free_function_can_be_differentiated_twice():
     np.testing.assert_allclose(gradient, expected)
     np.testing.assert_allclose(product, expected)  # of a quadratic form
     assert explicit.placement(gradient) == explicit.placement(x)
+
+
+def test_what_does_not_vary_is_left_alone():
+    tree = {"a": np.ones(2), "b": jnp.zeros(3)}
+    got = explicit.varying_like(tree, jnp.ones(4), 1.0)
+    assert got["a"] is tree["a"]
+    assert got["b"] is tree["b"]
+
+
+def test_a_loop_over_parts_can_start_with_zeros():
+    """Without the cast JAX refuses a carry that changes its type: the control."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def total(x, cast):
+        zero = jnp.zeros(())
+        start = explicit.varying_like(zero, x) if cast else zero
+        return jax.lax.scan(lambda c, y: (c + y, None), start, x)[0][None]
+
+    def on_parts(cast):
+        spec = jax.sharding.PartitionSpec("data")
+        fn = functools.partial(total, cast=cast)
+        return jax.shard_map(fn, mesh=mesh, in_specs=spec, out_specs=spec)
+
+    x = jnp.arange(6.0)
+    np.testing.assert_array_equal(jax.jit(on_parts(True))(x), [3.0, 12.0])
+    with pytest.raises(TypeError, match="carry"):
+        jax.jit(on_parts(False))(x)

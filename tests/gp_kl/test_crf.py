@@ -178,6 +178,8 @@ def test_parameters_are_those_of_a_layer_and_a_chain():
             rf"in \[0, {CRF.num_tags - 1}\] for num_types=.*got {CRF.num_tags}\.",
         ),
         ((HIDDEN, np.where(MASK, -1, TAGS), MASK), ValueError, "tags must be in.*-1"),
+        # 64-bit integers of the host, which 32 bits would make the tag 0.
+        ((HIDDEN, np.where(MASK, 2**32, TAGS), MASK), ValueError, "tags must be in"),
     ],
 )
 def test_bad_input_is_named(arguments, error, message):

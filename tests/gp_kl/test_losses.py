@@ -259,6 +259,7 @@ def test_the_classes_may_lie_on_any_axes(axis):
         (LABELS, {"axis": -3}, ValueError, "different axes of logits with 2 axes"),
         (LABELS, {"axis": (1, -1)}, ValueError, r"got \(1, -1\)"),
         (LABELS, {"axis": ()}, ValueError, "axis must name"),
+        (LABELS, {"axis": None}, TypeError, "axis must be an integer or several"),
         (LABELS, {"where": np.ones((5, 6))}, TypeError, "where must be boolean"),
         (LABELS, {"where": np.ones(5, bool)}, ValueError, "where must broadcast"),
     ],

@@ -99,7 +99,7 @@ def test_accuracies_are_compared_in_the_right_direction(
     assert f"at strength {checks_robustness.STRENGTHS[regularizer][1]:g}" in (
         finding.details
     )
-    assert "plain 0.5100 (sd 0.0000) at learning rate 0.1" in finding.details
+    assert "plain 0.5100 (sd 0.0000) at learning rate 0.2" in finding.details
     longer = checks_robustness.check_clean_accuracy_at_equal_cost(regularizer, context)
     assert longer.measured == pytest.approx(gain - 0.05)
     finding = checks_robustness.check_input_gradient(regularizer, context)

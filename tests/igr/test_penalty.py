@@ -272,3 +272,19 @@ def _checks():
 @pytest.mark.parametrize("check", list(_checks()))
 def test_the_penalised_loss_conforms(check):
     check()
+
+
+@pytest.mark.parametrize("mode", ["exact", "nested", "finite_difference"])
+def test_a_python_number_makes_no_loss_wider(mode):
+    def loss(params):
+        return jnp.sum(params**2)
+
+    with jax.enable_x64(True):
+        penalised = with_gradient_penalty(loss, 0.1, mode=mode)
+        for dtype in (jnp.float32, jnp.float64):
+            value, gradient = jax.value_and_grad(penalised)(jnp.full(2, 0.3, dtype))
+            assert value.dtype == gradient.dtype == dtype
+        # 0.1 keeps the digits of float64: the sum of x^2 + 4 c x^2 over two entries.
+        assert value == pytest.approx(2 * 0.09 * (1 + 4 * 0.1), rel=1e-15)
+        wide = with_gradient_penalty(loss, np.float64(0.1), mode=mode)
+        assert wide(jnp.ones(2, jnp.float32)).dtype == jnp.float64  # as it was asked
