@@ -6,19 +6,21 @@ chosen by the mean validation loss (in quick mode there is one), and each run ke
 best segment.
 """
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 
-from expkit import arms, claims, plots
+from expkit import arms, claims, grids, plots, statistics
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from vmf_vae import checks_runs, evaluation, models, train
 
 NAMES = {"gaussian": "N-VAE", "vmf": "S-VAE"}
 SMALL, LARGE = 2, 40
-RATES = {False: (2e-3,), True: (1e-3, 2e-3)}
+FEW = (2, 5, 10)  # dimensions at which S-VAE is ahead in the paper
+RATES = {False: (2e-3,), True: (5e-4, 1e-3, 2e-3, 4e-3)}
 STEPS = {False: 2000, True: 8000}
 
 
@@ -28,14 +30,14 @@ def check_small(context: Context) -> Finding:
     _draw_units(context)
     _draw_latents(context)
     _draw_images(context)
-    return _difference(context, SMALL, "log_likelihood", at_least=0.0)
+    return _among(context, SMALL)
 
 
 def check_between(dim: int, context: Context) -> Finding:
     """The same at a dimension that quick mode leaves out."""
     if dim not in _dims(context):
         return arms.LEFT_TO_FULL_MODE
-    return _difference(context, dim, "log_likelihood", at_least=0.0)
+    return _among(context, dim)
 
 
 def check_large(context: Context) -> Finding:
@@ -48,11 +50,35 @@ def check_neighbors(context: Context) -> Finding:
     return _difference(context, SMALL, "neighbor_accuracy", at_least=0.0)
 
 
-def _difference(context: Context, dim: int, figure: str, **region: float) -> Finding:
+def _among(context: Context, dim: int) -> Finding:
+    """The likelihood at one of the dimensions where S-VAE is claimed to be ahead.
+
+    One of several tries would show a difference by chance, so each is decided by the
+    interval in which all of them lie with 95 % (Bonferroni's).
+    """
+    tries = sum(d in FEW for d in _dims(context))
+    level = 1 - 0.05 / tries
+    finding = _difference(context, dim, "log_likelihood", level, at_least=0.0)
+    beside = f" Decided with {100 - 5 / tries:.4g} %, as one of {tries} dimensions."
+    return dataclasses.replace(finding, details=finding.details + beside * (tries > 1))
+
+
+def _difference(
+    context: Context, dim: int, figure: str, confidence: float = 0.95, **region: float
+) -> Finding:
     """Finding of the paired difference of one figure, with all of them in words."""
     runs = {model: _best_runs(context, model, dim) for model in NAMES}
     name = figure if figure == "neighbor_accuracy" else f"test_{figure}"
-    mean, interval = claims.paired_difference(runs["vmf"][name], runs["gaussian"][name])
+    values = [runs[model][name] for model in ("vmf", "gaussian")]
+    mean, interval = claims.paired_difference(*values)
+    _, wide = claims.paired_difference(*values, confidence=confidence)
+    verdict = claims.decide(wide, **region)
+    grid = {"learning_rate": RATES[context.full]}
+    chosen = {model: {"learning_rate": f["rate"][0]} for model, f in runs.items()}
+    ends = [grids.is_at_end(chosen[model], grid) for model in ("vmf", "gaussian")]
+    if not statistics.is_safe(verdict, wide, ends, **region):
+        verdict = claims.NOT_DECIDED
+    settings = (f"{NAMES[m]} {grids.listed(chosen[m], grid)}" for m in NAMES)
     words = []
     for other in _dims(context):
         parts = []
@@ -72,11 +98,12 @@ def _difference(context: Context, dim: int, figure: str, **region: float) -> Fin
     )
     return Finding(
         mean,
-        claims.decide(interval, **region),
+        verdict,
         interval,
         _seeds(context),
         f"Digits, 500 importance samples on 270 test images. {'. '.join(words)}. "
-        f"Training KL over the last tenth of the steps at m={dim}: {rising}.",
+        f"Training KL over the last tenth of the steps at m={dim}: {rising}. Best of "
+        f"{len(RATES[context.full])} there: {'; '.join(settings)}.",
     )
 
 
@@ -89,8 +116,11 @@ def _dims(context: Context) -> tuple[int, ...]:
 
 
 def _best_runs(context: Context, model: str, dim: int) -> dict[str, np.ndarray]:
-    """Figures [seeds, ...] at the rate with the lowest mean validation loss."""
-    runs = [_runs(context, model, dim, rate) for rate in RATES[context.full]]
+    """Figures [seeds, ...] at the rate with the lowest mean validation loss, and it."""
+    runs = [
+        {**_runs(context, model, dim, rate), "rate": np.array([rate])}
+        for rate in RATES[context.full]
+    ]
     return min(runs, key=lambda figures: figures["validation_loss"].mean())
 
 
@@ -220,7 +250,7 @@ def _draw_latents(context: Context) -> None:
 
     def draw(figure):
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
-        colours = plots.LIGHT
+        colours, style = plots.LIGHT, {"fontsize": 8, "ha": "center", "va": "center"}
         for ax, side in zip(axes, (1, -1), strict=True):
             ax.grid(visible=False)
             angle = np.linspace(0, 2 * np.pi, 200)
@@ -228,15 +258,8 @@ def _draw_latents(context: Context) -> None:
             for x, y, _, label in (
                 (*p, c) for p, c in zip(points, labels, strict=True) if side * p[2] >= 0
             ):
-                ax.text(
-                    x,
-                    y,
-                    str(label),
-                    color=f"C{label % len(colours)}",
-                    fontsize=8,
-                    ha="center",
-                    va="center",
-                )
+                colour = f"C{label % len(colours)}"
+                ax.text(x, y, str(label), color=colour, **style)
             title = "towards the reader" if side > 0 else "the far side"
             ax.set(title=title, aspect="equal", xticks=[], yticks=[])
 

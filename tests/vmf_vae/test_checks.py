@@ -60,8 +60,11 @@ def test_a_bound_that_is_not_met_is_found(context, monkeypatch):
 NAMES = ("loss", "reconstruction", "kl", "log_likelihood", "active_units")
 
 
-def planted(gains):
-    """Figures of three seeds; `gains[dim]` is what S-VAE has more than N-VAE."""
+def planted(gains, rates=(1e-3, 1e-3)):
+    """Figures of three seeds; `gains[dim]` is what S-VAE has more than N-VAE.
+
+    The best rates are those of N-VAE and of S-VAE.
+    """
 
     def best_runs(context, model, dim):
         noise = np.array([0.0, 0.1, -0.1])
@@ -70,6 +73,7 @@ def planted(gains):
         figures |= {"neighbor_accuracy": extra, "curve_kl": np.ones((3, 10))}
         figures |= {"centers": np.eye(3)[None], "labels": np.array([[0, 1, 2]])}
         return figures | {
+            "rate": np.array([rates[model == "vmf"]]),
             "draws": np.zeros((3, 24, 8, 8, 1)),
             "between": np.zeros((3, 8, 8, 8, 1)),
         }
@@ -107,6 +111,36 @@ def test_every_dimension_that_the_paper_has_ahead_has_a_verdict(tmp_path, monkey
     assert checks_dimension.check_between(5, quick).details.endswith("--full.")
 
 
+def test_one_of_three_dimensions_needs_more_than_one_alone(tmp_path, monkeypatch):
+    """With 95 % the interval leaves 0 out, with 98.33 % it does not."""
+    full, quick = (claims.Context(tmp_path, full=full) for full in (True, False))
+    gain = [0.3, 0.6, 0.45]
+    gains = dict.fromkeys((2, 5, 10, 20, 40), gain)
+    monkeypatch.setattr(checks_dimension, "_best_runs", planted(gains))
+    found = checks_dimension.check_between(5, full)
+    assert found.interval[0] > 0.0
+    assert found.verdict == claims.NOT_DECIDED
+    assert found.details.endswith("Decided with 98.33 %, as one of 3 dimensions.")
+    assert checks_dimension.check_small(quick).verdict == claims.HOLDS
+    # The high dimension and the neighbours are claims of their own.
+    assert checks_dimension.check_large(full).verdict == claims.DOES_NOT_HOLD
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [((1e-3, 4e-3), claims.HOLDS), ((4e-3, 1e-3), claims.NOT_DECIDED)],
+)
+def test_a_loser_at_the_end_of_the_rates_decides_nothing(
+    tmp_path, monkeypatch, rates, verdict
+):
+    context = claims.Context(tmp_path, full=True)
+    gains = {dim: [0.5, 0.6, 0.55] for dim in (2, 5, 10, 20, 40)}
+    monkeypatch.setattr(checks_dimension, "_best_runs", planted(gains, rates))
+    found = checks_dimension.check_between(5, context)
+    assert found.verdict == verdict
+    assert "learning rate 0.004, the highest tried" in found.details
+
+
 def test_the_best_rate_is_that_of_the_validation_split(tmp_path, monkeypatch):
     context = claims.Context(tmp_path, full=True)
 
@@ -114,7 +148,7 @@ def test_the_best_rate_is_that_of_the_validation_split(tmp_path, monkeypatch):
         return {"validation_loss": np.array([rate, 2 * rate]), "rate": rate}
 
     monkeypatch.setattr(checks_dimension, "_runs", runs)
-    assert checks_dimension._best_runs(context, "vmf", 2)["rate"] == 1e-3
+    assert checks_dimension._best_runs(context, "vmf", 2)["rate"] == 5e-4
 
 
 def test_both_models_have_the_same_degrees_of_freedom():
