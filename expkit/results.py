@@ -12,6 +12,7 @@ A table is never edited by hand: it is what `table` makes of the JSON file, or `
 of all of them for the README of the repository, and a test compares the two.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ def table(content: Mapping[str, Any]) -> str:
         content: `{"package", "runs", "claims"}`, as `publish` writes it.
 
     Returns:
-        A line on where and how each run was made, and a table with a row a claim; with
-        several runs, the last column has the number of the row's.
+        A line on each run, and a table with a row a claim; with several runs, the last
+        column has the number of the row's.
     """
     runs = [_told(content["package"], run) for run in content["runs"]]
     if len(runs) == 1:
@@ -52,8 +53,10 @@ def table(content: Mapping[str, Any]) -> str:
 
 
 def _told(package: str, run: Mapping[str, Any]) -> str:
-    """The command of a run, and where it was made."""
+    """What repeats a run, and where it was made."""
     flag = " --full" if run["mode"] == "full" else ""
+    part = re.search(rf"--only[ =]({package}/\w+)", run["command"])
+    flag += f" --only {part[1]}" if part else ""
     cores = formatting.cores(run["cores"])
     return (
         f"`./reproduce.sh {package}{flag}` on {run['cpu']} ({cores}), "
@@ -81,8 +84,8 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
         contents: of the packages, each as for `table`.
 
     Returns:
-        A table with a row a package, which links to its results, and one for all; a
-        sentence on claims that no run has measured yet.
+        A table with a row a package and one for all; a sentence on claims that no run
+        has measured yet.
     """
     counts = {
         content["package"]: Counter(row["verdict"] for row in content["claims"])
@@ -163,10 +166,6 @@ def _merge(
         ValueError: if a claim crashed, or was measured by neither.
     """
     new, old = ({row["id"]: row for row in part} for part in (rows, before["claims"]))
-
-    def is_full(run):
-        return run["mode"] == "full"
-
     runs, claims, missing = [*before["runs"]], [], []
     for claim in plan["claims"]:
         row, kept = new.get(claim["id"]), old.get(claim["id"])
@@ -175,7 +174,8 @@ def _merge(
         if is_crashed(row) if row else kept is None:
             missing.append(claim["id"])
             continue
-        if row and not (kept and is_full(runs[kept["run"]]) and not is_full(run)):
+        is_better = kept and runs[kept["run"]]["mode"] == "full" != run["mode"]
+        if row and not is_better:
             place = f"{plan['package']}/{row.get('experiment')}"
             made = {**run, **origins.get(place, {})}
             runs += [made] * (made not in runs)
@@ -222,10 +222,11 @@ def publish(out: Path, root: Path) -> list[Path]:
         plan = read_plan(folder / "plan.json")
         if plan is None:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
-        results = root / f"results/{package}.json"
+        file = root / f"results/{package}.json"
         rows = [row for row in report["claims"] if row["package"] == package]
-        before = read_published(results)
-        contents[results] = _merge(plan, rows, run, report["origins"], before)
+        contents[file] = _merge(
+            plan, rows, run, report["origins"], read_published(file)
+        )
     texts = _texts(root, contents)
     for path, content in contents.items():
         jsonfile.write(path, content)

@@ -127,7 +127,12 @@ def check_speed(context: Context, part: str) -> Finding:
         f"{1e3 * rounds['crf'].min():.0f} ms for the CRF and "
         f"{1e3 * rounds['pointer'].min():.0f} ms for Global Pointer, of "
         f"{runs.config.batch_size} texts with {runs.config.max_length} tokens, with "
-        "the encoder" + (", to the host." if part == "predict" else "."),
+        "the encoder"
+        + (
+            ", to scores and to tags on the host; reading spans from them is left out."
+            if part == "predict"
+            else "."
+        ),
     )
 
 

@@ -92,6 +92,11 @@ def test_rows_have_the_command_and_the_date_of_their_experiment(tmp_path):
     results.publish(out, tmp_path)  # the same runs again are no further ones
     stored = json.loads((tmp_path / "results/pkg.json").read_text())
     assert stored["runs"] == [ENVIRONMENT, ENVIRONMENT | origin]
+    text = (tmp_path / "pkg/README.md").read_text()
+    assert "1. `./reproduce.sh pkg --full` on Some CPU (2 cores)" in text
+    assert (
+        "2. `./reproduce.sh pkg --full --only pkg/timing` on Some CPU (1 core)" in text
+    )
     assert [row["run"] for row in stored["claims"]] == [0, 1]
 
 
