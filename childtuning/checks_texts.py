@@ -33,7 +33,7 @@ ARMS = {
 # Arms of quick mode: they share one program, and the others are compiled each.
 QUICK = ("vanilla", "shorter", "f", "d_paper", "d_authors", "update_dropout")
 # What full mode tries; quick mode takes the middle.
-RATES = {"reviews": (2e-4, 5e-4, 1e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
+RATES = {"reviews": (5e-4, 1e-3, 2e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
 LION = 0.2  # its rates are so much smaller
 # Configs of full and of quick mode, None where quick mode skips it.
 SETTINGS = {

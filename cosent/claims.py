@@ -113,13 +113,14 @@ EXPERIMENTS = {
         (
             "powell",
             "Powell's method from tanh(1), as in the essay's code, finds the threshold "
-            "of the best accuracy, to a point.",
+            "of the best accuracy, to a point, wherever the scores lie.",
             CODE.format("code of CoSENT (2)"),
             functools.partial(checks_thresholds.check_powell, metric="accuracy"),
         ),
         (
             "powell-f1",
-            "The same search finds the threshold of the best F1, to a point.",
+            "The same search finds the threshold of the best F1, to a point, wherever "
+            "the scores lie.",
             CODE.format("code of CoSENT (2), with F1 in place of its accuracy"),
             functools.partial(checks_thresholds.check_powell, metric="f1"),
         ),

@@ -155,12 +155,13 @@ def check_alpha(context: Context) -> Finding:
         return arms.LEFT_TO_FULL_MODE
     runs = checks_runs.study(context, "news_entities")
     alphas = (0.0, *checks_runs.FURTHER["rdrop"][1])
+    rates = checks_runs.RATES["news_entities"]
 
     def listed(f1):
         pairs = zip(alphas, f1, strict=True)
         return ", ".join(f"{value:.4f} at {alpha:g}" for alpha, value in pairs)
 
     finding, _ = strengths.against_zero(
-        runs, "rdrop", alphas, "f1", rates=checks_runs.RATES, listed=listed
+        runs, "rdrop", alphas, "f1", rates=rates, listed=listed
     )
     return finding

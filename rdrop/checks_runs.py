@@ -26,7 +26,10 @@ REGULARIZERS = {
 # which full mode has chosen most often.
 RATES = (2e-4, 5e-4, 1e-3)
 DOCS_RATES = (3e-5, 1e-4, 3e-4)
+# With all labels a run is nine times as long, and there is little noise to tune in.
+ALL_RATES = (5e-4, 1e-3, 2e-3)
 PLAIN_RATES = {
+    ALL_RATES: ALL_RATES,
     RATES: (1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 1.5e-3, 2e-3),
     DOCS_RATES: (1.5e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 3e-4, 4e-4, 6e-4),
 }
@@ -68,7 +71,7 @@ SETTINGS = {
     "api_docs": Setting("configs/rdrop/api_docs.py:", None),
     "pairs": Setting("configs/rdrop/api_docs_pairs.py:test_split=test[:1000]", None),
 }
-RATES_OF = {"api_docs": DOCS_RATES, "pairs": DOCS_RATES}
+RATES_OF = {"all_reviews": ALL_RATES, "api_docs": DOCS_RATES, "pairs": DOCS_RATES}
 
 
 @functools.cache
@@ -79,7 +82,8 @@ def study(context: Context, setting: str) -> study_lib.Study:
     rates = RATES_OF.get(setting, RATES)
     grids: dict[str, arms.Grid] = {"none": {"learning_rate": PLAIN_RATES[rates]}}
     for arm, (name, values) in FURTHER.items():
-        grids[arm] = {"learning_rate": rates, name: values}
+        tried = values[1:2] if setting == "all_reviews" else values
+        grids[arm] = {"learning_rate": rates, name: tried}
     if not context.full:
         grids = {arm: _middle(grid) for arm, grid in grids.items()}
     seeds = context.seeds(quick=2, full=5)

@@ -157,10 +157,12 @@ def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
     assert quick.config.num_steps < full.config.num_steps
 
 
-@pytest.mark.parametrize("setting", ["reviews", "api_docs"])
-def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting):
+@pytest.mark.parametrize(
+    ("setting", "count"), [("reviews", 9), ("api_docs", 9), ("all_reviews", 3)]
+)
+def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting, count):
     study = checks_runs.study(context, setting)
-    assert {len(study.choices(arm)) for arm in study.grids} == {9}
+    assert {len(study.choices(arm)) for arm in study.grids} == {count}
     for grid in study.grids.values():
         assert set(grid["learning_rate"]) <= set(study.grids["none"]["learning_rate"])
 
