@@ -174,7 +174,7 @@ def _prepare(scores, labels, metric):
                 f"labels must be boolean or 0 and 1, got {known[is_wrong][0]!r}; "
                 "compare grades with a threshold of their own first."
             )
-    return xp, scores, labels != 0
+    return xp, scores, labels.astype(bool)
 
 
 def _scale(metric, size):

@@ -272,7 +272,7 @@ def score_counts(
     keep &= span_mask(jnp.ones((1, 1, scores.shape[-1]), bool))
     wide = trees.wide_dtype(scores.dtype)  # else 0.3 is not above 0.3 in float16
     is_found = keep & (scores.astype(wide) > jnp.asarray(threshold, wide))
-    is_true = keep & (labels != 0)
+    is_true = keep & labels.astype(bool)
     cells = is_found & is_true, is_found, is_true
     return SpanCounts(*(jnp.sum(x, (0, 2, 3), dtype=jnp.int32) for x in cells))
 

@@ -102,7 +102,7 @@ def multilabel_cross_entropy(
         positive = _soft(-s, t, keep & ~(t <= 0.0))
         negative = _soft(s, 1.0 - t, keep & ~(t >= 1.0))
     else:
-        is_true = t != 0
+        is_true = t.astype(bool)
         positive = jnp.where(keep & is_true, -s, -jnp.inf)
         negative = jnp.where(keep & ~is_true, s, -jnp.inf)
     return _log_one_plus_sum(positive, axes) + _log_one_plus_sum(negative, axes)

@@ -256,7 +256,7 @@ def _jacobian_norms(params, x, activation, norm):
 
 def _input_factor(layer, h):
     """What a layer's gradient has beside that of its output: 1 + |h|^2, or |h|^2."""
-    return jnp.sum(h**2) + (layer[1] is not None)
+    return jnp.sum(h**2) + float(layer[1] is not None)
 
 
 def _divide(a: Any, b: Any, otherwise: float) -> jax.Array:

@@ -96,7 +96,7 @@ def fisher(params: Any, x: jax.Array, **static: Any) -> Any:
 
 
 def dropped(params: jax.Array, x: jax.Array, key: jax.Array) -> jax.Array:
-    return x @ params * jax.random.bernoulli(key, 0.9, (len(x), 1))
+    return jnp.where(jax.random.bernoulli(key, 0.9, (len(x), 1)), x @ params, 0.0)
 
 
 def of_pair(fn: Callable, *args: Any) -> Case:
