@@ -117,7 +117,7 @@ def dense_fisher(
         mean of `dense_squared_norms`.
 
     Raises:
-        ValueError: as `dense_squared_norms`.
+        ValueError: as `dense_squared_norms`, and for a batch without examples.
         TypeError: as `dense_squared_norms`.
 
     References:
@@ -125,6 +125,8 @@ def dense_fisher(
         https://arxiv.org/abs/1510.01799
     """
     inputs, deltas = _inputs_and_deltas(params, x, output_loss, activation)
+    if not len(inputs[0]):
+        raise ValueError(f"x must hold at least one example, got shape {jnp.shape(x)}.")
     leaves = []
     for (_, b), h, delta in zip(params, inputs, deltas, strict=True):
         of_weight, of_bias = _mean_squares(h, delta)

@@ -311,3 +311,10 @@ def test_one_matrix_in_two_layers_is_refused():
         dense_squared_norms(
             [(w, None), (w, None)], jnp.ones((2, 3)), lambda z: z.sum(axis=-1), jnp.tanh
         )
+
+
+def test_a_batch_without_examples_has_norms_and_no_mean():
+    empty = GOOD | {"x": jnp.zeros((0, 3))}
+    assert dense_squared_norms(**empty).shape == (0,)
+    with pytest.raises(ValueError, match=r"at least one example, got shape \(0, 3\)"):
+        dense_fisher(**empty)
