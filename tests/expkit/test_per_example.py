@@ -314,7 +314,7 @@ def test_one_matrix_in_two_layers_is_refused():
 
 
 def test_a_batch_without_examples_has_norms_and_no_mean():
-    empty = GOOD | {"x": jnp.zeros((0, 3))}
+    empty = GOOD | {"x": jnp.zeros((0, 3)), "output_loss": lambda out: out[:, 0]}
     assert dense_squared_norms(**empty).shape == (0,)
     with pytest.raises(ValueError, match=r"at least one example, got shape \(0, 3\)"):
         dense_fisher(**empty)
