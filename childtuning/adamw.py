@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import optax
 
 from childtuning import masking
-from childtuning.arguments import require_number
 from expkit import trees
+from expkit.arguments import require_scalar
 
 
 class ChildAdamWState(NamedTuple):
@@ -59,7 +59,7 @@ def child_adamw(
     b1: jax.Array | float = 0.9,
     b2: jax.Array | float = 0.999,
     eps: jax.Array | float = 1e-8,
-    weight_decay: jax.Array | float = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     decay: str = "all",
 ) -> optax.GradientTransformation:
     r"""AdamW of a child network, in the order of the authors' operations.
@@ -78,7 +78,8 @@ def child_adamw(
         b1: :math:`\beta_1` in [0, 1).
         b2: :math:`\beta_2` in [0, 1).
         eps: :math:`\epsilon` above 0, added before the correction of the bias.
-        weight_decay: :math:`\lambda`, at least 0; multiplied by the learning rate.
+        weight_decay: :math:`\lambda`, at least 0, or a schedule of the same count;
+            multiplied by the learning rate.
         decay: what decays: `"all"` weights, as in the authors' code, or only the
             `"child"` network, so that the others do not move at all.
 
@@ -88,8 +89,9 @@ def child_adamw(
         not match. Parameters that are not floating-point do not move.
 
     Raises:
-        ValueError: if a number that is not traced is out of range, `decay` is unknown,
-            or `update` gets no parameters.
+        TypeError: if an argument that must be a number is none.
+        ValueError: if a number is no scalar, or out of range or not finite where it is
+            not traced, `decay` is unknown, or `update` gets no parameters.
 
     References:
         Xu et al., *Raise a Child in Large Language Model*, 2021, section 2.3, and the
@@ -112,8 +114,10 @@ def child_adamw(
         # A number of Python has no dtype.
         updates, params = (jax.tree.map(jnp.asarray, x) for x in (updates, params))
         count = jnp.asarray(optax.safe_increment(state.count))
-        rate = learning_rate
-        rate = rate(state.count) if callable(rate) else rate
+        rate, shrinkage = (
+            value(state.count) if callable(value) else value
+            for value in (learning_rate, weight_decay)
+        )
         correction = jnp.sqrt(_one_minus_power(b2, count)) / _one_minus_power(b1, count)
 
         def leaf(g, m, v, bits, p):
@@ -124,7 +128,7 @@ def child_adamw(
             m = b1 * m.astype(dtype) + (1 - b1) * g
             v = b2 * v.astype(dtype) + (1 - b2) * jnp.square(g)
             step = -(rate * correction) * m / (jnp.sqrt(v) + eps)
-            decayed = rate * weight_decay * (p + step)
+            decayed = rate * shrinkage * (p + step)
             if decay == "child":
                 decayed = masking.keep(decayed, bits)
             return step - decayed, m, v
@@ -163,12 +167,15 @@ def _like(tree: Any, *references: Any) -> Any:
 
 
 def _check(learning_rate, b1, b2, eps, weight_decay, decay) -> None:
-    """Raises ValueError for a number that is out of range."""
-    if not callable(learning_rate):
-        require_number("learning_rate", learning_rate, "at least 0", lambda x: x >= 0)
-    require_number("b1", b1, "in [0, 1)", lambda x: 0 <= x < 1)
-    require_number("b2", b2, "in [0, 1)", lambda x: 0 <= x < 1)
-    require_number("eps", eps, "above 0", lambda x: x > 0)
-    require_number("weight_decay", weight_decay, "at least 0", lambda x: x >= 0)
+    """Raises TypeError for what is no number, ValueError for one out of range."""
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("weight_decay", weight_decay),
+    ):
+        if not callable(value):
+            require_scalar(name, value, "at least 0", lambda x: x >= 0)
+    require_scalar("b1", b1, "in [0, 1)", lambda x: 0 <= x < 1)
+    require_scalar("b2", b2, "in [0, 1)", lambda x: 0 <= x < 1)
+    require_scalar("eps", eps, "above 0", lambda x: x > 0)
     if decay not in ("all", "child"):
         raise ValueError(f"decay must be 'all' or 'child', got {decay!r}.")

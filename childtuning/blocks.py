@@ -204,7 +204,7 @@ def _digits(bits: jax.Array, low: jax.Array, shift: jax.Array) -> jax.Array:
 def _filled_digits(x: jax.Array, low: jax.Array, shift: jax.Array) -> jax.Array:
     """What the zeros that fill the last block have added to the counts."""
     is_theirs = (0 - low) >> shift == jnp.arange(2**WIDTH, dtype=jnp.uint32)
-    return is_theirs * _num_filled(x)
+    return is_theirs.astype(jnp.int32) * _num_filled(x)
 
 
 def _bits(x: jax.Array) -> jax.Array:

@@ -65,7 +65,8 @@ def fisher_information(
     is too much, `jax.checkpoint` inside `loss_fn` recomputes activations.
 
     The step over a batch is compiled once for each shape of a batch and kept for later
-    calls with the same `loss_fn`, which must be pure as for `jax.jit`.
+    calls with the same `loss_fn`, which must be pure as for `jax.jit`. Inside of
+    `jax.shard_map` a device has the information of the examples that it holds.
 
     Args:
         loss_fn: `loss_fn(params, batch)`, the mean loss over the batch, a scalar. For
@@ -131,6 +132,7 @@ def _add_examples(loss_fn, params, total, batch, placement):
             return jax.tree.map(jnp.add, total, squares), loss
 
         examples = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 1), batch)
+        total = explicit.varying_like(total, params, batch)
         total, losses = jax.lax.scan(add, total, examples)
         return total, jnp.mean(losses)
 
@@ -188,6 +190,8 @@ def _squared_gradient(loss_fn, params, batch, clip_norm):
             )
         return loss
 
+    if explicit.varies(batch):  # or JAX adds up the gradients of the devices' losses
+        params = explicit.varying_like(params, scalar_loss(params, batch))
     loss, grads = jax.value_and_grad(scalar_loss, allow_int=True)(params, batch)
 
     def square(g):

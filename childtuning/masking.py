@@ -33,6 +33,7 @@ Example::
     )
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +93,8 @@ def child_tuning_f(
             gradient, such as Adam or Lion, it makes no difference.
 
     Returns:
-        A `GradientTransformation`. Leaves that are not floating-point pass unchanged.
+        A `GradientTransformation`. Leaves that are neither floating-point nor complex
+        pass unchanged.
 
     Raises:
         ValueError: if `reserve_p` is outside (0, 1] and not traced, or `key` is not a
@@ -196,7 +198,7 @@ def packed_mask(mask: Any, params: Any) -> Any:
 
     Args:
         mask: pytree like the parameters of bool arrays.
-        params: the parameters.
+        params: the parameters, or what `optax.tree_map_params` puts in their place.
 
     Returns:
         Pytree like `params` of uint8 arrays.
@@ -204,9 +206,25 @@ def packed_mask(mask: Any, params: Any) -> Any:
     Raises:
         ValueError: naming the first leaf that does not match.
     """
+    if type(params) is _placeholder_type():
+        # Bits have not the shape of parameters, and so must not count as such.
+        return jax.tree.map(bits.pack, mask)
     require_mask(mask, params)
     by_path = dict(jax.tree.leaves_with_path(mask))
     return jax.tree.map_with_path(lambda path, _: bits.pack(by_path[path]), params)
+
+
+@functools.cache
+def _placeholder_type() -> type:
+    """What `optax.tree_map_params` puts in the place of parameters; not exported."""
+    seen = []
+
+    def init(params):
+        seen.append(type(params))
+        return params
+
+    optax.tree_map_params(init, lambda leaf: leaf, ())
+    return seen[0]
 
 
 def keep(x: jax.Array, packed: jax.Array) -> jax.Array:

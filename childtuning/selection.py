@@ -53,7 +53,7 @@ def fisher_mask(
     Sharded leaves stay where they are, and their masks beside them; the mask does not
     depend on the sharding. Under `jax.jit` the search is slower, entries are not
     checked, no more than 2**32 may compete, and on a CPU a percentile below 2**-126 is
-    taken for 0.
+    taken for 0. Inside of `jax.shard_map` a device ranks the entries that it holds.
 
     Args:
         fisher: pytree of floating-point arrays, at least 0, compared in float32.
@@ -157,8 +157,10 @@ def _masks(names, leaves, p: float, ties: str) -> list[jax.Array]:
         return _reach(leaves, order.percentile(shards, 1 - p))
     except ValueError as error:
         bad = (n for n, x in zip(names, leaves, strict=True) if not _is_valid(x))
+        if (name := next(bad, None)) is None:
+            raise  # it is not about the entries
         raise ValueError(
-            f"fisher must be finite and at least 0, got another entry at {next(bad)!r}."
+            f"fisher must be finite and at least 0, got another entry at {name!r}."
         ) from error
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from childtuning.blocks import patterns
+from expkit import explicit
 
 
 def select(arrays: Sequence[jax.Array], k: int) -> jax.Array:
@@ -34,7 +35,7 @@ def select(arrays: Sequence[jax.Array], k: int) -> jax.Array:
         counts = [jnp.sum(bits >= pattern, dtype=jnp.uint32) for bits in all_bits]
         return sum(counts, start=jnp.uint32(0)) >= jnp.uint32(k)
 
-    return _largest_that(is_reached, 31)
+    return _largest_that(is_reached, 31, explicit.varying_like(jnp.uint32(0), all_bits))
 
 
 @jax.jit
@@ -58,7 +59,8 @@ def end_of_first(
         return jnp.sum(is_equal & (index < end), dtype=jnp.uint32) < count
 
     # The largest end before which too few are, and one more.
-    return 1 + _largest_that(is_short, array.size.bit_length())
+    start = explicit.varying_like(jnp.uint32(0), (is_equal, count))
+    return 1 + _largest_that(is_short, array.size.bit_length(), start)
 
 
 def flat_index(shape: tuple[int, ...]) -> jax.Array:
@@ -76,11 +78,13 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
     return index
 
 
-def _largest_that(holds: Callable[[jax.Array], jax.Array], num_bits: int) -> jax.Array:
+def _largest_that(
+    holds: Callable[[jax.Array], jax.Array], num_bits: int, zero: jax.Array
+) -> jax.Array:
     """The largest number of so many bits for which a falling predicate holds."""
 
     def ask(i, number):
         candidate = number | (jnp.uint32(1) << (num_bits - 1 - i).astype(jnp.uint32))
         return jnp.where(holds(candidate), candidate, number)
 
-    return jax.lax.fori_loop(0, num_bits, ask, jnp.uint32(0))
+    return jax.lax.fori_loop(0, num_bits, ask, zero)

@@ -110,7 +110,7 @@ def varying_like(tree: Any, *like: Any) -> Any:
         `jax.lax.pcast`, and the types of `jax.shard_map`.
         https://docs.jax.dev/en/latest/notebooks/shard_map.html
     """
-    axes = frozenset().union(*map(_varying_axes, jax.tree.leaves(like)))
+    axes = _varying_axes(like)
 
     def cast(x):
         missing = tuple(axes - _varying_axes(x))
@@ -119,7 +119,21 @@ def varying_like(tree: Any, *like: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
-def _varying_axes(x: Any) -> frozenset[str]:
+def varies(tree: Any) -> bool:
+    """Whether an array may differ from device to device inside of `jax.shard_map`.
+
+    Args:
+        tree: pytree of arrays.
+
+    Returns:
+        False outside of it.
+    """
+    return bool(_varying_axes(tree))
+
+
+def _varying_axes(tree: Any) -> frozenset[str]:
     """Names of the axes of `jax.shard_map` over which an array varies."""
-    kind = getattr(jax.typeof(x), "manual_axis_type", None)
-    return getattr(kind, "varying", frozenset())
+    kinds = (
+        getattr(jax.typeof(x), "manual_axis_type", None) for x in jax.tree.leaves(tree)
+    )
+    return frozenset().union(*(getattr(k, "varying", frozenset()) for k in kinds))

@@ -98,7 +98,8 @@ def wide_dtype(x: Any) -> Any:
         `jax.numpy.promote_types` defines what is wider.
         https://docs.jax.dev/en/latest/jep/9407-type-promotion.html
     """
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):  # strict refuses to answer
+        return jnp.promote_types(jnp.result_type(x), jnp.float32)
 
 
 def _wide(x: jax.typing.ArrayLike) -> jax.Array:

@@ -107,14 +107,19 @@ def round_stochastically(
     # Adding a uniform number below one unit in the last place and truncating rounds up
     # with the right probability, also where the carry goes into the exponent.
     raw = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    raw = (raw + (bits & mask.astype(jnp.uint16))) & ~mask
+    raw = (raw + (bits & mask.astype(jnp.uint16)).astype(jnp.uint32)) & ~mask
     rounded = jax.lax.bitcast_convert_type(raw, jnp.float32)
     if info.minexp > jnp.finfo(jnp.float32).minexp:
         # Below the smallest normal number the spacing is constant.
         unit = float(info.smallest_subnormal)
-        uniform = bits.astype(jnp.float32) / 2**16
-        subnormal = jnp.floor(x / unit + uniform) * unit
-        rounded = jnp.where(jnp.abs(x) < info.smallest_normal, subnormal, rounded)
+        lower = jnp.floor(x / unit)
+        # Not added to x, whose own digits would round the sum up at 1000 units. The
+        # half makes the mean right for both signs, where 16 bits are too few.
+        uniform = (bits.astype(jnp.float32) + 0.5) / 2**16
+        is_up = (x / unit - lower) + uniform >= 1.0
+        subnormal = jnp.where(is_up, lower + 1.0, lower) * unit
+        is_subnormal = jnp.abs(x) < float(info.smallest_normal)
+        rounded = jnp.where(is_subnormal, subnormal, rounded)
     largest = jnp.float32(info.max)
     rounded = jnp.clip(rounded, -largest, largest)
     return jnp.where(jnp.isfinite(x), rounded, x).astype(dtype)
@@ -123,7 +128,7 @@ def round_stochastically(
 def _round_update(key: jax.Array, update: jax.Array, param: jax.Array) -> jax.Array:
     if param.dtype not in (jnp.bfloat16, jnp.float16):
         return update
-    before = param.astype(jnp.float32)
-    after = round_stochastically(key, before + update.astype(jnp.float32), param.dtype)
+    before, update = param.astype(jnp.float32), update.astype(jnp.float32)
+    after = round_stochastically(key, before + update, param.dtype)
     # An infinite parameter minus itself would be nan; it stays, as without rounding.
     return jnp.where(jnp.isfinite(before), after.astype(jnp.float32) - before, update)

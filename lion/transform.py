@@ -115,9 +115,9 @@ def scale_by_lion(
     def direction(g, old, new):
         if in_place:
             ratio = b1 / b2
-            c = ratio * new + ((1.0 - b1) - ratio * (1.0 - b2)) * g
+            c = _sum(ratio * new, ((1.0 - b1) - ratio * (1.0 - b2)) * g)
         else:
-            c = (1.0 - b1) * g + b1 * old
+            c = _sum((1.0 - b1) * g, b1 * old)
         sign = jnp.sign(c)
         if is_int8:  # computed in float32, which says nothing about the parameters
             sign = sign.astype(g.dtype)
@@ -131,7 +131,7 @@ def scale_by_lion(
         if is_int8:
             old = jax.tree.map(lambda _, m: momentum.expand(m), updates, old)
         new = jax.tree.map(
-            lambda g, m: ((1 - b2) * g + b2 * m).astype(m.dtype), updates, old
+            lambda g, m: _sum((1 - b2) * g, b2 * m).astype(m.dtype), updates, old
         )
         mu = jax.tree.map(momentum.compress, new) if is_int8 else new
         if is_int8 and in_place:  # as it is stored: so the old codes can go before
@@ -203,11 +203,18 @@ def lion(
 
 def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
     """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
-    agrees = direction * gradient > 0
+    # Where the momentum is wider than the gradient, the direction is too.
+    agrees = direction * gradient.astype(direction.dtype) > 0
     scale = direction.size / (_count(agrees) + 1)
     # n / (k + 1) of a large tensor is infinite in float16.
     scale = jnp.minimum(scale, float(jnp.finfo(direction.dtype).max))
-    return direction * (agrees * scale).astype(direction.dtype)
+    return direction * (agrees.astype(scale.dtype) * scale).astype(direction.dtype)
+
+
+def _sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The sum in the wider dtype, also where JAX promotes nothing by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        return x + y
 
 
 def _count(where: jax.Array) -> jax.Array:

@@ -1,9 +1,6 @@
-"""Checks of what the losses share: the coefficient and the mask."""
+"""The check of what the losses share: their coefficient."""
 
 from typing import Any
-
-import jax
-import numpy as np
 
 from expkit import arguments
 
@@ -20,24 +17,3 @@ def require_alpha(value: Any) -> None:
     """
     allowed = "finite and at least 0 (which switches the divergence off)"
     arguments.require_scalar("alpha", value, allowed, lambda x: x >= 0.0)
-
-
-def require_mask(where: jax.typing.ArrayLike) -> jax.Array:
-    """The mask as an array.
-
-    Args:
-        where: what the caller gave.
-
-    Returns:
-        A boolean array.
-
-    Raises:
-        TypeError: if it is not boolean.
-        ValueError: if it is known to select nothing.
-    """
-    mask = arguments.require_mask("where", where)
-    if arguments.is_concrete(where) and not np.asarray(where).any():
-        raise ValueError(
-            f"where of shape {mask.shape} selects nothing; leave such a batch out."
-        )
-    return mask

@@ -30,7 +30,6 @@ import jax.numpy as jnp
 from expkit import trees
 from expkit.arguments import as_real, broadcast_mask, require_same_shape
 from expkit.softmax import log_ratio
-from rdrop.arguments import require_mask
 
 
 def symmetric_kl(
@@ -66,8 +65,8 @@ def symmetric_kl(
 
     Raises:
         TypeError: if `where` is not boolean, or logits are complex.
-        ValueError: if the shapes differ, `where` does not broadcast to that of the
-            logits, or is concrete and selects nothing.
+        ValueError: if the shapes differ, or `where` does not broadcast to that of the
+            logits.
 
     References:
         Liang et al., *R-Drop: Regularized Dropout for Neural Networks*, 2021, eq. (2).
@@ -83,7 +82,7 @@ def symmetric_kl(
     a, b = a.astype(wide), b.astype(wide)
     keep = ~(jnp.isneginf(a) & jnp.isneginf(b))
     if where is not None:
-        keep &= broadcast_mask("where", require_mask(where), a.shape)
+        keep &= broadcast_mask("where", where, a.shape)
     is_one_sided = keep & (jnp.isneginf(a) | jnp.isneginf(b))
     is_infinite = jnp.any(is_one_sided, axis, keepdims=True)
     keep &= ~is_infinite

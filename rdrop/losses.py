@@ -28,10 +28,11 @@ from expkit.arguments import (
     as_real,
     is_concrete,
     require_choice,
+    require_mask,
     require_same_shape,
     wide_integers,
 )
-from rdrop.arguments import require_alpha, require_mask
+from rdrop.arguments import require_alpha
 from rdrop.conventions import CONVENTIONS
 from rdrop.divergence import symmetric_kl
 
@@ -68,14 +69,13 @@ def rdrop_loss(
             labels out of range, and get no gradient.
 
     Returns:
-        Scalar, float32 or wider. 0 with a zero gradient if a traced `where` selects
-        nothing.
+        Scalar, float32 or wider. 0 with a zero gradient if `where` selects nothing.
 
     Raises:
         TypeError: if `where` is not boolean, `alpha` no real number, or an array
             complex.
         ValueError: if `convention` is unknown, shapes do not fit, and for a concrete
-            `alpha` that is negative, label out of range, or `where` without examples.
+            `alpha` that is negative or label out of range.
 
     References:
         Liang et al., *R-Drop: Regularized Dropout for Neural Networks*, 2021, eq. (4).
@@ -120,14 +120,13 @@ def rdrop_regression_loss(
         where: boolean, the same shape; the outputs that count.
 
     Returns:
-        Scalar, float32 or wider. 0 with a zero gradient if a traced `where` selects
-        nothing.
+        Scalar, float32 or wider. 0 with a zero gradient if `where` selects nothing.
 
     Raises:
         TypeError: if `where` is not boolean, `alpha` no real number, or an array
             complex.
         ValueError: if `convention` is unknown, shapes differ, and for a concrete
-            `alpha` that is negative or `where` that selects nothing.
+            `alpha` that is negative.
 
     References:
         Su, *Dropout Twice Again! This Time It Is SOTA on Supervised Tasks*, 2021,
@@ -166,12 +165,12 @@ def consistency_loss(
         where: boolean `[...]`; examples that count.
 
     Returns:
-        Scalar, float32 or wider, at least 0. 0 with a zero gradient if a traced `where`
-        selects nothing.
+        Scalar, float32 or wider, at least 0. 0 with a zero gradient if `where` selects
+        nothing.
 
     Raises:
         TypeError: if `where` is not boolean, or logits are complex.
-        ValueError: if shapes do not fit, or `where` is concrete and selects nothing.
+        ValueError: if shapes do not fit.
 
     References:
         Su, *Dropout Twice Again! This Time It Is SOTA on Supervised Tasks*, 2021,
@@ -218,7 +217,7 @@ def _check_where(where, shape):
         raise ValueError(f"the batch is empty, got the shape {shape} of examples.")
     if where is None:
         return jnp.ones(shape, bool)
-    mask = require_mask(where)
+    mask = require_mask("where", where)
     if mask.shape != shape:
         raise ValueError(f"where must have the shape {shape}, got {mask.shape}.")
     return mask
@@ -226,7 +225,7 @@ def _check_where(where, shape):
 
 def _check_labels(labels, shape, where):
     """Labels with values in range where an example does not count."""
-    labels = as_real("labels", labels)
+    labels = _as_labels(labels)
     is_soft = labels.shape == shape
     is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
     if not is_soft and not (is_integer and labels.shape == shape[:-1]):
@@ -234,18 +233,31 @@ def _check_labels(labels, shape, where):
             f"labels must be integers of shape {shape[:-1]} or probabilities of shape "
             f"{shape}, got {labels.dtype} of shape {labels.shape}."
         )
-    labels = jnp.where(where[..., None] if is_soft else where, labels, 0)
-    if is_concrete(labels):
+    counts = where[..., None] if is_soft else where
+    if is_concrete(labels) and is_concrete(counts):
         values = np.asarray(labels)
         largest = 1 if is_soft else shape[-1] - 1
-        is_wrong = ~((values >= 0) & (values <= largest))
+        is_wrong = np.asarray(counts) & ~((values >= 0) & (values <= largest))
         if is_wrong.any():
             allowed = "in [0, 1]" if is_soft else f"in [0, {largest}]"
             raise ValueError(
                 f"labels must be {allowed} for {shape[-1]} classes, got "
                 f"{values[is_wrong][0]}; leave unlabelled examples out by where."
             )
-    return labels
+    if isinstance(labels, np.ndarray) and labels.dtype.itemsize > 4:
+        # What is out of range is so in 32 bits, too.
+        labels = np.maximum(np.minimum(labels, shape[-1]).astype(np.int64), -1)
+    return jnp.where(counts, jnp.asarray(labels), 0)
+
+
+def _as_labels(labels):
+    """An array; known integers are NumPy's, since JAX cuts them to 32 bits."""
+    leaves = jax.tree.leaves(labels)
+    if not any(isinstance(x, jax.Array) or hasattr(x, "__jax_array__") for x in leaves):
+        known = np.asarray(labels)
+        if np.issubdtype(known.dtype, np.integer):
+            return known
+    return as_real("labels", labels)
 
 
 def _cross_entropy(logits, labels):

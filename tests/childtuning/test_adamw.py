@@ -98,6 +98,22 @@ def test_a_schedule_starts_at_zero_and_counts_updates():
     np.testing.assert_array_equal(got[0], np.float64(weights))
 
 
+@pytest.mark.parametrize("decay", ["all", "child"])
+def test_weight_decay_may_be_a_schedule_of_the_same_count(decay):
+    """Without a gradient what is left of a weight is a product."""
+    schedule = optax.linear_schedule(0.5, 0.0, NUM_STEPS)
+    mask = np.array([True, False])
+    tx = childtuning.child_adamw(0.1, mask, weight_decay=schedule, decay=decay)
+    got = run(tx, np.ones(2, np.float32), np.zeros((NUM_STEPS, 2), np.float32))
+    decays = 0.5 - 0.05 * np.arange(NUM_STEPS)
+    wanted = np.cumprod(1 - 0.1 * decays)
+    np.testing.assert_allclose(got[:, 0], wanted, rtol=1e-6)
+    np.testing.assert_allclose(got[:, 1], wanted if decay == "all" else 1, rtol=1e-6)
+    rest = optax.add_decayed_weights(schedule), optax.scale(-0.1)
+    optaxs = run(optax.chain(*rest), np.ones(1, np.float32), np.zeros((NUM_STEPS, 1)))
+    np.testing.assert_allclose(got[:, :1], optaxs, rtol=1e-6)
+
+
 @pytest.mark.optimized
 def test_in_float64_the_rules_agree_to_its_digits():
     weights, mask, grads = make_problem(2, 50)
@@ -204,12 +220,19 @@ def test_child_adamw_passes_the_conformance_suite(check):
         ({"eps": 0.0}, r"eps must be above 0, got 0.0"),
         ({"weight_decay": -1}, r"weight_decay must be at least 0, got -1"),
         ({"decay": "some"}, r"decay must be 'all' or 'child', got 'some'"),
-        ({"learning_rate": None}, r"learning_rate must be at least 0, got None"),
+        ({"eps": np.ones(2)}, r"eps must be a scalar, got shape \(2,\)"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         childtuning.child_adamw(**{"learning_rate": 1e-3, "mask": None, **options})
+
+
+@pytest.mark.parametrize("value", ["a", None, True, 1j])
+@pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "eps", "weight_decay"])
+def test_what_is_no_number_is_refused_by_its_name(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a real number, got {value!r}"):
+        childtuning.child_adamw(**{"learning_rate": 1e-3, "mask": None, name: value})
 
 
 def test_missing_parameters_are_refused():

@@ -157,6 +157,16 @@ def test_integer_and_absent_leaves_pass():
     np.testing.assert_array_equal(random["i"], params["i"])
 
 
+def test_complex_gradients_are_masked_and_rescaled_as_real_ones():
+    real = jnp.linspace(1.0, 2.0, 64)
+    tx = childtuning.child_tuning_f(0.25, KEY)
+    kept = masked_once(tx, [real * (1 + 2j)])[0]
+    assert kept.dtype == jnp.complex64
+    np.testing.assert_array_equal(kept.imag, 2 * kept.real)
+    np.testing.assert_array_equal(kept.real, masked_once(tx, [real])[0])
+    assert 0 < np.sum(kept != 0) < 64
+
+
 def moved(tx, num_steps=10):
     """How far each of 64 ones moves under normal gradients."""
     params = start = jnp.ones(64)

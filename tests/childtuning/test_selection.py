@@ -269,3 +269,15 @@ def test_a_fraction_of_anything_but_bools_is_refused_by_leaf(mask, found):
     message = f"^mask must hold bools, got {found}; pass the bool mask of fisher_mask"
     with pytest.raises(ValueError, match=message):
         childtuning.trainable_fraction(mask)
+
+
+@pytest.mark.parametrize("ties", ["exact", "keep"])
+def test_an_error_that_is_not_about_the_entries_is_not_blamed_on_one(ties, monkeypatch):
+    def fail(*args, **options):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(order, "select", fail)
+    with pytest.raises(ValueError, match=r"^something else$"):
+        childtuning.fisher_mask({"a": jnp.ones(4)}, 0.3, ties=ties)
+    with pytest.raises(ValueError, match=r"^fisher must be finite .* at 'b'"):
+        childtuning.fisher_mask({"a": jnp.ones(4), "b": -jnp.ones(1)}, 0.3, ties=ties)

@@ -74,3 +74,9 @@ def test_leaves_are_not_broadcast():
             ValueError, match=r"must have one shape, got \(1, 3\) and \(3, 1\)"
         ):
             call()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_the_wide_dtype_is_known_under_strict_promotion(dtype):
+    with jax.numpy_dtype_promotion("strict"):
+        assert trees.wide_dtype(jnp.ones(2, dtype)) == jnp.float32

@@ -70,6 +70,29 @@ def test_representable_values_stay(dtype):
     np.testing.assert_array_equal(np.asarray(rounded), values)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_update_of_zero_moves_no_small_weight(sign):
+    """Next to 1000 spacings a float32 has no digits for every random number."""
+    params = jnp.full(400_000, sign * 1000 * 2.0**-24, jnp.float16)
+    tx = lion.stochastic_rounding(jax.random.key(0))
+    updates, _ = tx.update(jnp.zeros_like(params), tx.init(params), params)
+    np.testing.assert_array_equal(updates, 0.0)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(after, params)
+
+
+@pytest.mark.parametrize("value", [1000.25, 1000.75, -1000.25, 0.5, -0.125, 1023.5])
+def test_between_two_small_weights_the_mean_is_right(value):
+    spacing, num_draws = 2.0**-24, 400_000
+    x = jnp.full(num_draws, value * spacing, jnp.float32)
+    drawn = round_stochastically(jax.random.key(0), x, "float16")
+    counts = np.float64(drawn) / spacing
+    assert set(np.unique(counts)) == {np.floor(value), np.ceil(value)}
+    p = value - np.floor(value)  # a Bernoulli number, and its mean
+    deviation = np.sqrt(p * (1 - p) / num_draws)
+    assert abs(counts.mean() - value) < 4 * deviation
+
+
 @pytest.mark.parametrize("dtype", LOW)
 def test_what_is_not_finite_stays_and_nothing_else_becomes_so(dtype):
     largest = float(jnp.finfo(dtype).max)

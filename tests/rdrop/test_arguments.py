@@ -52,11 +52,6 @@ LABELS = np.array([0, 2])
         ({"where": np.array([1, 0])}, TypeError, "where must be boolean, got int"),
         ({"where": np.array([True])}, ValueError, r"where must have the shape \(2,\)"),
         (
-            {"where": np.zeros(2, bool)},
-            ValueError,
-            "selects nothing; leave such a batch",
-        ),
-        (
             {"logits_1": LOGITS[:0], "logits_2": LOGITS[:0], "labels": LABELS[:0]},
             ValueError,
             "the batch is empty",
@@ -90,7 +85,6 @@ def test_bad_input_is_named(options, error, message):
             "outputs_1 and outputs_2 must have one",
         ),
         ({"targets": np.ones((2, 1))}, ValueError, "outputs_1 and targets must have"),
-        ({"where": np.zeros(2, bool)}, ValueError, "selects nothing"),
         ({"where": np.ones((2, 1), bool)}, ValueError, "where must have the shape"),
     ],
 )
@@ -104,8 +98,55 @@ def test_bad_input_of_the_regression_loss_is_named(options, error, message):
 def test_bad_input_of_the_consistency_loss_is_named():
     with pytest.raises(ValueError, match="must have one shape"):
         consistency_loss(LOGITS, LOGITS[:, :2])
-    with pytest.raises(ValueError, match="selects nothing"):
-        consistency_loss(LOGITS, LOGITS, where=np.zeros(2, bool))
+    with pytest.raises(TypeError, match="where must be boolean"):
+        consistency_loss(LOGITS, LOGITS, where=np.zeros(2))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("convention", ["paper", "fairseq"])
+def test_of_no_example_the_losses_and_their_gradients_are_zero(convention, wrap):
+    """The mask of a batch that is all padding is no mistake."""
+    bad = np.full((2, 3), np.nan, np.float32)
+    options = {"convention": convention, "where": np.zeros(2, bool)}
+    losses = (
+        lambda a, b: rdrop_loss(a, b, np.array([-100, 3]), 1.0, **options),
+        lambda a, b: rdrop_regression_loss(a[0], b[0], bad[0], 1.0, **of_three),
+        lambda a, b: consistency_loss(a, b, where=options["where"]),
+    )
+    of_three = options | {"where": np.zeros(3, bool)}
+    for loss in losses:
+        value, gradients = wrap(jax.value_and_grad(loss, (0, 1)))(bad, bad)
+        np.testing.assert_array_equal(value, 0.0)
+        np.testing.assert_array_equal(gradients, 0.0)
+
+
+WIDE = [2**32, 2**32 + 1, -(2**32), 2**40 + 2, -(2**63)]
+
+
+@pytest.mark.parametrize("label", WIDE)
+@pytest.mark.parametrize("make", [np.array, list])
+def test_a_label_beyond_32_bits_is_no_other_class(label, make):
+    labels = make([np.int64(label), 1])
+    counts, hides = np.array([True, True]), np.array([False, True])
+
+    def call(where):
+        return rdrop_loss(LOGITS, LOGITS, labels, 1.0, where=where)
+
+    with pytest.raises(ValueError, match=rf"in \[0, 2\] for 3 classes, got {label};"):
+        call(counts)
+    # A mask that is traced says too late what is wrong.
+    assert np.isnan(jax.jit(call)(counts))
+    for of_the_other in (call(hides), jax.jit(call)(hides)):
+        np.testing.assert_allclose(of_the_other, 2 * np.log(3), rtol=1e-6)
+
+
+def test_an_unsigned_label_beyond_32_bits_and_a_wide_one_hot_are_refused():
+    with pytest.raises(ValueError, match=f"got {2**63}"):
+        rdrop_loss(LOGITS, LOGITS, np.array([2**63, 1], np.uint64), 1.0)
+    with pytest.raises(ValueError, match=rf"in \[0, 1\] for 3 .*got {2**32}"):
+        rdrop_loss(LOGITS, LOGITS, np.eye(3, dtype=int)[:2] * 2**32, 1.0)
+    with pytest.raises(ValueError, match=f"got {2**32}"):
+        rdrop_loss(LOGITS[0], LOGITS[0], np.int64(2**32), 1.0)
 
 
 def test_what_is_traced_is_not_checked():

@@ -214,12 +214,23 @@ def test_the_classes_may_lie_on_any_axis(axis):
         ((np.ones((2, 3)), np.ones((1, 3))), None, ValueError, "must have one shape"),
         ((np.ones(()), np.ones(())), None, ValueError, "must have an axis of classes"),
         ((np.ones(3), np.ones(3)), np.ones(3), TypeError, "where must be boolean"),
-        ((np.ones(3), np.ones(3)), np.zeros(3, bool), ValueError, "selects nothing"),
     ],
 )
 def test_bad_input_is_named(arguments, where, error, message):
     with pytest.raises(error, match=message):
         symmetric_kl(*arguments, where=where)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_without_any_class_the_divergence_and_its_gradient_are_zero(wrap):
+    a, b = np.float32([1.0, 2.0, np.nan]), np.float32([-1.0, np.inf, 5.0])
+    where = np.zeros(3, bool)
+    both = wrap(
+        jax.value_and_grad(lambda a, b: symmetric_kl(a, b, where=where), (0, 1))
+    )
+    value, gradients = both(a, b)
+    np.testing.assert_array_equal(value, 0.0)
+    np.testing.assert_array_equal(gradients, 0.0)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 2), (2, 2, 3)])
