@@ -36,7 +36,7 @@ PLAIN_RATES = {
 # The weight of VAT stays 1, as that of its authors.
 FURTHER = {
     "rdrop": ("strength", (1.0, 4.0, 8.0)),
-    "gradient_penalty": ("strength", (1.0, 10.0, 100.0)),
+    "gradient_penalty": ("strength", (0.01, 0.1, 1.0)),  # 1 hardly learns on reviews
     "adversarial": ("strength", (0.1, 0.3, 1.0)),
     "semi_vat": ("radius", (0.3, 1.0, 3.0)),
     "semi_rdrop": ("unlabelled_strength", (0.3, 1.0, 3.0)),
