@@ -12,6 +12,8 @@ import numpy as np
 from jax.export import is_symbolic_dim
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vmf_vae.elementary import wide_dtype
+
 MAX_DIM = 200_000
 
 
@@ -39,8 +41,7 @@ def elementwise(
     """
     require_concrete(name, x, "at least 0", lambda x: x < 0)
     x = as_float(name, x)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return fn(order, where_valid(wide)).astype(x.dtype)
+    return fn(order, where_valid(x.astype(wide_dtype(x.dtype)))).astype(x.dtype)
 
 
 def where_valid(x: jax.Array) -> jax.Array:
@@ -274,8 +275,7 @@ def freely(
     """Draws, for arrays that may be cut along explicit axes of a mesh.
 
     With such axes, which `jax.make_mesh` makes by default, JAX refuses the reshapes and
-    the loop of a sampler; the compiler places what is inside of `draw`. It is what of
-    `expkit.explicit` a sampler takes, so that it needs no other package.
+    the loop of a sampler; as in `expkit.explicit`, the compiler places what is in it.
 
     Args:
         draw: `(key, *arrays) -> (draws, more)`.

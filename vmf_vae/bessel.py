@@ -19,6 +19,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vmf_vae import debye
 from vmf_vae.anchored import change_of_log_0f1, log_over, relative_difference
@@ -26,6 +27,9 @@ from vmf_vae.arguments import check_order, elementwise, order_of, require_concre
 from vmf_vae.elementary import horner
 from vmf_vae.expansion import log_0f1, ratio
 from vmf_vae.inverse import inverse_ratio
+
+# Below it, 40 digits do not find the zero, and nothing that is near it counts.
+_TINY_ORDER = 1e-16
 
 
 def log_iv(order: float, x: jax.typing.ArrayLike) -> jax.Array:
@@ -121,6 +125,11 @@ def inverse_bessel_ratio(dim: int, mean_length: jax.typing.ArrayLike) -> jax.Arr
 def _log_iv(order: float, x: jax.Array) -> jax.Array:
     if order == 0.0:
         return log_0f1(order, x)
+    if order < _TINY_ORDER:
+        log_power = order * (
+            jnp.log(0.5 * jnp.where(x == 0.0, 1.0, x)) + np.euler_gamma
+        )
+        return jnp.where(x == 0.0, -jnp.inf, log_0f1(order, x) + log_power)
     anchor = debye.anchor_of_log_iv(order)
     if debye.high_order(order, x.dtype)[0] == order:
         return order * log_over(x, anchor.x) + change_of_log_0f1(order, x, anchor)

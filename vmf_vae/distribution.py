@@ -25,6 +25,7 @@ from vmf_vae.arguments import (
 )
 from vmf_vae.bessel import bessel_ratio
 from vmf_vae.directional import Directional
+from vmf_vae.elementary import wide_dtype
 from vmf_vae.expansion import ratio_over_x, ratio_slope
 from vmf_vae.inverse import inverse_ratio
 
@@ -81,7 +82,7 @@ class VonMisesFisher(Directional):
         """
         x = require_points(x, self.dim)
         dtype = jnp.result_type(x, self.mean_direction, self.concentration)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = wide_dtype(dtype)
         fields = (self.mean_direction, self.concentration, x)
         return density.log_density(*(f.astype(wide) for f in fields)).astype(dtype)
 
@@ -120,7 +121,7 @@ class VonMisesFisher(Directional):
         """
         order = order_of(self.dim)
         dtype = jnp.result_type(self.mean_direction, self.concentration)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = wide_dtype(dtype)
         kappa = where_valid(self.concentration.astype(wide))
         mu = self.mode().astype(wide)
         across, along = (
@@ -186,7 +187,7 @@ def fit(
     if x.ndim != 2 or not len(x):
         raise ValueError(f"x must be [n, d] with n >= 1, got shape {x.shape}.")
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(wide_dtype(dtype))
     if weights is None:
         w = jnp.full(len(x), 1.0 / len(x), x.dtype)
     else:
@@ -203,7 +204,8 @@ def fit(
             )
         w /= total
     mean = jnp.sum(w[:, None] * x, axis=0)
-    is_zero = jnp.all(mean == 0.0)
+    # What is less than this is rounding of the points, and its square may be 0.
+    is_zero = jnp.max(jnp.abs(mean)) < jnp.finfo(mean.dtype).eps ** 2
     first_axis = jnp.zeros_like(mean).at[0].set(1.0)
     safe = jnp.where(is_zero, first_axis, mean)
     length = jnp.linalg.norm(safe)

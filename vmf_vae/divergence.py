@@ -19,6 +19,7 @@ from vmf_vae.arguments import (
     where_valid,
 )
 from vmf_vae.density import one_minus_dot
+from vmf_vae.elementary import wide_dtype
 from vmf_vae.expansion import (
     log_0f1,
     log_0f1_minus_x,
@@ -79,7 +80,7 @@ def kl(
         require_concrete(f"concentration_{name}", x, "at least 0", lambda x: x < 0)
         numbers.append(as_float(f"concentration_{name}", x))
     dtype = jnp.result_type(p, q, *numbers)
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = wide_dtype(dtype)
     p, q, kappa_p, kappa_q = (x.astype(wide) for x in (p, q, *numbers))
     shape = jnp.broadcast_shapes(
         p.shape[:-1], q.shape[:-1], kappa_p.shape, kappa_q.shape
@@ -110,9 +111,16 @@ def _bregman_jvp(order, primals, tangents):
     (to, at), (dto, dat) = primals, tangents
     is_near, slopes = _slopes_between(order, to, at)
     near = (to - at) * _weighted(_WEIGHTS, slopes)
-    rise = jnp.where(is_near, near, ratio(order, to) - ratio(order, at))
+    rise = jnp.where(is_near, near, _rise_of_ratio(order, to, at))
     slope = ratio_slope(order, at)
     return _bregman(order, to, at), rise * dto - slope * (to - at) * dat
+
+
+def _rise_of_ratio(order, to, at):
+    """A(to) - A(at) of two that are far apart; as one minus A where both are near 1."""
+    high, low = ratio(order, to), ratio(order, at)
+    fall = one_minus_ratio(order, at) - one_minus_ratio(order, to)
+    return jnp.where(jnp.minimum(high, low) > 0.5, fall, high - low)
 
 
 def _slopes_between(order, to, at):

@@ -1,7 +1,10 @@
-"""Small functions of one array that several modules need."""
+"""Small functions of arrays that several modules need."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def horner(coefficients: tuple[float, ...], p: jax.Array) -> jax.Array:
@@ -31,3 +34,47 @@ def secant(z: jax.Array) -> jax.Array:
     """
     near = jnp.minimum(z, 2.0**32)
     return jnp.where(z > near, z, jnp.sqrt(1.0 + near * near))
+
+
+def wide_dtype(dtype: jax.typing.DTypeLike) -> np.dtype:
+    """The dtype to compute in: float32, or float64 where the numbers are.
+
+    Args:
+        dtype: floating-point.
+
+    Returns:
+        What `jnp.promote_types` makes of it and float32, also where promotion is
+        strict, which refuses that.
+    """
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
+
+
+def vary_like(tree: Any, *others: jax.Array) -> Any:
+    """Marks arrays as different on the devices that others are different on.
+
+    The state of a loop keeps its type. In `jax.shard_map` that says over which axes of
+    the mesh an array varies: what a loop starts with must vary as what it becomes.
+
+    Args:
+        tree: arrays.
+        *others: arrays that they will be mixed with.
+
+    Returns:
+        The same numbers; the same arrays outside of `jax.shard_map`, and in versions of
+        JAX without these types.
+    """
+    axes = frozenset[Any]().union(*(_varying_axes(x) for x in others))
+
+    def cast(x):
+        missing = tuple(axes - _varying_axes(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _varying_axes(x: jax.Array) -> frozenset[Any]:
+    """Of the mesh; an attribute of the type whose name depends on the version."""
+    kind = jax.typeof(x)
+    kind = getattr(kind, "manual_axis_type", kind)
+    axes = getattr(kind, "varying", getattr(kind, "vma", frozenset()))
+    return axes if hasattr(jax.lax, "pcast") else frozenset()

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vmf_vae.elementary import vary_like, wide_dtype
+
 _SAMPLES_AT_ONCE = 10
 
 
@@ -48,11 +50,15 @@ def importance_log_likelihood(
 
     Raises:
         ValueError: if `num_samples` is less than 1.
+        TypeError: if `num_samples` is no integer.
 
     References:
         Burda et al., *Importance Weighted Autoencoders*, 2016, eq. (8).
         https://arxiv.org/abs/1509.00519
     """
+    is_bool = isinstance(num_samples, bool | np.bool)
+    if is_bool or not hasattr(num_samples, "__index__"):
+        raise TypeError(f"num_samples must be an integer, got {num_samples!r}.")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples!r}.")
     at_once = min(_SAMPLES_AT_ONCE, num_samples)
@@ -72,7 +78,8 @@ def importance_log_likelihood(
         return jnp.logaddexp(log_sum, log_sum_of_round(i)), None
 
     dtype = jax.eval_shape(log_sum_of_round, 0).dtype
-    start = jnp.full(len(x), -jnp.inf, jnp.promote_types(dtype, jnp.float32))
+    start = jnp.full(len(x), -jnp.inf, wide_dtype(dtype))
+    start = vary_like(start, *jax.tree.leaves((params, x, key)))
     log_sum, _ = jax.lax.scan(body, start, jnp.arange(num_rounds))
     return log_sum - math.log(num_samples)
 

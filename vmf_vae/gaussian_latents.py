@@ -22,6 +22,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vmf_vae.elementary import wide_dtype
+
 Params = dict[str, Any]
 _LEAST_SCALE = 1e-6
 _VARIANCE_OFFSET = 1e-8
@@ -280,4 +282,4 @@ class BatchNormLatent(_Normal):
 
 def _wide(x: jax.Array) -> jax.Array:
     """In float32, or float64 where it is that already."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(wide_dtype(x.dtype))

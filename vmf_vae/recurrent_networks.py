@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from expkit import nets
+from vmf_vae.elementary import vary_like
 
 PAD = 0
 _EMBEDDING_SCALE = 0.1
@@ -48,6 +49,7 @@ class GRU(nnx.Module):
             return h, h
 
         columns = jnp.swapaxes(self.inputs(x), 0, 1), is_kept.T
+        start = vary_like(start, recurrent, *columns)
         _, states = jax.lax.scan(step, start, columns)
         return jnp.swapaxes(states, 0, 1)
 

@@ -42,12 +42,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vmf_vae.elementary import secant
+from vmf_vae.elementary import secant, vary_like
 
 # How many of the missing are served at once: this share of all samples, but not fewer
 # than so many.
 PARTS = 16
 SMALLEST = 1024
+# Proposals are counted in int32; there are 1.52 a sample on average.
+MAX_SAMPLES = 2**30
 # Below it, a row is too short a loop for the compiler to vectorise the generator.
 SHORT_ROW = 32
 
@@ -57,7 +59,7 @@ class RejectionInfo(NamedTuple):
 
     Attributes:
         rounds: number of times that a proposal was made for what was missing, int32
-            scalar, the first included.
+            scalar, the first included; counted to 32 for 2^27 samples.
         proposals: proposals made for all samples together, int32 scalar.
         acceptance_rate: samples per proposal, float32 scalar; 1 for no samples.
     """
@@ -90,6 +92,7 @@ class _Stack(NamedTuple):
         length: number of samples missing.
         proposals: made so far.
         last: highest ticket served.
+        turns: of the loop so far.
     """
 
     t: jax.Array
@@ -97,6 +100,7 @@ class _Stack(NamedTuple):
     length: jax.Array
     proposals: jax.Array
     last: jax.Array
+    turns: jax.Array
 
 
 def moebius(dim: int, concentration: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -206,7 +210,15 @@ def draw(
 
     Returns:
         t, [n], nan where the concentration is, and what it cost.
+
+    Raises:
+        ValueError: if `n` is above 2^30.
     """
+    if n > MAX_SAMPLES:
+        raise ValueError(
+            f"shape must make at most {MAX_SAMPLES:,} draws in one call, got {n:,}; "
+            "split the key and draw in parts."
+        )
     dtype = concentration.dtype
     first_key, accept_key, key = jax.random.split(key, 3)
     if first is None:
@@ -222,11 +234,13 @@ def draw(
         length=jnp.sum(is_missing, dtype=jnp.int32),
         proposals=jnp.int32(n),
         last=jnp.uint32(0),
+        turns=jnp.uint32(0),
     )
+    stack = vary_like(stack, t)
     serve = functools.partial(_serve, key, dim, concentration)
     stack = jax.lax.while_loop(lambda stack: stack.length > 0, serve, stack)
     rounds = (stack.last >> _element_bits(n)).astype(jnp.int32) + 1
-    rate = jnp.float32(n) / stack.proposals
+    rate = jnp.float32(n) / stack.proposals.astype(jnp.float32)
     return stack.t, RejectionInfo(rounds, stack.proposals, rate)
 
 
@@ -239,6 +253,7 @@ def _serve(key: jax.Array, dim: int, concentration: jax.Array, stack: _Stack) ->
     ticket = jax.lax.dynamic_slice(stack.tickets, (start,), (size,))
     element = (ticket & jnp.uint32(2**bits - 1)).astype(jnp.int32)
     ticket += jnp.uint32(2**bits)
+    key = _key_of_turn(key, stack.turns, bits)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ticket)
     radius, turn, u = jax.vmap(lambda k: open_uniform(k, (3,), dtype))(keys).T
     if concentration.ndim:
@@ -255,7 +270,15 @@ def _serve(key: jax.Array, dim: int, concentration: jax.Array, stack: _Stack) ->
         length=start + place[-1],
         proposals=stack.proposals + jnp.sum(is_served, dtype=jnp.int32),
         last=jnp.maximum(stack.last, jnp.max(jnp.where(is_served, ticket, 0))),
+        turns=stack.turns + 1,
     )
+
+
+def _key_of_turn(key: jax.Array, turn: jax.Array, bits: int) -> jax.Array:
+    """The key of a turn of the loop, another one before a ticket can come back."""
+    # A turn serves an element once at most, and counts in the other bits of its ticket.
+    epoch = turn >> min(32 - bits, 31)
+    return jnp.where(epoch > 0, jax.random.fold_in(key, epoch), key)
 
 
 def _element_bits(n: int) -> int:

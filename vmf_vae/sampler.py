@@ -45,7 +45,7 @@ from vmf_vae.arguments import (
     shape_of_draws,
     where_valid,
 )
-from vmf_vae.elementary import horner
+from vmf_vae.elementary import horner, wide_dtype
 from vmf_vae.implicit import follow, follow_radial
 from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 from vmf_vae.rejection import RejectionInfo
@@ -183,7 +183,7 @@ def sample_radial_with_info(
 @functools.partial(jax.jit, static_argnums=3)
 def _sample(key, mean_direction, concentration, shape):
     dtype = jnp.result_type(mean_direction, concentration)
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = wide_dtype(dtype)
     mu, kappa = mean_direction.astype(wide), where_valid(concentration.astype(wide))
     mu = mu / jnp.linalg.norm(mu, axis=-1, keepdims=True)
     fixed_mu, fixed_kappa = jax.lax.stop_gradient((mu, kappa))
@@ -202,7 +202,7 @@ def _sample(key, mean_direction, concentration, shape):
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4))
 def _sample_radial(key, dim, concentration, shape, complement):
-    wide = jnp.promote_types(concentration.dtype, jnp.float32)
+    wide = wide_dtype(concentration.dtype)
     kappa = where_valid(concentration.astype(wide))
     flat = jnp.broadcast_to(align(kappa, len(shape)), shape).reshape(-1)
     flat = jax.lax.stop_gradient(flat if kappa.ndim else kappa)

@@ -28,6 +28,8 @@ from vmf_vae.arguments import (
 from vmf_vae.debye import log_constant_at_zero
 from vmf_vae.density import one_minus_dot
 from vmf_vae.directional import Directional
+from vmf_vae.elementary import wide_dtype
+from vmf_vae.power_divergence import kl_of_power
 from vmf_vae.reflection import reflect
 
 
@@ -175,13 +177,16 @@ class PowerSpherical(Directional):
         return jnp.broadcast_to(value, batch).astype(dtype)
 
     def kl_to_uniform(self) -> jax.Array:
-        """Divergence from the uniform law in nats, to the precision of the entropy.
+        r"""Divergence from the uniform law in nats, see `power_divergence`.
 
         Returns:
-            [*batch].
+            [*batch], at least 0, with all digits also where it is small. The derivative
+            is :math:`\kappa (\psi'(\beta + \kappa) - \psi'(2\beta + \kappa))`.
         """
-        area = -log_constant_at_zero(order_of(self.mean_direction.shape[-1]))
-        return area - self.entropy()
+        mu, kappa, dtype = self._wide()
+        value = kl_of_power(0.5 * (mu.shape[-1] - 1), kappa)
+        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
+        return jnp.broadcast_to(value, batch).astype(dtype)
 
     def mean(self) -> jax.Array:
         r"""The mean, :math:`\frac{\kappa}{\kappa + d - 1} \mu`.
@@ -198,7 +203,7 @@ class PowerSpherical(Directional):
     def _wide(self):
         """The fields in float32 at least, and the dtype of results."""
         dtype = jnp.result_type(self.mean_direction, self.concentration)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = wide_dtype(dtype)
         kappa = where_valid(self.concentration.astype(wide))
         return self.mean_direction.astype(wide), kappa, dtype
 

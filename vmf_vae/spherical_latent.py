@@ -164,6 +164,9 @@ def unit_vector(x: jax.Array) -> jax.Array:
     first = jnp.zeros(x.shape[-1], x.dtype).at[0].set(1.0)
     first = jnp.broadcast_to(first.reshape((1,) * (x.ndim - 1) + (-1,)), x.shape)
     # The direction does not depend on the factor, so neither does the derivative.
-    scaled = jnp.where(is_zero, first, x / jnp.where(is_zero, 1.0, largest))
+    # XLA divides a row by multiplying by an inverse, which must not be subnormal.
+    fraction = jnp.where(largest > 1.0, 0.25, 1.0).astype(x.dtype)
+    scaled = fraction * x / jnp.where(is_zero, 1.0, fraction * largest)
+    scaled = jnp.where(is_zero, first, scaled)
     norm = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True))
     return scaled / norm

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmf_vae.arguments import order_of, require_directions, shape_of_draws
+from vmf_vae.elementary import wide_dtype
 from vmf_vae.reflection import reflect
 
 NUM_CELLS = 4096
@@ -102,7 +103,7 @@ class FixedConcentrationSampler:
             raise ValueError(
                 f"mean_direction must be [..., {self.dim}], got shape {mu.shape}."
             )
-        dtype, wide = mu.dtype, jnp.promote_types(mu.dtype, jnp.float32)
+        dtype, wide = mu.dtype, wide_dtype(mu.dtype)
         full = (*shape, *mu.shape[:-1])
         uniform_key, normal_key = jax.random.split(key)
         # 1 - w = 2 sin^2(angle / 2) keeps its digits where w is nearly 1.
@@ -144,7 +145,7 @@ class FixedConcentrationSampler:
         total = left + root
         part = share * (left + right) / jnp.where(total > 0, total, 1.0)
         low, high = self.angles
-        return low + (cell + part) * ((high - low) / NUM_CELLS)
+        return low + (cell.astype(u.dtype) + part) * ((high - low) / NUM_CELLS)
 
     def __repr__(self) -> str:
         return (

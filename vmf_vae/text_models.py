@@ -26,6 +26,7 @@ import numpy as np
 from expkit import nets
 from vmf_vae import recurrent_networks
 from vmf_vae.autoencoder import VAE, Latent, Params
+from vmf_vae.elementary import vary_like
 from vmf_vae.recurrent_networks import PAD
 
 START, UNKNOWN = 1, 2
@@ -178,6 +179,7 @@ class TextVAE(VAE):
             Ids [n, max_length], padded after the end.
         """
         ids = jnp.full((len(z), self.max_length), PAD, jnp.int32)
+        ids = vary_like(ids, *jax.tree.leaves((params, z, key)))
 
         def body(i, ids):
             # Only column i is read; running the whole row keeps this to one function.

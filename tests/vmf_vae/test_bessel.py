@@ -115,6 +115,19 @@ def test_log_iv_has_its_digits_around_its_zero(dtype):
             assert vmf_reference.error(got, expected) <= BOUNDS[dtype]["log_iv"]
 
 
+@pytest.mark.parametrize("order", [1e-15, 1e-17, 1e-24, 1e-30, 1e-300])
+def test_a_tiny_order_is_nearly_order_0(order, dtype):
+    x = jnp.asarray([1e-6, 1e-3, 1.0, 50.0, 1e3], dtype)
+    with mpmath.workdps(80):
+        want = [mpmath.log(mpmath.besseli(0, mpmath.mpf(float(k)))) for k in x]
+    got = bessel.log_iv(order, x)
+    want = np.array([float(w) for w in want])
+    np.testing.assert_allclose(got, want, rtol=BOUNDS[dtype]["log_iv"], atol=3e-14)
+    assert bessel.log_iv(order, jnp.zeros((), dtype)) == -jnp.inf
+    slope = jax.grad(lambda x: bessel.log_iv(order, x))(x[2])
+    np.testing.assert_allclose(slope, float(special.i1e(1) / special.i0e(1)), rtol=1e-6)
+
+
 def test_elementary_orders():
     x = np.linspace(0.1, 30.0, 50, dtype=np.float32)
     wide = x.astype(np.float64)

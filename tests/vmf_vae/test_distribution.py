@@ -229,9 +229,13 @@ def test_degenerate_data():
     same = fit(jnp.tile(jnp.array([[0.0, 1.0, 0.0]]), (5, 1)))
     assert same.concentration == jnp.inf
     np.testing.assert_array_equal(same.mean_direction, [0.0, 1.0, 0.0])
-    opposite = fit(jnp.array([[0.0, 1.0], [0.0, -1.0]]))
-    assert opposite.concentration == 0.0
-    np.testing.assert_array_equal(opposite.mean_direction, [1.0, 0.0])
+    for apart in (0.0, 1e-25, 1e-20):  # of which the square is 0
+        opposite = fit(jnp.array([[1.0, 0.0], [-1.0, apart]]))
+        assert opposite.concentration == 0.0
+        np.testing.assert_array_equal(opposite.mean_direction, [1.0, 0.0])
+    little = fit(jnp.array([[0.6, 0.8], [-0.6, -0.799999]]))  # the control
+    np.testing.assert_allclose(little.concentration, 1e-6, rtol=0.1)  # d |mean|
+    np.testing.assert_allclose(little.mean_direction, [0.0, 1.0], atol=1e-6)
 
 
 def test_fit_jits_and_differentiates():

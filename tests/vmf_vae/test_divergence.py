@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import vmf_reference
 
-from vmf_vae import density, divergence
+from vmf_vae import density, divergence, expansion
 
 pytestmark = pytest.mark.optimized
 
@@ -81,6 +81,33 @@ def test_kl_gradient_matches_finite_differences():
                 up[i], down[i] = up[i] + h, down[i] - h
                 numeric = (value(*up) - value(*down)) / (2 * h)
                 np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("dim", [2, 10, 200])
+def test_kl_gradient_has_all_digits_where_the_concentrations_are_far_apart(dim, dtype):
+    """Along one direction: A(q) - A(p), and A'(p) (p - q)."""
+    mu = jnp.zeros(dim, dtype).at[0].set(1.0)
+    slack = 40 * float(jnp.finfo(dtype).eps)
+    gradient = jax.jit(
+        jax.grad(lambda p, q: divergence.kl(mu, p, mu, q), argnums=(0, 1))
+    )
+    pairs = [(1e5, 1e6), (1e6, 1e5), (2e3, 1e4), (30.0, 1e6), (1.0, 8.0), (1e-3, 20.0)]
+    for point in pairs:
+        p, q = (dtype(k) for k in point)
+        at, to = (vmf_reference.values(dim, float(k)) for k in (p, q))
+        by_p, by_q = gradient(p, q)
+        with mpmath.workdps(60):
+            p, q = mpmath.mpf(float(p)), mpmath.mpf(float(q))
+            rise = to["ratio"] - at["ratio"]
+            assert vmf_reference.error(by_p, at["slope"] / p**2 * (p - q)) < slack
+        assert vmf_reference.error(by_q, rise) < slack
+
+
+def test_a_difference_of_two_ratios_near_one_does_not():
+    """The control: 1 - A is 5e-6 and 5e-7 on the circle, and float32 has 6e-8 at 1."""
+    low, high = (expansion.ratio(0.0, jnp.float32(k)) for k in (1e5, 1e6))
+    want = vmf_reference.values(2, 1e6)["ratio"] - vmf_reference.values(2, 1e5)["ratio"]
+    assert vmf_reference.error(high - low, want) > 1e-3
 
 
 @pytest.mark.parametrize(

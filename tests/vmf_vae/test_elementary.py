@@ -1,8 +1,12 @@
 """The small functions against NumPy, and where a square would overflow."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
 
 from vmf_vae import elementary
 
@@ -25,3 +29,31 @@ def test_secant_is_that_of_float64_before_and_after_its_square_overflows():
     np.testing.assert_allclose(slope, z / exact, rtol=1.2e-7)
     assert np.isnan(elementary.secant(jnp.nan))
     assert elementary.secant(jnp.inf) == np.inf
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_the_dtype_to_compute_in_is_that_of_jax(dtype):
+    with jax.enable_x64(True):
+        want = jnp.promote_types(dtype, jnp.float32)
+        with jax.numpy_dtype_promotion("strict"):
+            assert elementary.wide_dtype(jnp.dtype(dtype)) == want
+
+
+def test_arrays_vary_as_others_only_inside_of_a_map():
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=auto)
+
+    def count(x, *, start):
+        return jax.lax.fori_loop(0, 3, lambda i, total: total + x, start(x))
+
+    def run(start):
+        fn = functools.partial(count, start=start)
+        return jax.shard_map(fn, mesh=mesh, in_specs=P("d"), out_specs=P("d"))
+
+    x = jnp.array([1.0, 5.0])
+    got = run(lambda x: elementary.vary_like(jnp.zeros(1), x))(x)
+    np.testing.assert_array_equal(got, [3.0, 15.0])
+    with pytest.raises(TypeError, match="carry"):  # the control
+        run(lambda x: jnp.zeros(1))(x)
+    outside = jnp.zeros(1)
+    assert elementary.vary_like(outside, x) is outside

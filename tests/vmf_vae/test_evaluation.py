@@ -150,6 +150,16 @@ def test_no_samples_are_refused(linear):
         )
 
 
+@pytest.mark.parametrize("num_samples", [2.5, 3.0, True, "3", None])
+def test_a_number_of_samples_that_is_no_integer_is_named(linear, num_samples):
+    model, params, x, _ = linear
+    message = f"num_samples must be an integer, got {num_samples!r}"
+    with pytest.raises(TypeError, match=message):
+        evaluation.importance_log_likelihood(
+            model, params, x, jax.random.key(0), num_samples=num_samples
+        )
+
+
 def test_figures_of_rows_are_those_of_the_model(linear):
     model, params, x, _ = linear
     key = jax.random.key(0)

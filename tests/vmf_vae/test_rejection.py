@@ -98,6 +98,51 @@ def test_any_number_of_samples_is_completed(n):
     assert info.proposals >= n
 
 
+def served(bits, turns):
+    """Rows (key, ticket) of an element that is rejected in every turn of the loop."""
+    key = jax.random.key(0)
+    turn = jnp.arange(turns, dtype=jnp.uint32)
+    keys = jax.vmap(rejection._key_of_turn, (None, 0, None))(key, turn, bits)
+    ticket = jnp.uint32(3) + (turn + 1) * jnp.uint32(2**bits)
+    return np.column_stack([jax.random.key_data(keys), ticket])
+
+
+@pytest.mark.parametrize("bits", [2, 27, 28, 30])
+def test_no_round_of_an_element_repeats_its_numbers(bits):
+    rows = served(bits, 200)
+    assert len(np.unique(rows, axis=0)) == 200
+    # The control: 32 bits hold the element and this many rounds.
+    assert len(np.unique(rows[:, -1])) == min(200, 2 ** (32 - bits))
+    first = np.asarray(jax.random.key_data(jax.random.key(0)))
+    is_first = (rows[:, :-1] == first).all(axis=1)  # as for few samples
+    np.testing.assert_array_equal(is_first, np.arange(200) < 2 ** (32 - bits))
+
+
+def test_draws_with_one_bit_of_rounds_end_and_have_their_law(monkeypatch):
+    """As of 2**30 samples, where an element in nine would be rejected for ever."""
+    monkeypatch.setattr(rejection, "_element_bits", lambda n: 31)
+    n = 20_000
+    t, info = rejection.draw(jax.random.key(6), 3, jnp.float32(200.0), n)
+    place = stats.truncexpon(400.0, scale=1 / 200.0).cdf(np.asarray(t, float))
+    assert stats.kstest(place, "uniform").pvalue > 1e-4
+    assert len(np.unique(t)) > 0.99 * n
+    assert 0.6 < info.acceptance_rate < 0.8
+
+
+def test_more_draws_than_are_counted_are_refused():
+    def draw(n):
+        kappa = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.eval_shape(
+            lambda k: rejection.draw(jax.random.key(0), 5, k, n)[0], kappa
+        )
+
+    assert draw(2**30).shape == (2**30,)
+    with pytest.raises(
+        ValueError, match=r"at most 1,073,741,824 draws in one call, got"
+    ):
+        draw(2**30 + 1)
+
+
 def test_open_uniform_has_no_ends():
     u = rejection.open_uniform(jax.random.key(0), (1_000_000,), jnp.float32)
     assert 0.0 < u.min() < u.max() < 1.0

@@ -24,6 +24,18 @@ def test_directions_and_their_gradients_survive_extreme_lengths(size):
     np.testing.assert_allclose(jacobian, [[0.64, 0.48], [0.48, 0.36]], rtol=1e-5)
 
 
+def test_the_largest_float_has_a_direction():
+    """An inverse of it is subnormal, which a device may take for 0."""
+    x = jnp.array([[3e38, 1e38, 0.0], [-2e38, 3e38, 3e38], [1.0, 2.0, 2.0]])
+    wide = np.asarray(x, np.float64)
+    exact = wide / np.linalg.norm(wide, axis=-1, keepdims=True)
+    for fn in (unit_vector, jax.jit(unit_vector)):
+        np.testing.assert_allclose(fn(x), exact, rtol=1e-6)
+    gradient = jax.grad(lambda x: unit_vector(x)[:, 0].sum())(x)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[2], np.array([8.0, -2.0, -2.0]) / 27, rtol=1e-5)
+
+
 def test_the_zero_vector_has_a_direction_and_a_zero_gradient():
     x = jnp.zeros((2, 3)).at[1, 2].set(2.0)
     np.testing.assert_array_equal(unit_vector(x), [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

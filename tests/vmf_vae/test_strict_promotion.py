@@ -1,0 +1,96 @@
+"""Under strict promotion of dtypes nothing is cast that the code does not cast."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vmf_vae
+from vmf_vae import spherical_latent
+
+KEY = jax.random.key(0)
+DIMS = (2, 3, 4, 40)
+KAPPA = np.array([0.5, 30.0], np.float32)
+UNIT = jnp.array([[0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
+
+
+def axes(dim, k):
+    """Two directions in the dtype of a concentration: mixing dtypes is not allowed."""
+    return jnp.eye(2, dim, dtype=k.dtype)
+
+
+def of_law(law, name, args):
+    return lambda k: getattr(law(axes(3, k), k), name)(*args(k))
+
+
+FUNCTIONS = {
+    "bessel_ratio": lambda k: vmf_vae.bessel_ratio(5, k),
+    "inverse_bessel_ratio": lambda k: vmf_vae.inverse_bessel_ratio(5, k / 100.0),
+    "concentration_for_kl": lambda k: vmf_vae.concentration_for_kl(5, k),
+    "kl_to_uniform": lambda k: vmf_vae.kl_to_uniform(5, k),
+    "kl": lambda k: vmf_vae.kl(axes(3, k), 2.0 * k, axes(3, k), k),
+    "fit": lambda k: vmf_vae.fit(UNIT.astype(k.dtype), weights=k).concentration,
+    "SphericalUniform": lambda k: vmf_vae.SphericalUniform(2).log_prob(k),
+    "table": lambda k: vmf_vae.FixedConcentrationSampler(2, 5.0).sample(KEY, k, 3),
+    "unit_vector": spherical_latent.unit_vector,
+    **{
+        f"log_iv_{order}": lambda k, order=order: vmf_vae.log_iv(order, k)
+        for order in (0.0, 1e-30, 0.5, 20.0)
+    },
+    **{
+        f"log_normalizer_{d}": lambda k, d=d: vmf_vae.log_normalizer(d, k)
+        for d in (3, 40)
+    },
+    **{
+        f"sample_vmf_{d}": lambda k, d=d: vmf_vae.sample_vmf(KEY, axes(d, k), k, 3)
+        for d in DIMS
+    },
+    **{
+        f"sample_radial_{d}": lambda k, d=d: vmf_vae.sample_radial(KEY, d, k, 3)
+        for d in DIMS
+    },
+    **{
+        f"{law.__name__}_{name}": of_law(law, name, args)
+        for law in (vmf_vae.VonMisesFisher, vmf_vae.PowerSpherical)
+        for name, args in (
+            ("sample", lambda k: (KEY, 3)),
+            ("log_prob", lambda k: (UNIT.astype(k.dtype),)),
+            ("entropy", lambda k: ()),
+            ("kl_to_uniform", lambda k: ()),
+            ("mean", lambda k: ()),
+        )
+    },
+    "covariance": of_law(vmf_vae.VonMisesFisher, "covariance", lambda k: ()),
+}
+
+OF_VECTORS = ("SphericalUniform", "table", "unit_vector")
+
+
+def value_and_gradient(fn, x):
+    def loss(x):
+        value = fn(x)
+        return jnp.sum(value), value
+
+    (_, value), gradient = jax.value_and_grad(loss, has_aux=True)(x)
+    return value, gradient
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_and_gradients_are_those_of_the_default(name, dtype):
+    x = jnp.asarray(UNIT[0, :2] if name in OF_VECTORS else KAPPA, dtype)
+    want = value_and_gradient(FUNCTIONS[name], x)
+    with jax.numpy_dtype_promotion("strict"):
+        got = value_and_gradient(FUNCTIONS[name], x)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a, float), np.asarray(b, float))
+
+
+def test_it_is_strict():
+    """The control."""
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        pytest.raises(ValueError, match="promotion"),
+    ):
+        jnp.float32(1.0) / jnp.int32(2)
