@@ -192,10 +192,16 @@ def _rates(model: str, optimizer: str) -> np.ndarray:
     return LOWEST[model][optimizer] * factor ** np.arange(count)
 
 
+def _strengths(context: Context, model: str) -> tuple[float, ...]:
+    """Decay strengths tried; quick mode has the middle one for the slower model."""
+    strengths = BUDGETS[model][2]
+    return strengths[2:3] if model == "vit" and not context.full else strengths
+
+
 def _sweep(context: Context, model: str, optimizer: str) -> dict[str, np.ndarray]:
     """Figures of all runs of an optimizer, each [seeds, rates, strengths]."""
-    rates = _rates(model, optimizer)
-    _, _, strengths, num_steps = BUDGETS[model]
+    rates, strengths = _rates(model, optimizer), _strengths(context, model)
+    num_steps = BUDGETS[model][3]
     config = config_lib.load(
         f"configs/lion/digits.py:model={model},optimizer={optimizer},batch_size=128,"
         f"num_steps={num_steps},width=32"
@@ -265,13 +271,13 @@ def _draw_sweep(context: Context, model: str) -> None:
             for name, (x, y, _, _) in series.items()
         ),
     )
-    if len(BUDGETS[model][2]) > 1:
+    if len(_strengths(context, model)) > 1:
         _draw_grid(context, model)
 
 
 def _draw_grid(context: Context, model: str) -> None:
     accuracy = _sweep(context, model, "lion")["validation_accuracy"].mean(axis=0)
-    strengths = [f"{strength:g}" for strength in BUDGETS[model][2]]
+    strengths = [f"{strength:.2g}" for strength in _strengths(context, model)]
     rates = [f"{rate:.0e}".replace("e-0", "e-") for rate in _rates(model, "lion")]
 
     def draw(figure):
