@@ -34,6 +34,7 @@ import numpy as np
 
 from expkit import trees
 from expkit.arguments import (
+    as_integers,
     as_real,
     broadcast_mask,
     is_concrete,
@@ -239,10 +240,9 @@ def _check_labels(labels, keep):
 
 def _as_indices(indices, shape):
     """Checked indices; known ones before JAX cuts them to 32 bits."""
+    cut = as_integers("positive_indices", indices)
     if not isinstance(indices, jax.Array):
         indices = np.asarray(indices)
-    if not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise TypeError(f"positive_indices must be integers, got {indices.dtype}.")
     if len(shape) < 1 or indices.ndim != len(shape) or indices.shape[:-1] != shape[:-1]:
         raise ValueError(
             f"positive_indices must be [..., k] next to logits of shape {shape}, got "
@@ -253,6 +253,4 @@ def _as_indices(indices, shape):
             f"positive_indices must be below the number of classes {shape[-1]}, got "
             f"{np.asarray(indices).max()}; padding is negative."
         )
-    if isinstance(indices, np.ndarray) and indices.dtype.itemsize > 4:
-        indices = np.maximum(indices.astype(np.int64), -1)
-    return jnp.asarray(indices)
+    return cut

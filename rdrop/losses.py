@@ -25,6 +25,7 @@ import numpy as np
 
 from expkit import trees
 from expkit.arguments import (
+    as_integers,
     as_real,
     is_concrete,
     require_choice,
@@ -244,10 +245,9 @@ def _check_labels(labels, shape, where):
                 f"labels must be {allowed} for {shape[-1]} classes, got "
                 f"{values[is_wrong][0]}; leave unlabelled examples out by where."
             )
-    if isinstance(labels, np.ndarray) and labels.dtype.itemsize > 4:
-        # What is out of range is so in 32 bits, too.
-        labels = np.maximum(np.minimum(labels, shape[-1]).astype(np.int64), -1)
-    return jnp.where(counts, jnp.asarray(labels), 0)
+    if is_integer:  # what is out of range is so in 32 bits, too
+        labels = as_integers("labels", labels)
+    return jnp.where(counts, labels, 0)
 
 
 def _as_labels(labels):
