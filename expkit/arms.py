@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from expkit import claims, dot_plots, grids, statistics
+from expkit import claims, dot_plots, grids
 from expkit.claims import Finding
 from expkit.context import Context
 from expkit.grids import Grid, Settings
@@ -210,16 +210,16 @@ class Arms(abc.ABC):
             f"({grids.listed(self.tuned(name), self.grids[name])})"
             for name, numbers in values.items()
         )
-        region = {"at_least": at_least, "at_most": at_most}
-        verdict, beside = self.beside_baseline(
-            claims.decide(interval, **region),
-            max(numbers.mean() for numbers in values.values()),
-            figure,
-        )
-        beyond = ""
         is_open = [grids.is_at_end(self.tuned(n), self.grids[n]) for n in values]
-        if not statistics.is_safe(verdict, interval, is_open, **region):
-            verdict = claims.NOT_DECIDED
+        region = {"at_least": at_least, "at_most": at_most}
+        reached = max(numbers.mean() for numbers in values.values())
+        inside, beside = self.beside_baseline(
+            claims.decide(interval, **region), reached, figure
+        )
+        verdict, beyond = inside, ""
+        if inside != claims.NOT_DECIDED:
+            verdict = claims.decide(interval, is_open, **region)
+        if verdict != inside:
             beyond = " Beyond its grid an arm may do better, so nothing is decided."
         return Finding(
             mean,

@@ -175,12 +175,20 @@ def crossed_difference(
 
 
 def decide(
-    interval: Interval, *, at_least: float | None = None, at_most: float | None = None
+    interval: Interval,
+    is_open: Sequence[bool] = (False, False),
+    /,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> str:
     """Verdict of a claim that a number lies in a region, bounds included.
 
     Args:
         interval: `(low, high)` of the number.
+        is_open: of a difference of two that are tuned, whether the first and whether
+            the second may be higher with settings that were not tried: an end of the
+            interval that this may move decides nothing.
         at_least: lower bound of the claimed region; None for no bound.
         at_most: upper bound of the claimed region; None for no bound.
 
@@ -205,42 +213,9 @@ def decide(
     is_width_known = high - low > 1e-12 * max(abs(low), abs(high))
     if not np.isfinite([low, high]).all() or not is_width_known:
         return NOT_DECIDED
+    low, high = -np.inf if is_open[1] else low, np.inf if is_open[0] else high
     if least <= low and high <= most:
         return HOLDS
     if high < least or low > most:
         return DOES_NOT_HOLD
     return NOT_DECIDED
-
-
-def is_safe(
-    verdict: str,
-    interval: Interval,
-    is_open: Sequence[bool],
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> bool:
-    """Whether better settings of the two sides of a difference would not change it.
-
-    Args:
-        verdict: what `decide` says of the interval and the region.
-        interval: of first minus second, both tuned; higher is better.
-        is_open: of each side, whether it may do better with settings not tried.
-        at_least: lower bound of the claimed region; None for no bound.
-        at_most: upper bound of the claimed region; None for no bound.
-
-    Returns:
-        Whether the verdict stays where an open first side raises the upper end of the
-        interval without bound, and an open second side lowers the lower end.
-    """
-    low = -np.inf if is_open[1] else interval[0]
-    high = np.inf if is_open[0] else interval[1]
-    if verdict == HOLDS:
-        return (at_least is None or low >= at_least) and (
-            at_most is None or high <= at_most
-        )
-    if verdict == DOES_NOT_HOLD:
-        return (at_least is not None and high < at_least) or (
-            at_most is not None and low > at_most
-        )
-    return True

@@ -146,13 +146,10 @@ def _compare(
             shown[-1] += f" ({figures['clean'].mean():.4f} as they are)"
     mean, interval = statistics.crossed_difference(values[one], values[other])
     images = values[one].shape[1]
-    verdict = claims.decide(interval, at_least=0.0)
     ends = is_open[one], is_open[other]
-    if not statistics.is_safe(verdict, interval, ends, at_least=0.0):
-        verdict = claims.NOT_DECIDED
     return Finding(
         mean,
-        verdict,
+        claims.decide(interval, ends, at_least=0.0),
         interval,
         _seeds(context),
         f"Test images {what}, {_num_steps(context)} steps: {'; '.join(shown)}. "

@@ -64,8 +64,8 @@ def check_weight_decay(context: Context) -> Finding:
     """How many times the best weight decay of Lion exceeds AdamW's, seed by seed."""
     logs, is_open = {}, False
     for name in ("lion", "adamw"):
-        rates, strengths = _rates("mlp", name), np.array(BUDGETS["mlp"][2])
-        decays = strengths[None] / rates[:, None]
+        rates, strengths = _rates("mlp", name), _strengths(context, "mlp")
+        decays = np.array(strengths)[None] / rates[:, None]
         losses = _sweep(context, "mlp", name)["validation_loss"]
         best = [sweep.lowest(one[None]) for one in losses]
         is_open |= any(is_at_end(index, decays.shape) for index in best)

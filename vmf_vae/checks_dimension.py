@@ -12,7 +12,7 @@ import functools
 import jax
 import numpy as np
 
-from expkit import arms, claims, grids, plots, statistics
+from expkit import arms, claims, grids, plots
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from vmf_vae import checks_runs, evaluation, models, train
@@ -72,12 +72,9 @@ def _difference(
     values = [runs[model][name] for model in ("vmf", "gaussian")]
     mean, interval = claims.paired_difference(*values)
     _, wide = claims.paired_difference(*values, confidence=confidence)
-    verdict = claims.decide(wide, **region)
     grid = {"learning_rate": RATES[context.full]}
     chosen = {model: {"learning_rate": f["rate"][0]} for model, f in runs.items()}
     ends = [grids.is_at_end(chosen[model], grid) for model in ("vmf", "gaussian")]
-    if not statistics.is_safe(verdict, wide, ends, **region):
-        verdict = claims.NOT_DECIDED
     settings = (f"{NAMES[m]} {grids.listed(chosen[m], grid)}" for m in NAMES)
     words = []
     for other in _dims(context):
@@ -98,7 +95,7 @@ def _difference(
     )
     return Finding(
         mean,
-        verdict,
+        claims.decide(wide, ends, **region),
         interval,
         _seeds(context),
         f"Digits, 500 importance samples on 270 test images. {'. '.join(words)}. "
