@@ -6,6 +6,8 @@ whose steps are as long as those of ChildTuning-F at the rate that was best for 
 
 import functools
 import math
+from collections.abc import Collection
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,16 +37,36 @@ QUICK = ("vanilla", "shorter", "f", "d_paper", "d_authors", "update_dropout")
 # What full mode tries; quick mode takes the middle.
 RATES = {"reviews": (5e-4, 1e-3, 2e-3), "api_docs": (3e-5, 1e-4, 3e-4)}
 LION = 0.2  # its rates are so much smaller
-# Configs of full and of quick mode, None where quick mode skips it.
+
+
+class Setting(NamedTuple):
+    """One data set.
+
+    Attributes:
+        full: config of full mode.
+        quick: config of quick mode, or None where that skips it.
+        arms: those of full mode.
+    """
+
+    full: str
+    quick: str | None
+    arms: Collection[str]
+
+
 SETTINGS = {
-    "reviews": (
+    "reviews": Setting(
         "configs/childtuning/reviews.py:num_steps=200,max_length=64,"
         "validation_split=validation,test_split=test",
         "configs/childtuning/reviews.py:num_steps=20,num_layers=2,"
         "train_split=train[:3000],"
         "validation_split=validation[:64],test_split=test[:512]",
+        tuple(ARMS),
     ),
-    "api_docs": ("configs/childtuning/api_docs.py:", None),
+    "api_docs": Setting(
+        "configs/childtuning/api_docs.py:",
+        None,
+        ("vanilla", "shorter", "f", "d_paper"),
+    ),
 }
 
 
@@ -70,7 +92,7 @@ class Study(study_lib.Study):
 @functools.cache
 def study(context: Context, setting: str) -> Study:
     """The comparison on one data set; `context` decides how much is spent."""
-    full, quick = SETTINGS[setting]
+    full, quick, _ = SETTINGS[setting]
     config = config_lib.load(full if context.full or quick is None else quick)
     rates = RATES[setting] if context.full else RATES[setting][1:2]
     scales = {"lion": LION}
@@ -185,7 +207,8 @@ def check_better(
     if _is_skipped(context, setting) or not is_there:
         return arms.LEFT_TO_FULL_MODE
     runs = study(context, setting)
-    names = {name: ARMS[name][0] for name in (ARMS if context.full else QUICK)}
+    drawn = SETTINGS[setting].arms if context.full else QUICK
+    names = {name: ARMS[name][0] for name in drawn}
     runs.draw(setting, names)
     return runs.compare(arm, rival, names)
 
@@ -239,4 +262,4 @@ def _jackknife(a: np.ndarray, b: np.ndarray):
 
 
 def _is_skipped(context: Context, setting: str) -> bool:
-    return SETTINGS[setting][1] is None and not context.full
+    return SETTINGS[setting].quick is None and not context.full

@@ -118,5 +118,5 @@ QUICK = ("none", "rdrop", "semi_rdrop")  # arms of quick mode; each is compiled 
 ARMS = {
     "reviews": tuple(NAMES),
     "all_reviews": ("none", "rdrop"),
-    "api_docs": ("none", "rdrop", "gradient_penalty", "adversarial"),
+    "api_docs": ("none", "rdrop"),
 }

@@ -174,6 +174,19 @@ def test_arms_differ_by_their_method_alone(context):
     }
 
 
+def test_every_comparison_of_the_claims_has_its_arms():
+    seen = [
+        check.keywords
+        for checks in claims_module.EXPERIMENTS.values()
+        for *_, check in checks
+        if getattr(check, "func", None) is checks_texts.check_better
+    ]
+    assert {keywords["setting"] for keywords in seen} == set(checks_texts.SETTINGS)
+    for keywords in seen:
+        compared = {keywords["arm"], keywords.get("rival", "vanilla")}
+        assert compared <= set(checks_texts.SETTINGS[keywords["setting"]].arms)
+
+
 def three_steps(optimizer):
     """Parameters after three steps from -1..1."""
     params = jnp.linspace(-1.0, 1.0, 60).reshape(6, 10)
