@@ -79,10 +79,9 @@ def require_mask(mask: Any, params: Any) -> None:
         ValueError: naming the first leaf that is missing, left over, of another shape
             or not bool.
     """
-    leaves = _leaves(mask)
-    hidden = [path for path, leaf in _leaves(params).items() if _is_hidden(leaf)]
-    for path, param in _leaves(params).items():
-        if path in hidden:
+    leaves, expected = _leaves(mask), _leaves(params)
+    for path, param in expected.items():
+        if _is_hidden(param):
             continue
         if path not in leaves:
             raise ValueError(
@@ -90,8 +89,15 @@ def require_mask(mask: Any, params: Any) -> None:
                 f"{jnp.shape(param)}; make it with fisher_mask or jax.tree.map."
             )
         _require_bools(path, leaves[path], jnp.shape(param))
+    # The path of what lies in a hidden subtree continues the path of that subtree.
+    inside = tuple(
+        path + mark
+        for path, param in expected.items()
+        if _is_hidden(param)
+        for mark in ".["
+    )
     for path, leaf in leaves.items():
-        is_known = path in _leaves(params) or path.startswith(tuple(hidden))
+        is_known = path in expected or path.startswith(inside)
         if not is_known and not _is_hidden(leaf):
             raise ValueError(
                 f"mask has a leaf at {path!r}, where the parameters have none."

@@ -106,11 +106,12 @@ def fisher_information(
     for index, batch in enumerate(batches):
         size = _batch_size(index, batch)
         if convention == "paper":
-            step, static = _add_examples, _placement(batch)
+            placement = _placement(batch)
+            total, loss = _add_examples(loss_fn, params, total, batch, placement)
+            count += size
         else:
-            step, static, size = _add_batch, clip_norm, 1
-        total, loss = step(loss_fn, params, total, batch, static)
-        count += size
+            total, loss = _add_batch(loss_fn, params, total, batch, clip_norm)
+            count += 1
         losses.append(loss)
     if not count:
         raise ValueError("batches must hold at least one example, got none.")

@@ -24,7 +24,6 @@ Example::
     0.667
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -188,7 +187,7 @@ def _exact_by_sums(leaves, count: int) -> list[jax.Array]:
         return _reach(leaves, blocks.NOT_FINITE)
     pattern = sums.select(leaves, count)
     equal = [_num_equal(leaf, pattern) for leaf in leaves]
-    above = [_num_equal(leaf, pattern, larger=True) for leaf in leaves]
+    above = [_num_above(leaf, pattern) for leaf in leaves]
     left, masks = count - sum(above, start=jnp.uint32(0)), []
     for leaf, num_equal in zip(leaves, equal, strict=True):
         num_kept = jnp.minimum(left, num_equal)
@@ -230,10 +229,14 @@ def _reach_with_ties(x: jax.Array, pattern: jax.Array, end: jax.Array) -> jax.Ar
     return (bits > pattern) | is_tie
 
 
-@functools.partial(jax.jit, static_argnames="larger")
-def _num_equal(x: jax.Array, pattern: jax.Array, larger: bool = False) -> jax.Array:
-    bits = blocks.patterns(x)
-    return jnp.sum(bits > pattern if larger else bits == pattern, dtype=jnp.uint32)
+@jax.jit
+def _num_equal(x: jax.Array, pattern: jax.Array) -> jax.Array:
+    return jnp.sum(blocks.patterns(x) == pattern, dtype=jnp.uint32)
+
+
+@jax.jit
+def _num_above(x: jax.Array, pattern: jax.Array) -> jax.Array:
+    return jnp.sum(blocks.patterns(x) > pattern, dtype=jnp.uint32)
 
 
 @jax.jit

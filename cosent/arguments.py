@@ -41,19 +41,26 @@ def require_rows(names: tuple[str, str], a: Any, b: Any) -> None:
         )
 
 
-def require_vectors(u: jax.Array, v: jax.Array, *, is_paired: bool = True) -> None:
+def require_vectors(
+    u: jax.Array,
+    v: jax.Array,
+    *,
+    is_paired: bool = True,
+    names: tuple[str, str] = ("u", "v"),
+) -> None:
     """Refuses vectors that cannot be compared.
 
     Args:
         u: the first, `[..., dim]`.
         v: the second, `[..., dim]`.
         is_paired: whether every axis must agree, or the last one only.
+        names: of the arguments.
 
     Raises:
         TypeError: if one of them is not floating-point.
         ValueError: if the shapes do not fit.
     """
-    for name, x in (("u", u), ("v", v)):
+    for name, x in zip(names, (u, v), strict=True):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating-point, got {x.dtype}.")
     if is_paired and u.shape == v.shape and u.ndim:
@@ -61,7 +68,9 @@ def require_vectors(u: jax.Array, v: jax.Array, *, is_paired: bool = True) -> No
     if not is_paired and u.ndim == v.ndim == 2 and u.shape[1] == v.shape[1]:
         return
     wanted = "one shape [..., dim]" if is_paired else "shapes [m, dim] and [n, dim]"
-    raise ValueError(f"u and v must have {wanted}, got {u.shape} and {v.shape}.")
+    raise ValueError(
+        f"{names[0]} and {names[1]} must have {wanted}, got {u.shape} and {v.shape}."
+    )
 
 
 def require_mask(where: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -18,8 +18,6 @@ Example, with `u` and `v` of shape `[batch, dim]` from one encoder::
     loss = cosent_loss(pairwise_cosine(u, v), labels)
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -38,7 +36,7 @@ def cosent_loss(
     *,
     scale: jax.typing.ArrayLike = 20.0,
     where: jax.typing.ArrayLike | None = None,
-    axis_name: Any = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
     r"""Penalty on similarities that are not in the order of the labels.
 
@@ -78,11 +76,11 @@ def cosent_loss(
     rows = _prepare(similarities, labels, scale, where, axis_name)
     similarities, labels, _, _ = rows
     if labels.dtype == bool:
-        loss = _nan_if_a_row_is(_binary(*rows), rows)
+        loss = _spread_nan(_binary(*rows), rows)
     elif len(similarities) < CROSSING:
         loss = _all_pairs(*rows)
     else:
-        loss = _nan_if_a_row_is(_by_sorting(*rows), rows)
+        loss = _spread_nan(_by_sorting(*rows), rows)
     return _same_everywhere(loss, axis_name)
 
 
@@ -92,7 +90,7 @@ def binary_cosent_loss(
     *,
     scale: jax.typing.ArrayLike = 20.0,
     where: jax.typing.ArrayLike | None = None,
-    axis_name: Any = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> jax.Array:
     r"""CoSENT for two labels, in O(b) time.
 
@@ -123,7 +121,7 @@ def binary_cosent_loss(
     if labels.dtype != bool:
         raise TypeError(f"labels must be boolean, got {labels.dtype}; pass labels > 0.")
     rows = _prepare(similarities, labels, scale, where, axis_name)
-    return _same_everywhere(_nan_if_a_row_is(_binary(*rows), rows), axis_name)
+    return _same_everywhere(_spread_nan(_binary(*rows), rows), axis_name)
 
 
 def _prepare(similarities, labels, scale, where, axis_name):
@@ -137,15 +135,18 @@ def _prepare(similarities, labels, scale, where, axis_name):
     labels = comparable("labels", labels)
     require_rows(("similarities", "labels"), similarities, labels)
     similarities = similarities.astype(trees.wide_dtype(similarities.dtype))
-    rows = [similarities, labels]
     if where is not None:
         where = require_mask(where, similarities.shape)
-        rows = [jnp.where(where, similarities, 0.0), labels, where]
-    if axis_name is not None:
-        rows = [jax.lax.all_gather(x, axis_name, tiled=True) for x in rows]
-    rows = [explicit.whole(x) for x in rows]
+        similarities = jnp.where(where, similarities, 0.0)
+
+    def whole(x):
+        if axis_name is not None:
+            x = jax.lax.all_gather(x, axis_name, tiled=True)
+        return explicit.whole(x)
+
     scale = jnp.asarray(scale, similarities.dtype)
-    return rows[0], rows[1], scale, rows[2] if len(rows) > 2 else None
+    where = None if where is None else whole(where)
+    return whole(similarities), whole(labels), scale, where
 
 
 def _same_everywhere(loss, axis_name):
@@ -161,7 +162,7 @@ def _is_nan(similarities, labels, where):
     return is_nan if where is None else is_nan & where
 
 
-def _nan_if_a_row_is(loss, rows):
+def _spread_nan(loss, rows):
     """A factor, so that the gradient of every row that is in a pair is nan as well."""
     similarities, labels, _, where = rows
     is_nan = jnp.any(_is_nan(similarities, labels, where))

@@ -38,7 +38,11 @@ def average_ranks(x: jax.typing.ArrayLike) -> jax.Array:
         https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.rankdata.html
     """
     x = comparable("x", x)
-    require_rows(("x", "x"), x, x)
+    if x.ndim != 1 or not x.size:
+        raise ValueError(
+            f"x must have the shape [n] with n >= 1, got {x.shape}; vmap over further "
+            "axes."
+        )
     x, size = explicit.whole(x), len(x)
     order = jnp.argsort(x)
     x = x[order]

@@ -113,7 +113,7 @@ def top_k(
         https://kexue.fm/archives/8860
     """
     queries, corpus = jnp.asarray(queries), jnp.asarray(corpus)
-    require_vectors(queries, corpus, is_paired=False)
+    require_vectors(queries, corpus, is_paired=False, names=("queries", "corpus"))
     size = len(corpus)
     # As Python integers: an array is not hashable, and a static argument must be.
     k = require_count("k", k, largest=size)

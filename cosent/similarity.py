@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from cosent.arguments import require_vectors
 from expkit import explicit, trees
+from expkit.arguments import require_floating
 
 
 def unit_vectors(x: jax.typing.ArrayLike) -> jax.Array:
@@ -41,7 +42,9 @@ def unit_vectors(x: jax.typing.ArrayLike) -> jax.Array:
         Su, *CoSENT (1)*, 2022, the cosine. https://kexue.fm/archives/8847
     """
     x = jnp.asarray(x)
-    require_vectors(x, x)
+    require_floating("x", x)
+    if not x.ndim:
+        raise ValueError("x must be [..., dim], got a scalar.")
     x = x.astype(trees.wide_dtype(x.dtype))
     # The unit vector does not depend on this factor, hence the stopped gradient.
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)

@@ -71,10 +71,8 @@ def best_threshold(
     else:
         selected = xp.maximum(size - cuts + positives, 1)
         quality = 2 * (positives - below) / selected
-    # No threshold is below -inf, and none lies between equal scores.
-    inner = s[:-1] < s[1:]
-    ends = xp.stack([s[0] > -xp.inf, xp.asarray(True)])
-    is_cut = xp.concatenate([ends[:1], inner, ends[1:]])
+    # No threshold is below -inf or between equal scores; one above all there always is.
+    is_cut = xp.concatenate([s[:1] > -xp.inf, s[:-1] < s[1:], xp.ones(1, bool)])
     quality = xp.where(is_cut, quality, -1)
     cut = size - xp.argmax(quality[::-1])
     low, high = s[xp.clip(cut - 1, 0, size - 1)], s[xp.clip(cut, 0, size - 1)]

@@ -4,7 +4,7 @@ Lafferty, McCallum and Pereira (2001). A sequence of tags y has the score
 
 .. math::
     S(y) = a_{y_1} + \sum_i e_{i, y_i} + \sum_i T_{y_i, y_{i+1}} + z_{y_n}, \qquad
-    \log p(y) = S(y) - \log \sum_{y'} S(y').
+    \log p(y) = S(y) - \log \sum_{y'} e^{S(y')}.
 
 The sum over all sequences is taken by the forward algorithm, one step of `lax.scan` a
 token; the best sequence by Viterbi's. As in the essay https://kexue.fm/archives/8373

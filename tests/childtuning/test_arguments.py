@@ -1,5 +1,7 @@
 """One error for each argument that cannot be used."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +122,20 @@ def test_masks_that_do_not_match_are_refused(mask):
     params = {"w": jnp.ones(3), "b": jnp.ones(1)}
     with pytest.raises(ValueError, match=r"\bw\b|\bb\b|\bc\b"):
         arguments.require_mask(mask, params)
+
+
+def test_a_leaf_beside_a_hidden_subtree_is_left_over():
+    class Model(NamedTuple):
+        kernel: Any
+        bias: Any
+
+    class Larger(NamedTuple):
+        kernel: Any
+        bias: Any
+        bias_2: Any
+
+    hidden = Model(jnp.ones(3), optax.MaskedNode())
+    kernel, bias = np.ones(3, bool), {"hidden": np.ones(1, bool)}
+    arguments.require_mask(Model(kernel, bias), hidden)
+    with pytest.raises(ValueError, match=r"a leaf at '\.bias_2'"):
+        arguments.require_mask(Larger(kernel, bias, np.ones(1, bool)), hidden)

@@ -110,7 +110,7 @@ def test_half_precision_gives_float32():
         (lambda: cosine_matrix(U[0], V), ValueError, r"got \(3,\)"),
         (lambda: pairwise_cosine([1], [2]), TypeError, "u must be floating-point"),
         (lambda: pairwise_cosine(1.0, 2.0), ValueError, r"\[..., dim\]"),
-        (lambda: unit_vectors(1.0), ValueError, r"\[..., dim\]"),
+        (lambda: unit_vectors(1.0), ValueError, r"x must be \[..., dim\]"),
     ],
 )
 def test_wrong_arguments_are_named(call, error, message):
