@@ -77,7 +77,9 @@ def child_adamw(
             kept in the state as packed bits.
         b1: :math:`\beta_1` in [0, 1).
         b2: :math:`\beta_2` in [0, 1).
-        eps: :math:`\epsilon` above 0, added before the correction of the bias.
+        eps: :math:`\epsilon` above 0, added before the correction of the bias. With
+            parameters in half precision `optax.inject_hyperparams` rounds it to 0 and
+            `b2` to 1, unless `hyperparam_dtype=jnp.float32`.
         weight_decay: :math:`\lambda`, at least 0, or a schedule of the same count;
             multiplied by the learning rate.
         decay: what decays: `"all"` weights, as in the authors' code, or only the
@@ -128,6 +130,8 @@ def child_adamw(
             m = b1 * m.astype(dtype) + (1 - b1) * g
             v = b2 * v.astype(dtype) + (1 - b2) * jnp.square(g)
             step = -(rate * correction) * m / (jnp.sqrt(v) + eps)
+            if isinstance(shrinkage, int | float) and shrinkage == 0:
+                return step, m, v  # 0 times an infinite parameter would be nan
             decayed = rate * shrinkage * (p + step)
             if decay == "child":
                 decayed = masking.keep(decayed, bits)

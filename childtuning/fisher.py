@@ -101,6 +101,8 @@ def fisher_information(
         require_number("clip_norm", clip_norm, "above 0 or None", lambda x: x > 0)
         clip_norm = float(clip_norm)  # static below, so an array would not do
     _require_batches(batches)
+    if not _is_hashable(loss_fn):
+        loss_fn = loss_fn.__call__  # a method, which is static by what it belongs to
     total = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=jnp.float32), params)
     count, losses = 0, []
     for index, batch in enumerate(batches):
@@ -117,6 +119,14 @@ def fisher_information(
         raise ValueError("batches must hold at least one example, got none.")
     _require_finite(losses, total)
     return _divide(total, count)
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 # The sum is donated: the loop then adds to it where it is.

@@ -207,7 +207,8 @@ def packed_mask(mask: Any, params: Any) -> Any:
         ValueError: naming the first leaf that does not match.
     """
     if type(params) is _placeholder_type():
-        # Bits have not the shape of parameters, and so must not count as such.
+        # Packed bits have other shapes than the parameters, so
+        # `optax.tree_map_params` must not take them for such.
         return jax.tree.map(bits.pack, mask)
     require_mask(mask, params)
     by_path = dict(jax.tree.leaves_with_path(mask))
@@ -238,6 +239,8 @@ def keep(x: jax.Array, packed: jax.Array) -> jax.Array:
         Array like `x`. A gradient of an integer parameter, which has no bits (float0),
         comes back as it is.
     """
+    if not hasattr(x, "dtype"):  # a number of Python
+        x = jnp.asarray(x)
     if x.dtype == jax.dtypes.float0:
         return x
 
@@ -250,6 +253,8 @@ def keep(x: jax.Array, packed: jax.Array) -> jax.Array:
 def _keep_at_random(
     key: jax.Array, x: jax.Array, p: jax.typing.ArrayLike, rescale: bool
 ) -> jax.Array:
+    if not hasattr(x, "dtype"):  # a number of Python
+        x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
 

@@ -144,9 +144,9 @@ def _prepare(similarities, labels, scale, where, axis_name):
             x = jax.lax.all_gather(x, axis_name, tiled=True)
         return explicit.whole(x)
 
-    scale = jnp.asarray(scale, similarities.dtype)
+    similarities, labels = whole(similarities), whole(labels)
     where = None if where is None else whole(where)
-    return whole(similarities), whole(labels), scale, where
+    return similarities, labels, jnp.asarray(scale, similarities.dtype), where
 
 
 def _same_everywhere(loss, axis_name):

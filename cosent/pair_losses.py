@@ -276,7 +276,7 @@ def _check_targets(name, values, where, smallest, largest, beyond=0.0):
         if is_wrong.any():
             raise ValueError(
                 f"{name} must be in [{smallest}, {largest}], got {known[is_wrong][0]}; "
-                "leave unlabelled pairs out by where."
+                "leave unlabelled pairs out with `where`."
             )
     return values
 

@@ -234,7 +234,7 @@ def _check_labels(labels, keep):
     if is_wrong.any():
         raise ValueError(
             f"labels must be in [0, 1], got {values[is_wrong][0]}; leave cells without "
-            "a label out by where."
+            "a label out with `where`."
         )
 
 

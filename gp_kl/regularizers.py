@@ -81,5 +81,8 @@ def span_rdrop_loss(
     loss = jnp.mean(entropies[0] + entropies[1])
     if is_concrete(alpha) and float(np.asarray(alpha)) == 0.0:
         return loss  # also where the divergence is infinite
-    divergence = span_divergence(first, second, where=where, reduction=reduction)
-    return loss + 0.5 * jnp.asarray(alpha, loss.dtype) * jnp.mean(divergence)
+    divergence = jnp.mean(
+        span_divergence(first, second, where=where, reduction=reduction)
+    )
+    divergence = jnp.where((alpha == 0.0) & jnp.isinf(divergence), 0.0, divergence)
+    return loss + 0.5 * jnp.asarray(alpha, loss.dtype) * divergence

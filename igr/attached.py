@@ -14,7 +14,7 @@ its own loss, and the gradient of what all devices share is the sum over them, a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,24 +138,29 @@ def partition(tree: Any) -> tuple[Arrays, Arrays, Callable[..., Any]]:
     """
     leaves, treedef = jax.tree.flatten(tree)
     kinds = [_kind(x) for x in leaves]
-    floats = [
-        jnp.asarray(x) for x, kind in zip(leaves, kinds, strict=True) if kind == 2
-    ]
-    others = [x for x, kind in zip(leaves, kinds, strict=True) if kind == 1]
-    static = [x for x, kind in zip(leaves, kinds, strict=True) if kind == 0]
+
+    def of_kind(wanted):
+        return [x for x, kind in zip(leaves, kinds, strict=True) if kind == wanted]
+
+    floats = [jnp.asarray(x) for x in of_kind("float")]
+    others, static = of_kind("other"), of_kind("static")
 
     def merge(floats, others):
-        sources = [iter(static), iter(others), iter(floats)]
+        sources = {
+            "float": iter(floats),
+            "other": iter(others),
+            "static": iter(static),
+        }
         return jax.tree.unflatten(treedef, [next(sources[kind]) for kind in kinds])
 
     return floats, others, merge
 
 
-def _kind(leaf: Any) -> int:
-    """0: static, 1: an array, 2: one to differentiate."""
+def _kind(leaf: Any) -> Literal["static", "other", "float"]:
+    """Whether a leaf is no array, one without derivative, or one with."""
     if not is_array(leaf) or isinstance(leaf, np.generic):
-        return 0
-    return 2 if jnp.issubdtype(leaf.dtype, jnp.inexact) else 1
+        return "static"
+    return "float" if jnp.issubdtype(leaf.dtype, jnp.inexact) else "other"
 
 
 def without_closure(

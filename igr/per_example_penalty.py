@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import explicit, trees
+from expkit.arguments import require_count
 from igr import arguments, attached, penalty
 from igr.attached import Arrays, Call
 
@@ -81,10 +82,7 @@ def with_per_example_gradient_penalty(
         https://arxiv.org/abs/2101.12176
     """
     penalty.check_options(coefficient, argnum, mode)
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
-        raise TypeError(f"chunk_size must be an integer, got {chunk_size!r}.")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    chunk_size = require_count("chunk_size", chunk_size)
     loss = attached.scalar_loss(loss_fn, has_aux=has_aux)
 
     def over_examples(params, batch, kwargs):

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 
 from expkit import explicit, trees
 from expkit.arguments import require_scalar
+from igr.arguments import require_floating_tree
 
 
 def fast_gradient_perturbation(
@@ -79,8 +80,9 @@ def fast_gradient_perturbation(
         0 where the gradient is 0, with finite derivatives there.
 
     Raises:
-        ValueError: if `epsilon` is a negative Python number, or the loss no scalar.
-        TypeError: if `x` is not real floating-point.
+        ValueError: if `epsilon` or the loss is no scalar, or a concrete `epsilon` is
+            negative or not finite.
+        TypeError: if `epsilon` is no real number or `x` not real floating-point.
 
     References:
         Goodfellow, Shlens, Szegedy, *Explaining and Harnessing Adversarial Examples*,
@@ -88,7 +90,7 @@ def fast_gradient_perturbation(
         Adversarial Training*, 2017, eq. (4). https://arxiv.org/abs/1704.03976
     """
     require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
-    require_floating("x", x)
+    require_floating_tree("x", x)
 
     def scalar_loss(x):
         loss = loss_fn(x)
@@ -121,15 +123,15 @@ def gaussian_perturbation(key: jax.Array, x: Any, stddev: jax.typing.ArrayLike) 
         It is drawn in float32 or wider, and differentiable in `stddev`.
 
     Raises:
-        ValueError: if `stddev` is a negative Python number.
-        TypeError: if `x` is not real floating-point.
+        ValueError: if `stddev` is no scalar, or a concrete one negative or not finite.
+        TypeError: if `stddev` is no real number or `x` not real floating-point.
 
     References:
         Bishop, *Training with Noise is Equivalent to Tikhonov Regularization*, 1995,
         section 2. https://doi.org/10.1162/neco.1995.7.1.108
     """
     require_scalar("stddev", stddev, "at least 0", lambda x: x >= 0)
-    require_floating("x", x)
+    require_floating_tree("x", x)
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(key, len(leaves))
     noise = structure.unflatten(map(_draw_like, keys, leaves))
@@ -174,25 +176,6 @@ def unit_vector(tree: Any) -> Any:
     return jax.tree.map(
         lambda a: jnp.where(is_zero, 0.0, a * inverse).astype(a.dtype), scaled
     )
-
-
-def require_floating(name: str, tree: Any) -> None:
-    """Refuses what has no gradient.
-
-    Args:
-        name: of the argument.
-        tree: what the caller gave.
-
-    Raises:
-        TypeError: if a leaf is not real floating-point.
-    """
-    for leaf in jax.tree.leaves(tree):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"{name} must be real floating-point, got {dtype}: cast it first, or "
-                "perturb its embedding."
-            )
 
 
 def _scaled_like(tree: Any, scale: jax.typing.ArrayLike, x: Any) -> Any:

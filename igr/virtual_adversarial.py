@@ -44,11 +44,10 @@ import jax.numpy as jnp
 
 from expkit import explicit, trees
 from expkit.arguments import is_concrete, require_scalar
-from igr.arguments import require_callable
+from igr.arguments import require_callable, require_floating_tree
 from igr.divergence import kl_divergence
 from igr.perturbation import (
     gaussian_perturbation,
-    require_floating,
     unit_vector,
 )
 
@@ -93,9 +92,10 @@ def virtual_adversarial_loss(
         Divergences `[batch]`, float32 or wider; in nats without `divergence`.
 
     Raises:
-        ValueError: if a Python number is out of range, or the logits have another
-            shape.
-        TypeError: if `x` is not real floating-point or `divergence` no function.
+        ValueError: if a number is no scalar, a concrete one is out of range, or the
+            logits have another shape.
+        TypeError: if a number is not real, `x` not real floating-point, or `divergence`
+            no function.
 
     References:
         Miyato, Maeda, Koyama, Ishii, *Virtual Adversarial Training: A Regularization
@@ -148,9 +148,10 @@ def virtual_adversarial_perturbation(
         derivative flows through it, except to `epsilon`.
 
     Raises:
-        ValueError: if a Python number is out of range, or the logits have another
-            shape.
-        TypeError: if `x` is not real floating-point or `divergence` no function.
+        ValueError: if a number is no scalar, a concrete one is out of range, or the
+            logits have another shape.
+        TypeError: if a number is not real, `x` not real floating-point, or `divergence`
+            no function.
 
     References:
         Miyato, Maeda, Koyama, Ishii, *Virtual Adversarial Training: A Regularization
@@ -171,7 +172,7 @@ def _perturbation_and_logits(
     if not hasattr(num_iterations, "__index__"):
         raise TypeError(f"num_iterations must be an integer, got {num_iterations!r}.")
     require_scalar("xi", xi, "above 0", lambda x: x > 0)
-    require_floating("x", x)
+    require_floating_tree("x", x)
     if divergence is not None:
         require_callable("divergence", divergence)
     x = jnp.asarray(x)

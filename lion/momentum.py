@@ -74,6 +74,25 @@ def require_dtype(mu_dtype: Any) -> None:
     )
 
 
+def require_holds(mu_dtype: Any, params: Any) -> None:
+    """Refuses a real momentum for complex parameters: half of it would be lost.
+
+    Args:
+        mu_dtype: as for `require_dtype`.
+        params: pytree of arrays.
+
+    Raises:
+        ValueError: if a parameter is complex and `mu_dtype` a real dtype.
+    """
+    if mu_dtype is None or jnp.issubdtype(jnp.dtype(mu_dtype), jnp.complexfloating):
+        return
+    if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(params)):
+        raise ValueError(
+            "mu_dtype must be complex or None for complex parameters, got "
+            f"{mu_dtype!r}."
+        )
+
+
 def compress(momentum: jax.Array) -> Int8Momentum:
     """Stores an array in 8 bits an entry.
 

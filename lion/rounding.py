@@ -126,6 +126,7 @@ def round_stochastically(
 
 
 def _round_update(key: jax.Array, update: jax.Array, param: jax.Array) -> jax.Array:
+    param, update = jnp.asarray(param), jnp.asarray(update)
     if param.dtype not in (jnp.bfloat16, jnp.float16):
         return update
     before, update = param.astype(jnp.float32), update.astype(jnp.float32)

@@ -106,6 +106,7 @@ def scale_by_lion(
     is_int8 = momentum.is_int8(mu_dtype)
 
     def init(params):
+        momentum.require_holds(mu_dtype, params)
         if is_int8:
             mu = jax.tree.map(lambda p: momentum.compress(jnp.zeros_like(p)), params)
         else:
@@ -204,7 +205,7 @@ def lion(
 def _only_agreeing(direction: jax.Array, gradient: jax.Array) -> jax.Array:
     """Keeps the coordinates that agree with the gradient, scaled by n / (k + 1)."""
     # Where the momentum is wider than the gradient, the direction is too.
-    agrees = direction * gradient.astype(direction.dtype) > 0
+    agrees = jnp.real(jnp.conj(direction) * gradient.astype(direction.dtype)) > 0
     scale = direction.size / (_count(agrees) + 1)
     # n / (k + 1) of a large tensor is infinite in float16.
     scale = jnp.minimum(scale, float(jnp.finfo(direction.dtype).max))

@@ -5,17 +5,17 @@ r"""The symmetric Kullback-Leibler divergence of two softmax outputs, from their
     = \sum_i (p_i - q_i)(\log p_i - \log q_i)
     = \sum_i (p_i + q_i)\, t_i \tanh(t_i / 2), \qquad t_i = \log p_i - \log q_i.
 
-It is the term that R-Drop (Liang et al. 2021, eq. 2) halves and adds to the loss. What
-differs from implementations: they add two divergences of log-softmax outputs. For two
-passes that nearly agree, as at the start of training or with a low dropout rate, that
-leaves rounding error: :math:`t` is the difference of two logarithms that each carry
-`eps |log p|`. On ten classes with logits of standard deviation 5 that differ by 1e-4
-the worst of 20 values and of 20 gradients is wrong by more than 5e-3; also with
-:math:`p - q` written as `q expm1(t)` or by `tanh`, since the digits of :math:`t` are
-gone. Here :math:`t` comes
-from the differences of the logits, which are exact where the logits are close: value
-and gradient are right to 1e-6. (Adding a constant to one of the outputs, which changes
-neither distribution, rounds these differences too.) No term is negative.
+It is the term that R-Drop (Liang et al. 2021, eq. 2) halves and adds to the loss.
+Implementations add two divergences of log-softmax outputs. Where the two passes nearly
+agree, as at the start of training or with a low dropout rate, only rounding error is
+left of that: :math:`t` is the difference of two logarithms that each carry an error of
+`eps |log p|`. On ten classes with logits of standard deviation 5 that differ by 1e-4,
+the worst of 20 values and of 20 gradients is wrong by more than 5e-3. To write
+:math:`p - q` as `q expm1(t)` or with `tanh` does not help, since the digits of
+:math:`t` are lost already. Here :math:`t` comes from the differences of the logits,
+which are exact where the logits are close: value and gradient are right to 1e-6.
+(Adding a constant to one of the outputs, which changes neither distribution, rounds
+these differences too.) No term is negative.
 
 No gradient is stopped: both outputs move, as in the paper. Example::
 
@@ -60,8 +60,8 @@ def symmetric_kl(
     Returns:
         Divergences in nats, at least 0, in the shape of the logits without `axis`,
         float32 or wider; gradients have the dtypes of the logits. A class that only one
-        of the outputs excludes makes the divergence of its example inf, which is the
-        truth; the gradient of that example is then 0.
+        of the outputs excludes makes the divergence of its example inf, as it is
+        in mathematics; the gradient of that example is then 0.
 
     Raises:
         TypeError: if `where` is not boolean, or logits are complex.

@@ -188,6 +188,7 @@ def _combine(entropies, divergences, alpha, convention, where):
     if is_concrete(alpha) and float(alpha) == 0.0:
         return loss  # also where the divergence is infinite
     second = _reduce(divergences, where, is_sum=convention.sums_divergence)
+    second = jnp.where((alpha == 0.0) & jnp.isinf(second), 0.0, second)
     return loss + convention.divergence * jnp.asarray(alpha, loss.dtype) * second
 
 
@@ -243,7 +244,7 @@ def _check_labels(labels, shape, where):
             allowed = "in [0, 1]" if is_soft else f"in [0, {largest}]"
             raise ValueError(
                 f"labels must be {allowed} for {shape[-1]} classes, got "
-                f"{values[is_wrong][0]}; leave unlabelled examples out by where."
+                f"{values[is_wrong][0]}; leave unlabelled examples out with `where`."
             )
     if is_integer:  # what is out of range is so in 32 bits, too
         labels = as_integers("labels", labels)

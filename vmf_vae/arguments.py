@@ -141,10 +141,10 @@ def order_of(dim: int) -> float:
     except TypeError as error:
         raise TypeError(f"dim must be a Python integer, got {dim!r}.") from error
     if not 2 <= size <= MAX_DIM or isinstance(dim, (bool, np.bool)):
-        hint = " (two directions: a Bernoulli with logit 2 * concentration)"
-        raise ValueError(
-            f"dim must be in [2, {MAX_DIM:,}], got {dim!r}{hint * (size == 1)}."
-        )
+        hint = ""
+        if size == 1:
+            hint = " (two directions: a Bernoulli with logit 2 * concentration)"
+        raise ValueError(f"dim must be in [2, {MAX_DIM:,}], got {dim!r}{hint}.")
     return 0.5 * size - 1.0
 
 

@@ -75,16 +75,15 @@ class VonMisesFisher(Directional):
             x: [..., d], unit vectors (not checked).
 
         Returns:
-            [...], the leading shapes of `x` and the batch broadcast.
+            [...], the leading shapes of `x` and the batch broadcast; float32 or wider.
 
         Raises:
             ValueError: if `x` has another last axis.
         """
         x = require_points(x, self.dim)
-        dtype = jnp.result_type(x, self.mean_direction, self.concentration)
-        wide = wide_dtype(dtype)
         fields = (self.mean_direction, self.concentration, x)
-        return density.log_density(*(f.astype(wide) for f in fields)).astype(dtype)
+        wide = wide_dtype(jnp.result_type(*fields))
+        return density.log_density(*(f.astype(wide) for f in fields))
 
     def entropy(self) -> jax.Array:
         """Differential entropy in nats, see `density.entropy`.
@@ -172,7 +171,7 @@ def fit(
             ones that are not give nan.
 
     Returns:
-        One distribution.
+        One distribution, in float32 or wider.
 
     Raises:
         ValueError: if `x` is not [n, d] with n >= 1, concrete and not of unit norm, or
@@ -186,8 +185,7 @@ def fit(
     x = require_directions("x", x)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"x must be [n, d] with n >= 1, got shape {x.shape}.")
-    dtype = x.dtype
-    x = x.astype(wide_dtype(dtype))
+    x = x.astype(wide_dtype(x.dtype))
     if weights is None:
         w = jnp.full(len(x), 1.0 / len(x), x.dtype)
     else:
@@ -214,7 +212,7 @@ def fit(
     # Rounded points may lie a little outside the sphere.
     length = jnp.where(is_zero, 0.0, jnp.minimum(length, 1.0))
     kappa = inverse_ratio(order_of(x.shape[-1]), length, complement)
-    return VonMisesFisher(direction.astype(dtype), kappa.astype(dtype))
+    return VonMisesFisher(direction, kappa)
 
 
 @jax.custom_jvp

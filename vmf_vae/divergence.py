@@ -55,7 +55,7 @@ def kl(
         concentration_q: :math:`\kappa_q`, [...], 0 to 2e6.
 
     Returns:
-        [...], the four leading shapes broadcast, in the widest dtype of the four.
+        [...], the four leading shapes broadcast; float32 or wider.
 
     Raises:
         ValueError: if a direction has no axis of 2 to 200,000 entries, if the two
@@ -79,8 +79,7 @@ def kl(
     for name, x in (("p", concentration_p), ("q", concentration_q)):
         require_concrete(f"concentration_{name}", x, "at least 0", lambda x: x < 0)
         numbers.append(as_float(f"concentration_{name}", x))
-    dtype = jnp.result_type(p, q, *numbers)
-    wide = wide_dtype(dtype)
+    wide = wide_dtype(jnp.result_type(p, q, *numbers))
     p, q, kappa_p, kappa_q = (x.astype(wide) for x in (p, q, *numbers))
     shape = jnp.broadcast_shapes(
         p.shape[:-1], q.shape[:-1], kappa_p.shape, kappa_q.shape
@@ -91,7 +90,7 @@ def kl(
         jnp.broadcast_to(where_valid(x), shape) for x in (kappa_p, kappa_q)
     )
     turned = kappa_q * ratio(order, kappa_p) * apart
-    return (_bregman(order, kappa_q, kappa_p) + turned).astype(dtype)
+    return _bregman(order, kappa_q, kappa_p) + turned
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

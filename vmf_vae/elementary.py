@@ -1,4 +1,8 @@
-"""Small functions of arrays that several modules need."""
+"""Small functions of arrays that several modules need.
+
+`wide_dtype` and `vary_like` are those of `expkit`, which the distributions, like
+`lion`, do not need.
+"""
 
 from typing import Any
 

@@ -48,28 +48,42 @@ def training_loss(
 
 
 def kl_weight(
-    step: jax.typing.ArrayLike, warmup_steps: jax.typing.ArrayLike
+    step: jax.typing.ArrayLike, kl_warmup_steps: jax.typing.ArrayLike
 ) -> jax.Array:
     """Weight of the KL that rises in a line from 0 to 1.
 
     Args:
         step: number of updates done.
-        warmup_steps: T, after which it is 1; 0 has it at 1 at once. May be traced.
+        kl_warmup_steps: T, after which it is 1; 0 has it at 1 at once. May be traced.
 
     Returns:
         Scalar, float32.
 
     Raises:
-        ValueError: if a concrete `warmup_steps` is negative.
+        ValueError: if a concrete `kl_warmup_steps` is negative.
 
     References:
         Bowman et al., *Generating Sentences from a Continuous Space*, 2016, section
         3.1. https://arxiv.org/abs/1511.06349
     """
-    if isinstance(warmup_steps, int | float) and warmup_steps < 0:
-        raise ValueError(f"kl_warmup_steps must be at least 0, got {warmup_steps!r}.")
-    step, total = (jnp.asarray(x, jnp.float32) for x in (step, warmup_steps))
+    require_warmup(kl_warmup_steps)
+    step, total = (jnp.asarray(x, jnp.float32) for x in (step, kl_warmup_steps))
     return jnp.where(step < total, step / jnp.maximum(total, 1.0), 1.0)
+
+
+def require_warmup(kl_warmup_steps: jax.typing.ArrayLike) -> None:
+    """Refuses a negative number of steps.
+
+    Args:
+        kl_warmup_steps: as for `kl_weight`.
+
+    Raises:
+        ValueError: if a concrete number is negative.
+    """
+    if isinstance(kl_warmup_steps, int | float) and kl_warmup_steps < 0:
+        raise ValueError(
+            f"kl_warmup_steps must be at least 0, got {kl_warmup_steps!r}."
+        )
 
 
 def binarize(model: VAE, x: jax.Array, key: jax.Array) -> jax.Array:

@@ -68,13 +68,14 @@ class SphericalUniform:
             x: [..., d], unit vectors (not checked).
 
         Returns:
-            [...].
+            [...], float32 or wider.
 
         Raises:
             ValueError: if `x` has another last axis.
         """
         x = require_points(x, self.dim)
-        return jnp.full(x.shape[:-1], log_constant_at_zero(order_of(self.dim)), x.dtype)
+        log_density = log_constant_at_zero(order_of(self.dim))
+        return jnp.full(x.shape[:-1], log_density, wide_dtype(x.dtype))
 
     def entropy(self) -> jax.Array:
         """Differential entropy in nats: the log area.
@@ -140,19 +141,19 @@ class PowerSpherical(Directional):
             x: [..., d], unit vectors (not checked).
 
         Returns:
-            [...]; -inf at the antipode of the mean direction, where the concentration
-            is not 0.
+            [...], float32 or wider; -inf at the antipode of the mean direction, where
+            the concentration is not 0.
 
         Raises:
             ValueError: if `x` has another last axis.
         """
-        mu, kappa, dtype = self._wide()
+        mu, kappa, _ = self._wide()
         x = require_points(x, mu.shape[-1])
+        wide = jnp.result_type(mu, x)
         shape = jnp.broadcast_shapes(x.shape[:-1], mu.shape[:-1], kappa.shape)
         full = (*shape, mu.shape[-1])
-        dtype = jnp.result_type(dtype, x)
-        x, mu = (jnp.broadcast_to(a, full) for a in (x.astype(mu.dtype), mu))
-        kappa = jnp.broadcast_to(kappa, shape)
+        x, mu = (jnp.broadcast_to(a.astype(wide), full) for a in (x, mu))
+        kappa = jnp.broadcast_to(kappa.astype(wide), shape)
         apart = one_minus_dot(mu, x)
         is_near = apart < 1.0
         near = jnp.log1p(-0.5 * jnp.where(is_near, apart, 0.0))
@@ -161,7 +162,7 @@ class PowerSpherical(Directional):
         is_flat = (kappa == 0.0) & (share == 0.0)
         far = jnp.log(jnp.where(is_flat, 1.0, share))
         log_share = jnp.where(is_near, near, far)
-        return (self._peak(mu.shape[-1], kappa) + kappa * log_share).astype(dtype)
+        return self._peak(mu.shape[-1], kappa) + kappa * log_share
 
     def entropy(self) -> jax.Array:
         """Differential entropy in nats.

@@ -239,3 +239,23 @@ def test_missing_parameters_are_refused():
     tx = childtuning.child_adamw(1e-3, jnp.ones(2, bool))
     with pytest.raises(ValueError, match="child_adamw needs params"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def test_without_decay_an_infinite_parameter_stays():
+    params, gradient = jnp.array([-jnp.inf, 1.0]), jnp.ones(2)
+
+    def step(**options):
+        tx = childtuning.child_adamw(0.1, np.array([False, True]), **options)
+        return tx.update(gradient, tx.init(params), params)[0]
+
+    np.testing.assert_allclose(step(), [0.0, -0.1], rtol=1e-6)
+    # The bias of optax's second moment is corrected by 1 - 0.999 in float32.
+    np.testing.assert_allclose(step(), optax_step(params, gradient), rtol=1e-5)
+    assert np.isnan(step(weight_decay=jnp.zeros(()))[0])  # the control
+
+
+def optax_step(params, gradient):
+    """The first step of AdamW without decay, where the mask is True."""
+    tx = optax.adamw(0.1, weight_decay=0.0, eps=1e-8)
+    gradient = jnp.where(np.array([False, True]), gradient, 0.0)
+    return tx.update(gradient, tx.init(params), params)[0]

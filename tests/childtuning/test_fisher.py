@@ -1,5 +1,6 @@
 """Fisher information: the two conventions, their memory, and bad input."""
 
+import dataclasses
 import functools
 
 import jax
@@ -368,3 +369,21 @@ def test_batches_may_be_tuples_and_come_from_any_iterable():
             batches,
         )
         assert got == 5.0
+
+
+def test_a_loss_without_a_hash_compiles_once():
+    @dataclasses.dataclass
+    class Loss:
+        scale: float
+
+        def __call__(self, params, batch):
+            return self.scale * jnp.mean(batch["x"] @ params)
+
+    loss, params, batch = Loss(2.0), jnp.ones(5), make_batch(3)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(loss)
+    got = childtuning.fisher_information(loss, params, [batch])
+    np.testing.assert_allclose(got, np.mean(4 * batch["x"] ** 2, axis=0), rtol=1e-5)
+    with testing.count_compilations() as log:
+        childtuning.fisher_information(loss, params, [batch])
+    assert not log.names

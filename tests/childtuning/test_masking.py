@@ -301,3 +301,18 @@ def test_a_mask_of_all_parameters_works_where_optax_hides_some():
 def test_an_option_of_the_random_mask_has_its_name():
     with pytest.raises(TypeError, match="positional"):
         childtuning.child_tuning_f(0.5, jax.random.key(0), True)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        childtuning.child_tuning_f(1.0, KEY),
+        childtuning.update_dropout(1.0, KEY),
+        childtuning.child_tuning_d({"x": True, "y": np.ones(2, bool)}),
+    ],
+)
+def test_a_number_of_python_is_a_parameter(tx):
+    updates, _ = tx.update(
+        {"x": 0.5, "y": jnp.ones(2)}, tx.init({"x": 2.0, "y": jnp.ones(2)})
+    )
+    assert updates["x"] == 0.5

@@ -71,8 +71,12 @@ def test_without_alpha_the_divergence_may_be_infinite():
     other = SCORES[1].copy()
     other[0, 0, 0, 3] = -np.inf
     labels = LABELS & (other > -np.inf)
-    assert np.isfinite(span_rdrop_loss(SCORES[0], other, labels, 0.0))
+    known = span_rdrop_loss(SCORES[0], other, labels, 0.0)
+    assert np.isfinite(known)
     assert np.isinf(span_rdrop_loss(SCORES[0], other, labels, 1.0))
+    traced = jax.jit(lambda alpha: span_rdrop_loss(SCORES[0], other, labels, alpha))
+    np.testing.assert_allclose(traced(0.0), known, rtol=1e-6)
+    assert np.isinf(traced(1.0))
 
 
 def setting():

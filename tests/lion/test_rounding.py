@@ -240,3 +240,9 @@ def test_wrong_keys_and_missing_parameters_are_refused():
     tx = lion.stochastic_rounding(jax.random.key(0))
     with pytest.raises(ValueError, match="needs params"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def test_numbers_of_python_are_parameters():
+    tx = lion.stochastic_rounding(jax.random.key(0))
+    updates, _ = tx.update({"x": 0.1}, tx.init({"x": 2.0}), {"x": 2.0})
+    assert updates["x"] == jnp.float32(0.1)

@@ -218,3 +218,20 @@ def test_global_norm_clipping_changes_only_the_mixture():
     assert np.mean(clipped != by_hand) <= 1e-4
     plain = directions(lion.scale_by_lion(), grads)
     np.testing.assert_array_equal(clipped[0], plain[0])
+
+
+def test_cautious_compares_complex_numbers_by_their_angle():
+    gradient = jnp.array([1j, 1.0, 1.0 - 1j], jnp.complex64)
+    tx = lion.scale_by_lion(cautious=True)
+    updates, _ = tx.update(gradient, tx.init(jnp.zeros_like(gradient)))
+    np.testing.assert_allclose(
+        updates, 3 / 4 * np.array([1j, 1.0, (1 - 1j) / np.sqrt(2)]), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("mu_dtype", ["int8", "bfloat16"])
+def test_a_real_momentum_of_complex_parameters_is_refused(mu_dtype):
+    params = {"w": jnp.zeros(2), "z": jnp.zeros(2, jnp.complex64)}
+    with pytest.raises(ValueError, match="mu_dtype must be complex or None for"):
+        lion.lion(0.1, mu_dtype=mu_dtype).init(params)
+    lion.lion(0.1, mu_dtype="complex64").init(params)

@@ -165,7 +165,11 @@ def test_alpha_zero_looks_at_no_divergence():
     a, b = LOGITS.copy()
     a[0, (LABELS[0] + 1) % 4] = -np.inf  # infinitely far away
     assert np.isinf(rdrop_loss(a, b, LABELS, 1.0))
-    assert np.isfinite(rdrop_loss(a, b, LABELS, 0.0))
+    known = rdrop_loss(a, b, LABELS, 0.0)
+    assert np.isfinite(known)
+    traced = jax.jit(lambda alpha: rdrop_loss(a, b, LABELS, alpha))
+    np.testing.assert_allclose(traced(0.0), known, rtol=1e-6)
+    assert np.isinf(traced(1.0))
 
 
 def test_the_gradient_of_the_divergence_reaches_both_passes():

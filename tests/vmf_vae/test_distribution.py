@@ -173,9 +173,16 @@ def test_traced_nonsense_gives_nan():
 def test_half_precision():
     mu = unit(1.0, 2.0, 2.0).astype(jnp.bfloat16)
     vmf = VonMisesFisher(mu, jnp.bfloat16(3.0))
-    for value in (vmf.entropy(), vmf.mean(), vmf.covariance(), vmf.log_prob(mu)):
+    for value in (vmf.entropy(), vmf.mean(), vmf.covariance()):
         assert value.dtype == jnp.bfloat16
         assert np.isfinite(value.astype(jnp.float32)).all()
+    # What is a sum has the digits of float32.
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), vmf)
+    log_prob = vmf.log_prob(mu)
+    assert log_prob.dtype == jnp.float32
+    np.testing.assert_allclose(log_prob, wide.log_prob(mu), rtol=1e-6)
+    fitted = fit(jnp.stack([mu, mu[::-1]]))
+    assert fitted.concentration.dtype == fitted.mean_direction.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("kappa", [1e-2, 1.0, 30.0, 1e3, 1e5])

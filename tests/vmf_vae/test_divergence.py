@@ -132,3 +132,11 @@ def test_a_difference_of_two_ratios_near_one_does_not():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_half_precision_is_summed_in_float32():
+    x = jnp.zeros(50, jnp.bfloat16).at[0].set(1.0)
+    got = divergence.kl(x, jnp.bfloat16(30.0), x, jnp.bfloat16(10.0))
+    assert got.dtype == jnp.float32
+    wide = x.astype(jnp.float32)
+    np.testing.assert_allclose(got, divergence.kl(wide, 30.0, wide, 10.0), rtol=1e-6)

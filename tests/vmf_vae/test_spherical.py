@@ -251,3 +251,14 @@ def test_a_number_is_a_shape_of_one_axis(draw):
     np.testing.assert_array_equal(draw(key, 5), draw(key, (5,)))
     with pytest.raises(ValueError, match=r"shape must be integers >= 0, got \(-5,\)"):
         draw(key, (-5,))
+
+
+@pytest.mark.parametrize("dim", [3, 768])
+def test_log_densities_of_half_precision_are_sums_in_float32(dim):
+    x = jnp.zeros(dim, jnp.bfloat16).at[0].set(1.0)
+    power = PowerSpherical(x, jnp.bfloat16(3.0))
+    for law in (SphericalUniform(dim), power):
+        got = law.log_prob(x)
+        assert got.dtype == jnp.float32
+        wide = jax.tree.map(lambda a: a.astype(jnp.float32), law)
+        np.testing.assert_allclose(got, wide.log_prob(x.astype(jnp.float32)), rtol=1e-6)
