@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         fit = training.prepare(
             config,
             workdir,
-            task.splits["train"],
+            task.splits,
             lambda params: evaluate(params, "validation"),
         )
         mask = make_mask(config, texts)
@@ -251,13 +251,13 @@ def _with_dropout(loss_fn: loop.LossFn) -> Callable[[Any, Any], jax.Array]:
 def _adamw(config, schedule, mask):
     del mask
     decay = config.weight_decay
-    return optax.adamw(schedule, weight_decay=decay, mask=finetuning.is_decayed)
+    return optax.adamw(schedule, weight_decay=decay, mask=training.is_decayed)
 
 
 def _lion(config, schedule, mask):
     del mask
     decay = config.weight_decay
-    return lion.lion(schedule, weight_decay=decay, mask=finetuning.is_decayed)
+    return lion.lion(schedule, weight_decay=decay, mask=training.is_decayed)
 
 
 def _child_adamw(config, schedule, mask):

@@ -39,7 +39,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         def evaluate(params, splits=("validation",)):
             return figures({split: scores(params, split) for split in splits})
 
-        fit = training.prepare(config, workdir, pairs.splits["train"], evaluate)
+        fit = training.prepare(config, workdir, pairs.splits, evaluate)
     run_key = jax.random.split(jax.random.key(config.seed))[1]
     state = fit(
         loop.make_step(loss_fn, optimizer),

@@ -37,6 +37,7 @@ from expkit.streams import keep_going
 TrainFn = Callable[[ml_collections.ConfigDict, str], dict[str, float]]
 
 PROCESS_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+DEVICE_VARIABLES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
 HEARTBEAT = 30
 """Seconds of silence after which a process counts as lost."""
 
@@ -54,7 +55,8 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
 
     Raises:
         SystemExit: always. Status 0; 1 for a run that broke, also for a loss that is
-            not finite; 2 for wrong input; 130 and 143 for Ctrl-C and SIGTERM.
+            not finite; 2 for wrong input; 130, 143 and 129 for Ctrl-C, SIGTERM and a
+            terminal that is closed.
     """
     keep_going()
     flags.DEFINE_string(
@@ -78,8 +80,9 @@ def main(run: TrainFn, *, name: str, default_config: str) -> None:
         config, workdir = _parse(sys.argv)
         if join_processes():
             exit_on_signals(name)  # JAX has taken SIGTERM
+        start_devices()
         result = run(config, workdir)
-        if jax.process_index() == 0:
+        if _is_first():
             jsonfile.write(Path(workdir) / "result.json", result)
     except (ConfigError, CheckpointError, flags.Error) as error:
         _exit(2, f"{name}: {one_line(error)}")
@@ -134,6 +137,28 @@ def join_processes() -> bool:
             f"{', '.join(PROCESS_VARIABLES)}."
         ) from error
     return True
+
+
+def start_devices() -> None:
+    """Lets JAX look for its devices, as the environment asks for them.
+
+    Raises:
+        ConfigError: if it finds none.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError where there is no CUDA
+        said = " and ".join(
+            f"{name}={os.environ[name]!r:.60}"
+            for name in DEVICE_VARIABLES
+            if name in os.environ
+        )
+        reason = one_line(error, 300).rstrip(".") or type(error).__name__
+        raise ConfigError(
+            f"JAX finds no devices with {said or 'JAX_PLATFORMS not set'}: {reason}; "
+            "unset what is wrong there, or set JAX_PLATFORMS to what this machine has, "
+            "such as cpu."
+        ) from error
 
 
 def _ignore_closed_loops() -> None:
@@ -195,16 +220,26 @@ def _reason(error: Exception) -> str | None:
     is_full = first.startswith("RESOURCE_EXHAUSTED") or "Out of memory" in first
     if isinstance(error, MemoryError) or is_full:
         return f"{first}; rerun with a smaller model or batch_size in another --workdir"
-    if jax.process_count() > 1:
+    if _has_others():
         return f"{first}; if a process was lost, rerun all to resume"
     return None
+
+
+def _has_others() -> bool:
+    """Whether there are other processes; it starts no devices to find out."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _is_first() -> bool:
+    """Whether this is the process that tells and writes."""
+    return not _has_others() or jax.process_index() == 0
 
 
 def _exit(status: int, line: str) -> NoReturn:
     """Prints one line, on stderr unless all is well, and exits."""
     is_done = status == 0
-    if not is_done or jax.process_index() == 0:
+    if not is_done or _is_first():
         print(line, file=sys.stderr if status else sys.stdout, flush=True)
-    if not is_done and jax.process_count() > 1:
+    if not is_done and _has_others():
         os._exit(status)  # waiting for the others at the exit would take minutes
     sys.exit(status)

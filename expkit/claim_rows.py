@@ -4,6 +4,7 @@ The files may be damaged, or be others of these names: what is no row is measure
 and a plan or a report that is none counts as missing.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ ORIGIN = {"date": str, "cores": int, "command": str}
 
 Row = dict[str, Any]
 
+_RESULTS = ("claims.json", "figures.json")
 _CLAIM = {"id": str, "statement": str, "source": str}
 _ROW = _CLAIM | {"package": str, "verdict": str}
 _PLAN = {"package": str, "experiments": list, "claims": list}
@@ -188,12 +190,37 @@ def discard_stale_training(out: Path, fingerprint: dict[str, Any]) -> None:
     """
     if is_current(out, fingerprint):
         return
-    for entry in (out / name for name in locks.WRITTEN):
+    # The config goes late: what lies beside none counts as not ours.
+    for entry in (out / name for name in reversed(locks.WRITTEN)):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
     jsonfile.write(out / "run.json", {"fingerprint": fingerprint})
+
+
+def foreign_results(out: Path) -> str:
+    """Says what in a folder no experiment wrote, and would be lost.
+
+    `run.json` is the first thing that an experiment writes: what lies beside none is of
+    somebody else, such as the `claims.json` of a whole reproduction.
+
+    Args:
+        out: folder of the experiment; it need not exist.
+
+    Returns:
+        One line, "" where there is no such thing.
+    """
+    for name in ("run.json", *_RESULTS):
+        if os.path.lexists(out / name) and not (out / name).is_file():
+            return f"{out / name} is not a regular file; move it away."
+    found = [name for name in _RESULTS if (out / name).exists()]
+    if not found or (out / "run.json").exists():
+        return ""
+    return (
+        f"{out} holds {found[0]} but no run.json, so it is not the folder of an "
+        f"experiment; give another --out, or move {found[0]} away."
+    )
 
 
 def discard_stale(out: Path, fingerprint: dict[str, Any]) -> None:
@@ -202,9 +229,14 @@ def discard_stale(out: Path, fingerprint: dict[str, Any]) -> None:
     Args:
         out: folder of the experiment.
         fingerprint: what finished rows must have been measured with.
+
+    Raises:
+        FileExistsError: if there are such files of somebody else.
     """
+    if problem := foreign_results(out):
+        raise FileExistsError(problem.rstrip("."))
     if is_current(out, fingerprint):
         return
-    for name in ("claims.json", "figures.json"):
+    for name in _RESULTS:
         (out / name).unlink(missing_ok=True)
     jsonfile.write(out / "run.json", {"fingerprint": fingerprint, "device": None})

@@ -1,4 +1,4 @@
-"""Configs: `file.py:smoke,learning_rate=3e-4`, overrides, and the run folder's copy.
+"""Configs: `file.py:smoke,learning_rate=3e-4`, and overrides of single fields.
 
 A config file is a Python module (so it is trusted, like any code one runs) with
 `get_config(arg="")` that returns a flat `ml_collections.ConfigDict`::
@@ -16,7 +16,6 @@ received and what is allowed.
 import ast
 import contextlib
 import difflib
-import os
 import runpy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,11 +24,8 @@ from typing import Any
 
 import ml_collections
 
-from expkit import jsonfile, locks
 from expkit.messages import one_line
 
-# Fields that say where the work is done and not what it is.
-PLACEMENT_FIELDS = ("mesh",)
 # What the fields that every config has may be; step counters are int32.
 RANGES = {
     "seed": range(2**32),
@@ -109,7 +105,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
 
     Raises:
         ConfigError: if the file cannot be run or has no `get_config`, or refuses the
-            argument.
+            argument, or gives something else.
     """
     path, _, arg = reference.partition(":")
     try:
@@ -126,11 +122,18 @@ def load(reference: str) -> ml_collections.ConfigDict:
         names = runpy.run_path(path)
         if "get_config" not in names:
             raise ConfigError(f"{path!r} defines no get_config(arg).")
-        return names["get_config"](arg)
+        config = names["get_config"](arg)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{path!r} cannot be run: {error!r}.") from error
+    is_frozen = isinstance(config, ml_collections.FrozenConfigDict)
+    if is_frozen or not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(
+            f"{path!r}: get_config must return an ml_collections.ConfigDict, got "
+            f"{'None' if config is None else type(config).__name__}."
+        )
+    return config
 
 
 def apply(
@@ -198,68 +201,19 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
         config: those of `RANGES` that it lacks are not checked.
 
     Raises:
-        ConfigError: for a value outside its range; the message names both.
+        ConfigError: for a value outside its range, and one in `RANGES` that is no whole
+            number; the message names both.
     """
     for field, value in config.items():
         allowed = RANGES.get(field, WHOLE)
+        limits = f"{allowed.start}..{allowed.stop - 1}"
+        said = f"config field {field}={value!r:.300} must be"
+        if field in RANGES and type(value) is not int:
+            kind = type(value).__name__
+            raise ConfigError(f"{said} a whole number in {limits}, not a {kind}.")
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(n not in allowed for n in numbers if field in RANGES or type(n) is int):
-            raise ConfigError(
-                f"config field {field}={value!r:.300} must be in "
-                f"{allowed.start}..{allowed.stop - 1}."
-            )
-
-
-def prepare_workdir(config: ml_collections.ConfigDict, workdir: str | Path) -> Path:
-    """Makes the folder of a run and writes `config.json`, or checks the one there.
-
-    Args:
-        config: the run's config.
-        workdir: the folder; a rerun in it resumes.
-
-    Returns:
-        The folder, existing and writable.
-
-    Raises:
-        ConfigError: if the folder cannot be written, is in use by another process, or
-            belongs to a run with another config (fields in `PLACEMENT_FIELDS` may
-            differ).
-    """
-    folder = workdir = Path(workdir)
-    try:
-        locks.require_usable(workdir)
-        for folder in (workdir, workdir / "checkpoints"):
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"workdir {str(workdir)!r} cannot be written ({folder}: "
-            f"{error.strerror}); give --workdir a folder that can."
-        ) from error
-    if not locks.acquire(workdir):
-        reason = "is in use by another process; wait for it, or use another --workdir"
-        raise ConfigError(f"workdir {str(workdir)!r} {reason}.")
-    values = jsonfile.plain(config.to_dict())
-    path, kept = workdir / "config.json", (workdir / "checkpoints").iterdir()
-    if path.exists() or any(folder.name.isdigit() for folder in kept):
-        _refuse_other_config(path, values)
-    jsonfile.write(path, values)
-    return workdir
-
-
-def _refuse_other_config(path: Path, values: dict[str, Any]) -> None:
-    stored = jsonfile.read(path)
-    if not isinstance(stored, dict):
-        raise ConfigError(f"{path} is no config; restore it, or use another --workdir.")
-    for name in sorted((stored.keys() | values.keys()) - set(PLACEMENT_FIELDS)):
-        if stored.get(name) != values.get(name):
-            raise ConfigError(
-                f"{path.parent} holds a run with {name}={stored.get(name)!r}, not "
-                f"{values.get(name)!r}: use another --workdir, or delete it to start "
-                "over."
-            )
+        if any(type(n) is int and n not in allowed for n in numbers):
+            raise ConfigError(f"{said} in {limits}.")
 
 
 def _split(arg: str) -> list[str]:

@@ -1,5 +1,8 @@
 """JSON files that are never half written and never hold `NaN` or `Infinity`.
 
+Values take up to 34 times the size of their file in memory, so a file of more than
+`MAX_BYTES` is not read.
+
 write(path, {"loss": float("nan")})   # the file reads {"loss": null}
 read(path)                            # {"loss": None}
 """
@@ -12,6 +15,12 @@ import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+MAX_BYTES = 2**24
+
+
+class TooLargeError(ValueError):
+    """A file of more bytes than this program reads; one line that names it."""
 
 
 def plain(value: Any) -> Any:
@@ -66,6 +75,33 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def read_text(path: Path, most: int = MAX_BYTES) -> str:
+    """Reads a UTF-8 file that has no more than some number of bytes.
+
+    Args:
+        path: the file.
+        most: how many bytes it may have.
+
+    Returns:
+        Its text, with `\\n` for every kind of line end.
+
+    Raises:
+        TooLargeError: if it has more; of those, no more than `most` were read.
+        OSError: if it cannot be read.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    size = path.stat().st_size
+    if size <= most:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(most + 1)  # a device has more than its size says
+        if len(text) <= most:
+            return text
+    size = max(size, most + 1)
+    raise TooLargeError(
+        f"{path} has {size:,} bytes, more than the limit of {most:,}; use another file."
+    )
+
+
 def write(path: Path, value: Any) -> None:
     """Writes `plain(value)` as indented JSON, atomically.
 
@@ -85,14 +121,15 @@ def read(path: Path, default: Any = None) -> Any:
 
     Args:
         path: the file.
-        default: returned when the file is missing, is not JSON, or holds another kind
-            of value than this one; None takes every kind.
+        default: returned when the file is missing, is not JSON, has more than
+            `MAX_BYTES`, or holds another kind of value than this one; None takes every
+            kind.
 
     Returns:
         The parsed value or `default`.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):  # the last: nested too deep
         return default
     return value if default is None or isinstance(value, type(default)) else default

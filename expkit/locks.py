@@ -1,26 +1,35 @@
 """One process a folder, which writes nowhere else and finds what it wrote.
 
 Two that train in the same folder would mix their rows. A folder from somebody else may
-hold links, and a run would write to where they lead. In a folder with brackets in its
-path Orbax loses checkpoints.
+hold links, and a run would write to where they lead, or a named pipe, where it would
+wait for ever. In a folder with brackets in its path Orbax loses checkpoints.
 """
 
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+FOLDERS = ("checkpoints", "encoder")
+"""The folders in `WRITTEN`."""
+
 WRITTEN = (
-    *(".lock", "config.json", "metrics.jsonl", "result.json"),
-    *("checkpoints", "encoder"),
+    *(".lock", "config.json", "data.json", "metrics.jsonl", "result.json"),
+    *FOLDERS,
 )
 """What a run writes in its folder."""
 
 PATTERN = frozenset("*?[\\")
 """What has a meaning in a pattern of file names."""
 
+_KINDS = {
+    "regular file": (stat.S_ISREG,),
+    "folder": (stat.S_ISDIR,),
+    "file or folder": (stat.S_ISREG, stat.S_ISDIR),
+}
 _held: dict[Path, TextIO] = {}
 
 
@@ -32,11 +41,16 @@ def acquire(folder: Path) -> bool:
 
     Returns:
         False if another process holds it; True also when this one already does.
+
+    Raises:
+        OSError: if `.lock` cannot be written or is no file.
     """
-    path = folder.resolve() / ".lock"
+    folder = folder.resolve()
+    path = folder / ".lock"
     held = _held.get(path)
     if held is not None and path.exists():
         return True
+    _require_kind(path, folder, "regular file")
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,10 +70,11 @@ def require_usable(folder: Path) -> None:
         folder: of a run; it need not exist.
 
     Raises:
-        OSError: as the two checks below; `strerror` says why.
+        OSError: as the three checks below; `strerror` says why.
     """
     require_plain_path(folder)
     require_no_link_out(folder)
+    require_kinds(folder)
 
 
 def require_no_link_out(folder: Path) -> None:
@@ -104,6 +119,40 @@ def require_plain_path(folder: Path) -> None:
             errno.EINVAL,
             f"with {found[0]!r} in the path Orbax could not read its checkpoints",
         )
+
+
+def require_kinds(folder: Path) -> None:
+    """Refuses a folder in which something that a run writes is of another kind.
+
+    A named pipe would be waited for without end, and a folder in place of a file found
+    only after the training.
+
+    Args:
+        folder: of a run; it need not exist.
+
+    Raises:
+        OSError: if a name of `WRITTEN` is there and no file, or no folder if it is one
+            of `FOLDERS`, or if something below these is neither; `strerror` names it.
+    """
+    for name in WRITTEN:
+        kind = "folder" if name in FOLDERS else "regular file"
+        _require_kind(folder / name, folder, kind)
+    for name in FOLDERS:
+        for path in _below(folder / name):
+            _require_kind(path, folder, "file or folder")
+
+
+def _require_kind(path: Path, folder: Path, kind: str) -> None:
+    """Refuses what is there and of another kind, also a link that leads nowhere."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        is_wanted = not path.is_symlink()
+    else:
+        is_wanted = any(is_kind(mode) for is_kind in _KINDS[kind])
+    if not is_wanted:
+        name = path.relative_to(folder)
+        raise OSError(errno.EINVAL, f"{name} is not a {kind}, move it away")
 
 
 def _target(path: Path) -> Path:

@@ -155,7 +155,7 @@ def fit(
         NonFiniteError: if a loss, or part of a state about to be saved, is not finite
             where the initial state was; the message names the step and, for a loss, the
             last finite metrics. Checkpoints stay.
-        Interrupted: after SIGINT or SIGTERM, once the state is saved.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP, once the state is saved.
         CheckpointError: if `workdir` holds checkpoints that cannot be used.
     """
     mesh = mesh or sharding.make_mesh("data:1", 1)

@@ -16,6 +16,8 @@ from types import FrameType
 
 import psutil
 
+from expkit.signals import heeded
+
 POLL = 0.2
 """Seconds between two looks at the child."""
 
@@ -41,22 +43,21 @@ class Interrupt:
         self._before: dict[int, object] = {}
 
     def note(self, signum: int, frame: FrameType | None = None) -> None:
-        """Remembers a signal.
+        """Remembers a signal; a SIGHUP after another signal is left out.
 
         Args:
             signum: the signal.
             frame: where it came; Python gives it to a handler.
         """
         del frame
+        if signum == signal.SIGHUP and self.count:
+            return  # the kernel and the shell both send one as a terminal is closed
         self.signum = self.signum or signum
         self.count += 1
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                before = signal.getsignal(signum)
-                if signum == signal.SIGHUP and before == signal.SIG_IGN:
-                    continue  # started with nohup: it wants to outlive its terminal
+            for signum in heeded():
                 self._before[signum] = signal.signal(signum, self.note)
         return self
 

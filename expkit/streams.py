@@ -1,7 +1,8 @@
 """Standard streams that are closed, full, or a pipe that nobody reads any more.
 
 What a command computes is in its folder, so a line that cannot be shown must not end
-it: `./reproduce.sh | head` goes on, and a run keeps training when its terminal is gone.
+it: `./reproduce.sh | head` goes on, and so does a run under `nohup` whose terminal is
+gone. Without `nohup` that is a SIGHUP: the run saves and ends, see `expkit.signals`.
 """
 
 import contextlib

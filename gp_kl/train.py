@@ -63,7 +63,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         fit = training.prepare(
             config,
             workdir,
-            task.arrays["train"],
+            task.arrays,
             lambda params: figures(task, "validation", predict(params, "validation")),
         )
     run_key = jax.random.split(jax.random.key(config.seed))[1]

@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         fit = training.prepare(
             config,
             workdir,
-            task.splits["train"],
+            task.splits,
             lambda params: evaluate(params, "validation"),
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -98,14 +98,12 @@ def with_label_noise(labels: np.ndarray, fraction: float, seed: int) -> np.ndarr
 def make_loss(
     config: ml_collections.ConfigDict,
     task: supervised.Task,
-    strength: jax.Array | float | None = None,
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
     """Makes the objective of a config.
 
     Args:
         config: see `configs/igr/digits.py`.
         task: model and data.
-        strength: of the regulariser, instead of the config's; may be traced.
 
     Returns:
         `(params, batch, key, *, strength=...) -> (objective, figures)`.
@@ -128,9 +126,8 @@ def make_loss(
         )
     prepare = supervised.standardizer(task.splits["train"]["image"])
     problem = objectives.Problem(task.net.apply, prepare)
-    default = config.strength if strength is None else strength
 
-    def loss_fn(params, batch, key, *, strength=default):
+    def loss_fn(params, batch, key, *, strength=config.strength):
         return objective(problem, params, batch, key, strength)
 
     return loss_fn
@@ -159,9 +156,7 @@ def make_optimizer(
         raise ValueError(f"momentum must be in [0, 1), got {config.momentum!r}.")
     return optax.chain(
         make(config),
-        optax.add_decayed_weights(
-            config.weight_decay, lambda p: jax.tree.map(lambda x: x.ndim >= 2, p)
-        ),
+        optax.add_decayed_weights(config.weight_decay, training.is_decayed),
         optax.scale_by_learning_rate(
             config.learning_rate if learning_rate is None else learning_rate
         ),

@@ -43,7 +43,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         fit = training.prepare(
             config,
             workdir,
-            task.splits["train"],
+            task.splits,
             lambda params: evaluate(params, "validation"),
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -229,26 +229,30 @@ def _sizes(config, vocab_size: int) -> text.EncoderConfig:
     )
 
 
-def _matrices(params):
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
-
-
 def _lion(config, schedule, weight_decay):
     return lion.lion(
-        schedule, config.b1, config.b2, weight_decay=weight_decay, mask=_matrices
+        schedule,
+        config.b1,
+        config.b2,
+        weight_decay=weight_decay,
+        mask=training.is_decayed,
     )
 
 
 def _adamw(config, schedule, weight_decay):
     return optax.adamw(
-        schedule, config.b1, config.adamw_b2, weight_decay=weight_decay, mask=_matrices
+        schedule,
+        config.b1,
+        config.adamw_b2,
+        weight_decay=weight_decay,
+        mask=training.is_decayed,
     )
 
 
 def _sgd(config, schedule, weight_decay):
     return optax.chain(
         optax.trace(config.momentum),
-        optax.add_decayed_weights(weight_decay, _matrices),
+        optax.add_decayed_weights(weight_decay, training.is_decayed),
         optax.scale_by_learning_rate(schedule),
     )
 

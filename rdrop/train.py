@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         fit = training.prepare(
             config,
             workdir,
-            task.splits["train"],
+            task.splits | {"unlabelled": texts.unlabelled},
             lambda params: evaluate(params, "validation"),
             batches=make_batches(config, texts),
         )

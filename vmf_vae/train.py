@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> Figures:
         fit = training.prepare(
             config,
             workdir,
-            task.splits["train"],
+            task.splits,
             lambda params: evaluate(params, "validation"),
         )
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -127,7 +127,7 @@ def make_optimizer(
     return optax.adamw(
         rate,
         weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+        mask=training.is_decayed,
     )
 
 
@@ -151,7 +151,7 @@ def make_step(
     Raises:
         ValueError: if `kl_warmup_steps` is negative.
     """
-    objective.kl_weight(0, kl_warmup_steps)  # which checks it
+    objective.require_warmup(kl_warmup_steps)
 
     def step(state, batch):
         weight = objective.kl_weight(state.step, kl_warmup_steps)

@@ -8,6 +8,7 @@ import numpy as np
 
 from expkit.datasets.errors import DataError, listed, shorten, suggestion
 
+MAX_COLUMNS = 2**16
 DTYPES = {"str": object, "int": np.int64, "float": np.float64}
 
 
@@ -57,11 +58,15 @@ def choose(wanted: Sequence[Column], names: Iterable[str], place: str) -> list[C
         The columns to read.
 
     Raises:
-        DataError: if a wanted column does not exist.
+        DataError: if a wanted column does not exist, or there are more than
+            `MAX_COLUMNS`.
     """
     names = list(names)
+    if len(names) > MAX_COLUMNS:
+        raise DataError(f"{place}: more than {MAX_COLUMNS:,} columns; remove some.")
+    known = set(names)
     for column in wanted:
-        if column.name not in names:
+        if column.name not in known:
             raise DataError(
                 f"{place}: no column {shorten(column.name)} (wanted for "
                 f"{shorten(column.key)}) among {listed(names)}; set columns"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from expkit.datasets.columns import Column
 from expkit.datasets.errors import DataError, shorten
-from expkit.datasets.lines import read_lines
+from expkit.datasets.lines import check_values, read_lines
 
 Span = tuple[str, int, int]
 
@@ -100,16 +100,21 @@ def _sentences(
 ) -> Iterator[list[tuple[str, str]]]:
     """Yields each sentence as pairs of token and checked tag."""
     sentence: list[tuple[str, str]] = []
+    count = 0  # of values, see check_values
     for number, line in read_lines(path):
         line = line.rstrip("\r\n")
         if not line.strip():
             if sentence:
                 yield sentence
+                count += 4  # columns
             sentence = []
         elif not line.startswith("-DOCSTART-"):
             previous = sentence[-1][1] if sentence else "O"
             place = f"{path}, line {number}"
-            sentence.append(_token_and_tag(line, positions, previous, place))
+            token, tag = _token_and_tag(line, positions, previous, place)
+            sentence.append((token, tag))
+            count += 4 if tag.startswith("B-") else 2
+            check_values(count, place)
     if sentence:
         yield sentence
 

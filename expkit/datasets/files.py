@@ -9,6 +9,7 @@ are skipped, except in a `.txt` of texts. Limits on the size: `expkit.datasets.l
 """
 
 import glob
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +113,8 @@ def _suffix(path: Path) -> str:
 
 def _existing_splits(pattern: str) -> dict[str, str]:
     """Returns the files that the pattern matches, by the split that they are of."""
-    parts = str(Path(pattern).expanduser()).split("{split}")
+    # Not of pathlib, which raises where `{split}` is in the name of a user.
+    parts = str(Path(os.path.expanduser(pattern))).split("{split}")
     first, second, *others = (re.escape(part) for part in parts)
     expression = r"(?P=split)".join([first + r"(?P<split>[\w.-]+)" + second, *others])
     paths = sorted(glob.glob("*".join(glob.escape(part) for part in parts)))

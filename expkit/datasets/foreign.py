@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expkit.datasets.errors import DataError, suggestion
+from expkit.datasets.home import expand_home
 from expkit.messages import one_line
 
 # TFDS imports these in one go and gives up at the first that fails, and with it on all
@@ -44,9 +45,15 @@ def data_root() -> Path:
 
     Returns:
         `$TFDS_DATA_DIR`, or `~/tensorflow_datasets` when it is not set.
+
+    Raises:
+        DataError: if it is in a home folder that is not known.
     """
-    root = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(root).expanduser()
+    root = os.environ.get("TFDS_DATA_DIR")
+    if root:
+        return expand_home(root, f"TFDS_DATA_DIR={root!r}")
+    default = "~/tensorflow_datasets"
+    return expand_home(default, f"TFDS_DATA_DIR, by default {default!r},")
 
 
 def is_prepared(builder: Any) -> bool:

@@ -2,7 +2,9 @@
 
 A compressed file can unpack to a thousand times its size, so reading stops with an
 error beyond `MAX_BYTES` bytes, `MAX_ROWS` lines, a line of `MAX_LINE` bytes, or, past
-`FREE_BYTES`, `MAX_RATIO` times the size of the file: texts pack to a tenth or so.
+`FREE_BYTES`, `MAX_RATIO` times the size of the file: texts pack to a tenth or so. A
+value of a character or two takes 80 bytes of memory, so readers keep no more than
+`MAX_VALUES` of a file.
 """
 
 import gzip
@@ -15,6 +17,7 @@ from expkit.datasets.errors import DataError
 MAX_BYTES = 2**32
 MAX_LINE = 2**24
 MAX_ROWS = 2**25
+MAX_VALUES = 2**23
 FREE_BYTES = 2**24
 MAX_RATIO = 200
 
@@ -50,6 +53,24 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, _decode(path, number, line)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again.") from error
+
+
+def check_values(count: int, place: str) -> None:
+    """Checks that a table does not hold too many values for the memory.
+
+    Args:
+        count: how many values are kept up to here; a token, a tag, and each of the two
+            places of a span count as one, and so does a list.
+        place: file and line, for the message.
+
+    Raises:
+        DataError: if there are more than `MAX_VALUES`.
+    """
+    if count > MAX_VALUES:
+        raise DataError(
+            f"{place}: more than {MAX_VALUES:,} values; split the file, or name fewer "
+            "columns."
+        )
 
 
 def largest_content(path: Path) -> int:

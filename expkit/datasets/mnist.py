@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from expkit.datasets import idx
+from expkit.datasets.home import expand_home
 
 FOLDER = "expkit_mnist"
 
@@ -67,9 +68,9 @@ def make_builder(root: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         A TFDS builder whose configuration is named after the content of the files.
 
     Raises:
-        DataError: if `data_dir` lacks the files.
+        DataError: if `data_dir` lacks the files, or its home folder is not known.
     """
-    folder = Path(data_dir).expanduser() if data_dir else None
+    folder = expand_home(data_dir, f"data_dir={data_dir!r}") if data_dir else None
     digests = idx.SHA256 if folder is None else _digests(folder)
     content = hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
     config = tfds.core.BuilderConfig(name=f"files_{content[:16]}")

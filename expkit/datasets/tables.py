@@ -1,5 +1,6 @@
 """Rows of csv, tsv, jsonl and plain text files as one list for each column."""
 
+import collections
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -50,16 +51,19 @@ def _read_table(path: Path, wanted: Sequence[Column], **dialect: Any) -> dict:
     place = f"{path}, line {number}"
     if not header:
         raise DataError(f"{path}: is empty; it needs a header and rows.")
+    columns = choose(wanted, header, place)
     if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
+        counts = collections.Counter(header)
+        twice = next(name for name in header if counts[name] > 1)
         raise DataError(
             f"{place}: two columns are called {shorten(twice)}; rename one."
         )
-    columns = choose(wanted, header, place)
-    index = {column.key: header.index(column.name) for column in columns}
+    places = {name: i for i, name in enumerate(header)}
+    index = {column.key: places[column.name] for column in columns}
     rows = {column.key: [] for column in columns}
-    for number, record in records:
+    for count, (number, record) in enumerate(records, start=1):
         place = f"{path}, line {number}"
+        lines.check_values(count * len(columns), place)
         if len(record) != len(header):
             raise DataError(
                 f"{place}: {len(record)} fields where the header has {len(header)}: "
@@ -111,9 +115,10 @@ def read_txt(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
     columns = choose(wanted, ["text"], str(path))
     rows = {column.key: [] for column in columns}
     for number, line in lines.read_lines(path):
+        place = f"{path}, line {number}"
+        lines.check_values(number * len(columns), place)
         for column in columns:
-            value = convert(line.rstrip("\r\n"), column, f"{path}, line {number}")
-            rows[column.key].append(value)
+            rows[column.key].append(convert(line.rstrip("\r\n"), column, place))
     return rows
 
 
@@ -136,6 +141,7 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
     names: set[str] = set()
     rows: dict[str, list] = {}
     has_spans = False
+    count = 0
     for number, line in lines.read_lines(path):
         if not line.strip():
             continue
@@ -162,6 +168,8 @@ def read_jsonl(path: Path, wanted: Sequence[Column]) -> dict[str, list]:
             is_spans = isinstance(value, tuple) and not column.kind
             value = list(value) if is_spans else convert(value, column, place)
             rows[column.key].append(value)
+            count += 1 + 2 * len(value) if is_spans else 1
+        lines.check_values(count, place)
     return rows
 
 

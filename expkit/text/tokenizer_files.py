@@ -12,10 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from expkit import jsonfile
 from expkit.messages import one_line
 from expkit.text import folders
 from expkit.text.characters import MASK, PAD, UNKNOWN, CharVocabulary
 from expkit.text.tokenizer import Tokenizer
+
+MAX_BYTES = 12 * 2**20
+"""Of a `tokenizer.json` or `vocab.txt`, up to 75 times of which it takes in memory."""
 
 _SPECIAL_CHARACTERS = {"[PAD]": PAD, "[MASK]": MASK, "[UNK]": UNKNOWN}
 
@@ -34,7 +38,7 @@ def load_tokenizer(path: str | os.PathLike | None = None) -> Tokenizer:
 
     Raises:
         ValueError: if the folder, its files or the library `tokenizers` is missing, a
-            file is damaged, or there is no padding token.
+            file is damaged or too large, or there is no padding token.
     """
     try:
         import tokenizers
@@ -46,7 +50,8 @@ def load_tokenizer(path: str | os.PathLike | None = None) -> Tokenizer:
     file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     if file.exists():
         with _naming(f"{file} is not a tokenizer"):
-            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+            text = jsonfile.read_text(file, MAX_BYTES)
+            backend = tokenizers.Tokenizer.from_str(text)
     elif vocabulary.exists():
         backend = _word_pieces(vocabulary, settings)
     else:
@@ -119,8 +124,8 @@ def _word_pieces(file: Path, settings: dict[str, Any]) -> Any:
     from tokenizers import Tokenizer as Backend
 
     with _naming(f"{file} is not a vocabulary"):
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    ids = {line: i for i, line in enumerate(lines)}
+        text = jsonfile.read_text(file, MAX_BYTES).removesuffix("\n")
+    ids = {line: i for i, line in enumerate(text.split("\n"))}
     kinds = ("unk", "cls", "sep", "pad", "mask")
     with _naming(f"{file.parent / 'tokenizer_config.json'} has a wrong value"):
         special = {
@@ -162,6 +167,8 @@ def _naming(problem: str) -> Iterator[None]:
     """Says what cannot be used when the library does not, in any of its errors."""
     try:
         yield
+    except jsonfile.TooLargeError:
+        raise
     except Exception as error:  # the library raises nothing narrower
         reason = one_line(error, 300)
         raise ValueError(f"{problem}: {reason}.") from error

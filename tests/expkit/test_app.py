@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from absl.testing import flagsaver
 from expkit import app
 from expkit.checkpoint import CheckpointError
 from expkit.loop import Interrupted, NonFiniteError
+from expkit.signals import STOPPING
 from lion import train
 
 CONFIG = "configs/lion/digits.py"
@@ -27,7 +29,7 @@ def command(monkeypatch, capsys, repository_root):
     """Runs the command in this process: `(*argv, run=...) -> (status, out, err)`."""
     monkeypatch.chdir(repository_root)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in STOPPING}
 
     def call(*argv, run=train.run):
         monkeypatch.setattr(sys, "argv", ["lion.main", *map(str, argv)])
@@ -172,6 +174,7 @@ def test_overrides_reach_the_run_and_its_figures_are_printed_and_written(
         (CheckpointError("none\n  is intact"), 2, "none is intact"),
         (Interrupted(signal.SIGTERM, 7), 143, "stopped at step 7; rerun to resume."),
         (Interrupted(signal.SIGINT, 7), 130, "stopped at step 7; rerun to resume."),
+        (Interrupted(signal.SIGHUP, 7), 129, "stopped at step 7; rerun to resume."),
     ],
 )
 def test_an_ending_has_its_own_status_and_one_line(
@@ -239,6 +242,36 @@ def test_too_little_memory_is_one_line(command, tmp_path, error):
     assert "Out of memory; rerun with a smaller model or batch_size" in err
 
 
+@pytest.mark.parametrize(
+    ("variables", "error", "parts"),
+    [
+        (
+            {"JAX_PLATFORMS": "cuda"},
+            AssertionError(),  # what JAX raises where there is no CUDA
+            ["with JAX_PLATFORMS='cuda': AssertionError; unset", "such as cpu"],
+        ),
+        (
+            {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "0"},
+            RuntimeError("Unable to\nstart."),
+            ["JAX_PLATFORMS='cpu' and JAX_NUM_CPU_DEVICES='0': Unable to start; unset"],
+        ),
+        ({}, RuntimeError("none"), ["with JAX_PLATFORMS not set: none; unset"]),
+    ],
+)
+def test_a_platform_that_is_not_there_is_refused_before_the_run(
+    command, tmp_path, monkeypatch, variables, error, parts
+):
+    def run(config, workdir):
+        raise AssertionError("started")
+
+    for name in app.DEVICE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax, "devices", mock.Mock(side_effect=error))
+    assert_refused(command(TINY, f"--workdir={tmp_path}", run=run), *parts)
+
+
 def test_a_bug_keeps_its_traceback(command, tmp_path, monkeypatch):
     def run(config, workdir):
         raise ValueError("a bug")
@@ -265,13 +298,17 @@ def processes(tmp_path_factory, repository_root):
         "smoke": [TINY],
         "unknown field": [TINY, "--config.lerning_rate=1"],
         "help": ["--help"],
+        "no platform": [TINY],
+        "no platform, unknown field": [TINY, "--config.lerning_rate=1"],
     }
     started = {}
     for name, argv in commands.items():
         workdir = tmp_path_factory.mktemp("process") / "run"
         argv = [sys.executable, "-m", "lion.main", f"--workdir={workdir}", *argv]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(argv, cwd=repository_root, **pipes)
+        is_bogus = name.startswith("no platform")
+        env = os.environ | ({"JAX_PLATFORMS": "bogus"} if is_bogus else {})
+        process = subprocess.Popen(argv, cwd=repository_root, env=env, **pipes)
         started[name] = process, workdir
     return {
         name: (process.communicate(timeout=100), process.returncode, workdir)
@@ -293,6 +330,19 @@ def test_the_command_trains_and_says_what_came_out(processes):
 def test_the_command_refuses_an_unknown_field(processes):
     (out, err), status, workdir = processes["unknown field"]
     assert_refused((status, out, err), "lerning_rate", "did you mean 'learning_rate'?")
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("no platform", "JAX finds no devices with JAX_PLATFORMS='bogus': "),
+        ("no platform, unknown field", "did you mean 'learning_rate'?"),
+    ],
+)
+def test_the_command_refuses_a_platform_that_nobody_knows(processes, name, part):
+    (out, err), status, workdir = processes[name]
+    assert_refused((status, out, err), part)
     assert not workdir.exists()
 
 

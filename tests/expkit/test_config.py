@@ -1,8 +1,7 @@
-"""Configs: the argument behind the colon, types, messages, and the run folder."""
-
-import json
+"""Configs: the argument behind the colon, types and messages."""
 
 import ml_collections
+import numpy as np
 import pytest
 
 from expkit import config as config_lib
@@ -27,6 +26,7 @@ def get_config(arg=""):
     config.mesh = "data"
     return config_lib.apply(config, arg, smoke={"num_steps": 2, "hidden": (8,)})
 """
+CONFIG_DICT = "get_config must return an ml_collections.ConfigDict"
 
 
 @pytest.fixture
@@ -159,6 +159,16 @@ def test_a_missing_file_is_named_with_what_lies_beside_it(path, tmp_path):
         ("import no_such_module", "no_such_module"),
         ("def get_config(): pass", "TypeError"),
         ("def get_config(arg=''): return {}[arg]", "KeyError"),
+        ("import sys; sys.exit(3)", "cannot be run: SystemExit(3)"),
+        ("def get_config(arg=''): raise SystemExit", "cannot be run: SystemExit()"),
+        ("def get_config(arg=''): return None", f"{CONFIG_DICT}, got None."),
+        ("def get_config(arg=''): return {'seed': 0}", f"{CONFIG_DICT}, got dict."),
+        ("def get_config(arg=''): return [1]", f"{CONFIG_DICT}, got list."),
+        (
+            "from ml_collections import FrozenConfigDict as F\n"
+            "def get_config(arg=''): return F()",
+            f"{CONFIG_DICT}, got FrozenConfigDict.",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_costs_one_line(tmp_path, source, expected):
@@ -199,6 +209,26 @@ def test_fields_that_every_config_has_are_checked_against_their_range(field, goo
         )
 
 
+@pytest.mark.parametrize("field", sorted(config_lib.RANGES))
+@pytest.mark.parametrize(
+    "value", [2.0, 1e4, 2.5, float("nan"), True, None, "2", (3,), (), np.int64(3)]
+)
+def test_what_is_no_whole_number_is_refused_at_once(monkeypatch, field, value):
+    class Fast:  # a range that never looks at its numbers one by one
+        start, stop = 0, 2**31
+
+        def __contains__(self, number):
+            assert type(number) is int
+
+    monkeypatch.setitem(config_lib.RANGES, field, Fast())
+    config = ml_collections.ConfigDict({"hidden": (8, 8), field: value})
+    message = message_of(config_lib.check_ranges, config)
+    assert message == (
+        f"config field {field}={value!r} must be a whole number in 0..2147483647, "
+        f"not a {type(value).__name__}."
+    )
+
+
 def test_a_value_error_becomes_one_line_and_other_errors_stay():
     with (
         pytest.raises(ConfigError, match=r"^b1 must be small, got 2\.$"),
@@ -214,84 +244,3 @@ def test_choose_names_field_value_and_choices():
     message = message_of(config_lib.choose, "model", "mpl", {"mlp": 1, "vit": 2})
     assert "model='mpl'" in message
     assert "did you mean 'mlp'? (allowed: mlp, vit)" in message
-
-
-def test_the_folder_of_a_run_holds_its_config(path, tmp_path):
-    config = config_lib.load(path + ":hidden=(4,4)")
-    workdir = config_lib.prepare_workdir(config, tmp_path / "deep" / "run")
-    stored = json.loads((workdir / "config.json").read_text())
-    assert stored["hidden"] == [4, 4]
-    assert stored["learning_rate"] == 1e-3
-    assert stored.keys() == set(config)
-    names = sorted(file.name for file in workdir.iterdir())
-    assert names == [".lock", "checkpoints", "config.json"]
-    assert not list((workdir / "checkpoints").iterdir())
-
-
-def test_a_rerun_with_the_same_config_is_welcome_also_on_another_mesh(path, tmp_path):
-    config = config_lib.load(path)
-    config_lib.prepare_workdir(config, tmp_path / "run")
-    config.mesh = "data:1"
-    workdir = config_lib.prepare_workdir(config, tmp_path / "run")
-    assert json.loads((workdir / "config.json").read_text())["mesh"] == "data:1"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("learning_rate", 2e-3), ("hidden", (128, 64)), ("dataset", "mnist")],
-)
-def test_a_folder_of_another_run_is_refused_naming_the_field(
-    path, tmp_path, field, value
-):
-    config = config_lib.load(path)
-    workdir = config_lib.prepare_workdir(config, tmp_path / "run")
-    before = (workdir / "config.json").read_text()
-    config[field] = value
-    message = message_of(config_lib.prepare_workdir, config, workdir)
-    assert field in message
-    assert str(workdir) in message
-    assert (workdir / "config.json").read_text() == before
-
-
-def test_a_config_that_gained_a_field_is_another_run(path, tmp_path):
-    config = config_lib.load(path)
-    config_lib.prepare_workdir(config, tmp_path / "run")
-    with config.unlocked():
-        config.momentum = 0.9
-    message = message_of(config_lib.prepare_workdir, config, tmp_path / "run")
-    assert "momentum=None, not 0.9" in message
-
-
-def test_checkpoints_whose_config_is_lost_are_not_gone_on_from(path, tmp_path):
-    config = config_lib.load(path)
-    workdir = config_lib.prepare_workdir(config, tmp_path / "run")
-    (workdir / "checkpoints" / "20").mkdir()
-    config_lib.prepare_workdir(config, workdir)
-    (workdir / "config.json").unlink()
-    message = message_of(config_lib.prepare_workdir, config, workdir)
-    assert f"{workdir / 'config.json'} is no config; restore it" in message
-    assert not (workdir / "config.json").exists()
-
-
-@pytest.mark.parametrize("content", ["[1]", "not json", ""])
-def test_a_foreign_config_json_is_not_overwritten(path, tmp_path, content):
-    (tmp_path / "config.json").write_text(content)
-    message = message_of(config_lib.prepare_workdir, config_lib.load(path), tmp_path)
-    assert "is no config" in message
-    assert (tmp_path / "config.json").read_text() == content
-
-
-@pytest.mark.parametrize("below", ["", "run"])
-def test_a_workdir_that_cannot_be_written_is_named(path, tmp_path, below):
-    (tmp_path / "file").write_text("")
-    workdir = tmp_path / "file" / below
-    message = message_of(config_lib.prepare_workdir, config_lib.load(path), workdir)
-    assert repr(str(workdir)) in message
-    assert "cannot be written" in message
-
-
-def test_a_workdir_where_checkpoints_would_be_lost_is_refused(path, tmp_path):
-    workdir = tmp_path / "lr=[1]"
-    message = message_of(config_lib.prepare_workdir, config_lib.load(path), workdir)
-    assert "with '[' in the path Orbax could not read" in message
-    assert not workdir.exists()

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import pwd
 import tempfile
 import unicodedata
 
@@ -10,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from expkit.data import DataError, load
-from expkit.datasets import prepared, reviews
+from expkit.datasets import home, prepared, reviews
 from expkit.datasets.digits import Digits
 
 SPLITS = ("train", "validation", "test")
@@ -180,6 +181,35 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file"))
     with pytest.raises(DataError, match="set TFDS_DATA_DIR to a folder"):
         load("digits", "test")
+
+
+def test_the_home_of_an_unknown_user_is_named(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/x")
+    for name in ("digits", "glue/rte"):
+        with pytest.raises(
+            DataError, match=r"^TFDS_DATA_DIR='~nosuchuser/x' is in a ho"
+        ):
+            load(name, "test")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(
+        DataError, match=r"^TFDS_DATA_DIR, by default .* not known; name"
+    ):
+        load("digits", "test")
+
+
+def test_the_folder_of_raw_files_may_be_in_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home.expand_home("~/x", "") == tmp_path / "x"
+    with pytest.raises(DataError, match=r"^data_dir='~nosuchuser/x' is in a home"):
+        load("mnist", "test", data_dir="~nosuchuser/x")
 
 
 def test_a_preparation_that_another_process_finished_is_used(tmp_path, monkeypatch):

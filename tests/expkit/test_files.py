@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from expkit.data import DataError, load
+from expkit.datasets import columns as columns_lib
 from expkit.datasets import lines
 
 
@@ -199,6 +200,59 @@ def test_reading_stops_at_the_limits_and_not_before(
     monkeypatch.setattr(lines, limit, value)
     with pytest.raises(DataError, match=message):
         load(pattern, "train")
+
+
+JSON_SPAN = '{"text": "ab", "label": {"x": {"a": [[0, 0]]}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "count"),
+    [
+        (".txt", "x\n" * 3, 3),
+        (".csv", "a,b\n" + "1,2\n" * 3, 6),
+        (".tsv", "a\tb\n" + "1\t2\n" * 3, 6),
+        (".jsonl", '{"a": 1, "b": 2}\n' * 3, 6),
+        (".jsonl", JSON_SPAN * 3, 12),  # texts, lists, and two places of a span each
+        (".conll", "a O\n" * 3, 6),
+        (".conll", "a B-x\nb I-x\n\na O\n", 12),  # 4 columns of the first sentence
+    ],
+)
+def test_values_are_counted_where_they_are_kept(
+    tmp_path, monkeypatch, suffix, text, count
+):
+    pattern = write(tmp_path / f"train{suffix}", text)
+    monkeypatch.setattr(lines, "MAX_VALUES", count)
+    load(pattern, "train")
+    monkeypatch.setattr(lines, "MAX_VALUES", count - 1)
+    with pytest.raises(DataError, match=rf"line \d: more than {count - 1} values"):
+        load(pattern, "train")
+
+
+def test_columns_that_nobody_wants_are_no_values(tmp_path, monkeypatch):
+    pattern = write(tmp_path / "train.csv", "a,b\n" + "1,2\n" * 3)
+    monkeypatch.setattr(lines, "MAX_VALUES", 3)
+    assert as_lists(load(pattern, "train", columns={"k": "b"})) == {"k": ["2"] * 3}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_table_may_have_so_many_columns_and_no_more(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(columns_lib, "MAX_COLUMNS", 2)
+    for names, is_read in (("ab", True), ("abc", False)):
+        row = json.dumps(dict.fromkeys(names, 1))
+        text = ",".join(names) + "\n" + ",".join("1" * len(names))
+        pattern = write(
+            tmp_path / f"train{suffix}", row if suffix == ".jsonl" else text
+        )
+        if is_read:
+            assert list(load(pattern, "train")) == list(names)
+        else:
+            with pytest.raises(DataError, match="line 1: more than 2 columns"):
+                load(pattern, "train")
+
+
+def test_a_split_may_be_the_name_of_a_user():
+    with pytest.raises(DataError, match=r"no such file, so there is no split 'root'"):
+        load("file:~{split}/no such folder/x.csv", "root")
 
 
 def test_a_bomb_in_one_line_is_refused_before_it_fills_the_memory(tmp_path):

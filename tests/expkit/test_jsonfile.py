@@ -1,5 +1,6 @@
 import json
 import stat
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -83,3 +84,24 @@ def test_objects_that_are_not_whole_are_left_out(tmp_path):
     path, whole = tmp_path / "x.json", {"id": "a", "n": 1}
     jsonfile.write(path, [whole, {"id": "b"}, {"id": 1, "n": 2}, 7, "id", None])
     assert jsonfile.read_objects(path, {"id": str, "n": int}) == [whole]
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b"[1]" + b" " * (jsonfile.MAX_BYTES - 3))
+    assert jsonfile.read(path) == [1]
+    path.write_bytes(b"[1]" + b" " * (jsonfile.MAX_BYTES - 2))
+    assert jsonfile.read(path, [2]) == [2]
+
+
+def test_the_limit_is_of_bytes_and_is_named(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("\u00e9\u00e9\n", encoding="utf-8")
+    assert jsonfile.read_text(path, 5) == "\u00e9\u00e9\n"
+    with pytest.raises(jsonfile.TooLargeError, match=r"x\.txt has 5 bytes.* of 4;"):
+        jsonfile.read_text(path, 4)
+
+
+def test_a_device_without_an_end_is_not_read_for_ever():
+    with pytest.raises(jsonfile.TooLargeError, match=r"zero has 11 bytes.* of 10;"):
+        jsonfile.read_text(Path("/dev/zero"), 10)

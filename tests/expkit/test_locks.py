@@ -1,5 +1,6 @@
 """A folder has one owner, who loses it only by ending."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,9 @@ def test_a_path_that_is_not_plain_is_refused(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("name", ["a]b", "a b", "{a}", "ü", "~", "$HOME", "#"])
 def test_other_odd_names_are_usable(tmp_path, name):
     locks.require_usable(tmp_path / name)
+
+
+def test_a_named_pipe_in_place_of_the_lock_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(OSError, match=r"\.lock is not a regular file, move it away"):
+        locks.acquire(tmp_path)

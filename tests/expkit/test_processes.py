@@ -115,6 +115,13 @@ def test_signals_are_noted_inside_and_act_as_before_outside():
     assert Interrupt().signum is None
 
 
+def test_a_terminal_that_is_closed_twice_over_does_not_kill_at_once():
+    interrupt = Interrupt()
+    interrupt.note(signal.SIGHUP)
+    interrupt.note(signal.SIGHUP)
+    assert (interrupt.signum, interrupt.count) == (signal.SIGHUP, 1)
+
+
 def test_a_run_under_nohup_outlives_its_terminal():
     program = (
         "import os, signal, time; from expkit.processes import Interrupt\n"

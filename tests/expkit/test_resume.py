@@ -101,10 +101,20 @@ def test_many_crashes_in_a_row_change_nothing(tmp_path, uninterrupted):
     assert_same_run(tmp_path, fit(tmp_path, Noisy()), uninterrupted)
 
 
+@pytest.fixture
+def hangup():
+    """Gives SIGHUP its old handler back, which is ignored once it has come."""
+    handler = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, handler)
+
+
 @pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("signum", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
 )
 @pytest.mark.parametrize("at", [0, 7])
+@pytest.mark.usefixtures("hangup")
 def test_a_signal_saves_the_running_step_and_exits_with_its_number(
     tmp_path, uninterrupted, signum, status, at
 ):

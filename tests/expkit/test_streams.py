@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import has_rows, wait_until
 
 PRINT = """
 import os, sys
@@ -94,3 +95,24 @@ def test_a_run_goes_on_when_nobody_reads_its_lines(tmp_path, repository_root):
     process.stderr.close()
     assert process.wait(timeout=60) == 0
     assert "test_loss" in json.loads((tmp_path / "result.json").read_text())
+
+
+IN_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_a_run_saves_and_ends_when_its_terminal_is_closed(tmp_path, repository_root):
+    config = "configs/lion/quadratic.py:smoke,num_steps=1000000"
+    words = ["-m", "lion.main", f"--config={config}", f"--workdir={tmp_path}"]
+    master, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, sys.executable, *words],
+        cwd=repository_root,
+        stdin=terminal,
+    )
+    os.close(terminal)
+    wait_until(lambda: has_rows(1)(tmp_path), process)
+    os.close(master)
+    assert process.wait(timeout=60) == 129
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    last_row = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+    assert int(checkpoint.name) >= json.loads(last_row)["step"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expkit import text
-from expkit.text import folders
+from expkit import jsonfile, text
+from expkit.text import folders, tokenizer_files
 
 pytest.importorskip("tokenizers")
 
@@ -206,6 +206,29 @@ def test_a_missing_library_is_named(monkeypatch, vocabulary, tmp_path):
     ):
         with pytest.raises(ValueError, match="pip install tokenizers"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("tokenizer.json", tokenizer_files.MAX_BYTES),
+        ("vocab.txt", tokenizer_files.MAX_BYTES),
+        ("tokenizer_config.json", jsonfile.MAX_BYTES),
+        ("special_tokens_map.json", jsonfile.MAX_BYTES),
+        ("config.json", jsonfile.MAX_BYTES),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path, name, limit):
+    size = 1200 * 2**20
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(size)
+    read = text.load_encoder if name == "config.json" else text.load_tokenizer
+    with pytest.raises(ValueError, match=name) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / name} has {size:,} bytes, more than the limit of {limit:,}; use "
+        "another file."
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from expkit import jsonfile, locks, metrics
 from expkit.data import DataError, load
-from expkit.datasets import errors, idx, lines
+from expkit.datasets import columns, errors, idx, lines
 from expkit.datasets.splits import resolve_split
-from expkit.text import folders
+from expkit.text import folders, tokenizer_files
 
 DEEP = "[" * 100_000
 
@@ -25,6 +25,10 @@ def test_the_page_states_the_limits_of_the_code(repository_root):
         f"{lines.MAX_BYTES // 2**30} GiB unpacked",
         f"{lines.MAX_RATIO} times its size, beyond {lines.FREE_BYTES // 2**20} MiB",
         f"{idx.MAX_BYTES // 2**30} GiB of values",
+        f"{columns.MAX_COLUMNS // 2**10} Ki columns",
+        f"{lines.MAX_VALUES // 2**20} Mi values",
+        f"{jsonfile.MAX_BYTES // 2**20} MiB in a file",
+        f"vocab.txt | {tokenizer_files.MAX_BYTES // 2**20} MiB",
     ):
         assert limit in section
 

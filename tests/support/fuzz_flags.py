@@ -13,8 +13,9 @@ from absl.testing import flagsaver
 from fuzz_bytes import mutate_text, pick
 from fuzz_check import check_message, snapshot
 
-from expkit import app
+from expkit import app, workdirs
 from expkit import config as config_lib
+from expkit.signals import STOPPING
 
 ROOT = Path(__file__).parents[2]
 WORDS = (
@@ -72,7 +73,7 @@ def command(argv, run) -> tuple[int, str, str]:
     """Status and output of the command in this process."""
     out, err = io.StringIO(), io.StringIO()
     kept = sys.argv
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in STOPPING}
     sys.argv = ["fuzz.main", *argv]
     try:
         with (
@@ -137,7 +138,7 @@ def _check(words, folder, fields, changed, plain) -> None:
     seen = []
 
     def run(config, workdir):
-        config_lib.prepare_workdir(config, workdir)
+        workdirs.prepare(config, workdir)
         seen.append(config.to_dict())
         return {"figure": 1.0}
 

@@ -15,8 +15,7 @@ from fuzz_check import check_message, snapshot
 from training_runs import bits
 
 import lion
-from expkit import config as config_lib
-from expkit import loop
+from expkit import loop, workdirs
 from expkit.checkpoint import BESIDE, SEAL, CheckpointError, _digests
 from expkit.config import ConfigError
 
@@ -58,7 +57,7 @@ def fit(workdir: Path):
         loop.init_state({"w": jnp.arange(3.0)}, OPTIMIZER, jax.random.key(2)),
         Batches(),
         num_steps=6,
-        workdir=config_lib.prepare_workdir(config, workdir),
+        workdir=workdirs.prepare(config, workdir),
         checkpoint_every=2,
     )
 
