@@ -50,6 +50,9 @@ def check_overlap(context: Context) -> Finding:
     _, beyond = claims.paired_difference(after, again)
     is_beyond = claims.decide(beyond, at_most=0.0) == claims.HOLDS
     is_explained = verdict == claims.HOLDS and not is_beyond
+    beside = ""
+    if is_explained:
+        beside = " The draw alone explains it, so nothing is decided."
     return Finding(
         mean,
         claims.NOT_DECIDED if is_explained else verdict,
@@ -60,9 +63,7 @@ def check_overlap(context: Context) -> Finding:
         f"most {PARTLY:g}, and less than the {again.mean():.3f} of a mask per batch "
         "with other batches and dropout, the control; equal conventions give 1, "
         f"independent ones {p:g}. Both masks are the {p:.0%} of the layers' parameters "
-        "with the largest Fisher information; that per batch is clipped."
-        + " The draw alone explains it, so nothing is decided."
-        * is_explained,
+        f"with the largest Fisher information; that per batch is clipped.{beside}",
     )
 
 

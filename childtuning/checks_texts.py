@@ -244,6 +244,7 @@ def check_spread(context: Context, setting: str, arm: str) -> Finding:
         f"by fine-tuning: {np.std(ours, ddof=1):.4f} and {np.std(plain, ddof=1):.4f}; "
         f"the labelled rows differ too. Accuracy: {means}; {beside}. Jackknife "
         "interval.",
+        is_ratio=True,
     )
 
 

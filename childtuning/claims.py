@@ -8,7 +8,6 @@ import functools
 
 from childtuning import checks_identities, checks_masks, checks_texts
 from expkit import claims
-from expkit.claims import Claim
 
 XU = "Xu et al. 2021, {}. https://arxiv.org/abs/2109.05687"
 CODE = "Xu et al. 2021, the code. https://github.com/RunxinXu/ChildTuning"
@@ -215,11 +214,7 @@ EXPERIMENTS = {
         )
     ],
 }
-CLAIMS = [
-    Claim(*row, experiment=experiment)
-    for experiment, rows in EXPERIMENTS.items()
-    for row in rows
-]
+CLAIMS = claims.from_experiments(EXPERIMENTS)
 
 if __name__ == "__main__":
     claims.main(CLAIMS)

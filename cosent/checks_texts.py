@@ -11,7 +11,7 @@ import numpy as np
 
 import cosent
 from cosent import checks_runs, train
-from expkit import arms, claims, finetuning_runs, plots
+from expkit import arms, claims, finetuning_runs, grids, plots
 from expkit.claims import Context, Finding
 
 
@@ -103,15 +103,20 @@ def check_early(context: Context) -> Finding:
         f"After {steps} steps: "
         + ", ".join(f"{checks_runs.NAMES[a]} {v.mean():.3f}" for a, v in early.items()),
     )
+    is_open = [grids.is_at_end(runs.tuned(arm), runs.grids[arm]) for arm in courses]
+    settings = ", ".join(
+        f"{checks_runs.NAMES[arm]} at {grids.listed(runs.tuned(arm), runs.grids[arm])}"
+        for arm in courses
+    )
     return Finding(
         mean,
-        claims.decide(interval, at_least=0.0),
+        claims.decide(interval, is_open, at_least=0.0),
         interval,
         runs.seeds,
         f"Difference of the validation Spearman after {steps} of "
         f"{runs.config.num_steps} steps; {start:.3f} before the first. Largest drop "
         f"below the start: CoSENT {drops['cosent']:.3f}, Sentence-BERT "
-        f"{drops['sentence_bert']:.3f}.",
+        f"{drops['sentence_bert']:.3f}. {settings}.",
     )
 
 

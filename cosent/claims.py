@@ -8,7 +8,6 @@ import functools
 
 from cosent import checks_identities, checks_limits, checks_texts, checks_thresholds
 from expkit import claims
-from expkit.claims import Claim
 
 FIRST = "Su 2022, CoSENT (1), {}. https://kexue.fm/archives/8847"
 SECOND = "Su 2022, CoSENT (2), {}. https://kexue.fm/archives/8860"
@@ -258,11 +257,7 @@ EXPERIMENTS = {
         )
     ],
 }
-CLAIMS = [
-    Claim(*row, experiment=experiment, alone=experiment == "timing")
-    for experiment, rows in EXPERIMENTS.items()
-    for row in rows
-]
+CLAIMS = claims.from_experiments(EXPERIMENTS, alone=("timing",))
 
 if __name__ == "__main__":
     claims.main(CLAIMS)

@@ -200,8 +200,7 @@ class Arms(abc.ABC):
             budget: what the details say of data and steps.
 
         Returns:
-            The finding; its details name both figures and settings, and which of these
-            are at an end of their grids.
+            The finding; its details name both figures and settings, and ends of grids.
         """
         values = {name: self.test(name, figure) for name in (arm, rival)}
         mean, interval = claims.paired_difference(values[arm], values[rival])
@@ -234,7 +233,9 @@ class Arms(abc.ABC):
     def _unequal_budgets(self, arm: str, rival: str, names: Mapping[str, str]) -> str:
         """How many settings two arms choose from, if that differs."""
         one, other = (len(self.choices(name)) for name in (arm, rival))
-        return (one != other) * (
+        if one == other:
+            return ""
+        return (
             f" {names[arm]} is the best of {one} settings in validation, "
             f"{names[rival]} of {other}."
         )

@@ -23,17 +23,21 @@ from expkit.claim_rows import (
     Row,
     crashed_row,
     discard_stale,
+    foreign_results,
     is_crashed,
     read_rows,
 )
 from expkit.claims import Claim, Context, Finding
 from expkit.command_line import Parser, unknown, usable_folder
 from expkit.messages import one_line
-from expkit.signals import exit_on_signals
+from expkit.signals import STOPPING, exit_on_signals
 from expkit.streams import keep_going
 
 RESERVED = ("train", "plan")
 """Folders that `expkit.reproduce` puts beside those of the experiments."""
+
+STATUSES = tuple(128 + signum for signum in STOPPING)
+"""Exit statuses of a training run that a signal stopped."""
 
 
 def _listing(package: str, claims: Sequence[Claim]) -> dict[str, Any]:
@@ -52,7 +56,9 @@ def _first_line(error: BaseException) -> str:
 def _with_power(found: Finding) -> str:
     """The details of a finding, and what would have been seen."""
     seeds = None if found.seeds is None else list(found.seeds)
-    said = power.sentence(found.measured, found.verdict, found.interval, seeds)
+    said = power.sentence(
+        found.measured, found.verdict, found.interval, seeds, is_ratio=found.is_ratio
+    )
     return " ".join(filter(None, (found.details, said)))
 
 
@@ -73,7 +79,7 @@ def _measure(claim: Claim, context: Context, base: Row) -> Row:
             }
         )
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code in (130, 143):
+        if isinstance(error, SystemExit) and error.code in STATUSES:
             raise  # training was stopped by a signal: that is not a crash
         traceback.print_exc()
         command, package = base["command"], base["package"]
@@ -97,7 +103,9 @@ def _run(claims: Sequence[Claim], arguments: Any, package: str) -> int:
     finished = {
         row["id"]: row for row in read_rows(out / "claims.json") if not is_crashed(row)
     }
-    flags = [f"--out={out.as_posix()}"] + ["--full"] * arguments.full
+    flags = [f"--out={out.as_posix()}"]
+    if arguments.full:
+        flags.append("--full")
     start = [environment.PYTHON, "-m", f"{package}.claims"]
     start.append(f"--experiment={arguments.experiment}")
     digest = environment.source_digest(root, package, presentation=False)
@@ -143,11 +151,11 @@ def _package() -> str:
 
 @contextlib.contextmanager
 def _stoppable(package: str) -> Generator[None, None, None]:
-    """Lets SIGINT and SIGTERM end the process: what is finished is on disk already."""
+    """Lets signals end the process: what is finished is on disk already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in STOPPING}
     exit_on_signals(f"{package}.claims")
     try:
         yield
@@ -184,7 +192,7 @@ def _parse(claims: Sequence[Claim], argv: Sequence[str] | None, package: str) ->
     if arguments.experiment not in names:
         parser.error(unknown("experiment", arguments.experiment, names))
     arguments.out = arguments.out or Path("out", package, arguments.experiment)
-    if problem := usable_folder(arguments.out):
+    if problem := usable_folder(arguments.out) or foreign_results(arguments.out):
         parser.error(problem)
     return arguments
 
@@ -214,13 +222,13 @@ def main(
         package: name of the package; None takes it from the module that runs.
 
     Returns:
-        0 when every check ran, 1 when one crashed. Ctrl-C and SIGTERM end the process
-        with status 130 and 143.
+        0 when every check ran, 1 when one crashed. Ctrl-C, SIGTERM and SIGHUP end the
+        process with status 130, 143 and 129.
 
     Raises:
         ValueError: if two claims share an id, or an id or experiment is no plain name.
-        SystemExit: with status 2 for wrong arguments; 130 or 143 when a signal stopped
-            a training run that saves its state.
+        SystemExit: with status 2 for wrong arguments; 130, 143 or 129 when a signal
+            stopped a training run that saves its state.
     """
     keep_going()
     _check(claims)

@@ -23,7 +23,7 @@ runs: `python -m expkit.claims diff old.json new.json`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +54,7 @@ __all__ = [
     "Finding",
     "decide",
     "exact",
+    "from_experiments",
     "main",
     "mean_interval",
     "not_testable",
@@ -74,6 +75,7 @@ class Finding:
         interval: `(low, high)` of `measured`, or None.
         seeds: the seeds behind the number, or None for an identity.
         details: one or two sentences: setting, negative control, what would decide it.
+        is_ratio: whether `measured` is a ratio, with an interval of its logarithm.
     """
 
     measured: float | str | None
@@ -81,6 +83,7 @@ class Finding:
     interval: Interval | None = None
     seeds: Iterable[int] | None = None
     details: str = ""
+    is_ratio: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a verdict outside `VERDICTS`."""
@@ -109,6 +112,29 @@ class Claim:
     check: Callable[[Context], Finding]
     experiment: str = "identities"
     alone: bool = False
+
+
+Row = tuple[str, str, str, Callable[[Context], Finding]]
+"""Id, statement, source and check of a claim."""
+
+
+def from_experiments(
+    experiments: Mapping[str, Sequence[Row]], *, alone: Collection[str] = ()
+) -> list[Claim]:
+    """The claims of a package that lists them by experiment.
+
+    Args:
+        experiments: by name, `(id, statement, source, check)` of each of their claims.
+        alone: names of the experiments that measure time.
+
+    Returns:
+        The claims in the same order.
+    """
+    return [
+        Claim(*row, experiment=name, alone=name in alone)
+        for name, rows in experiments.items()
+        for row in rows
+    ]
 
 
 def exact(is_true: Any, measured: float | str | None, details: str = "") -> Finding:

@@ -218,7 +218,10 @@ class Driver:
                 own = [claim for claim in own if claim["id"] == only]
             place = f"--out={(self.out / package / name).as_posix()}"
             arguments = [f"{package}.claims", f"--experiment={name}", place]
-            arguments += ["--full"] * self.full + [f"--only={only}"] * is_part
+            if self.full:
+                arguments.append("--full")
+            if is_part:
+                arguments.append(f"--only={only}")
             if own:
                 alone = any(claim["alone"] for claim in own)
                 found.append(Step(package, name, tuple(arguments), tuple(own), alone))

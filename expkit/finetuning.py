@@ -5,7 +5,7 @@ all that it names; what a method adds is a loss and an optimizer.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -20,6 +20,7 @@ from expkit import (
     text,
     text_classifier,
     text_nets,
+    training,
 )
 
 MAX_CLASSES = 2**16
@@ -184,7 +185,7 @@ def make_adamw(
         optax.adamw(
             lambda step: peak * shape(step),
             weight_decay=config.weight_decay,
-            mask=is_decayed,
+            mask=training.is_decayed,
         ),
     )
 
@@ -237,18 +238,6 @@ def check_sizes(
             f"the encoder {config.encoder!r} cannot tell two texts apart: put one in a "
             "sequence, or use an encoder with two kinds of tokens."
         )
-
-
-def is_decayed(params: Any) -> Any:
-    """Which leaves have weight decay: matrices, not biases and norms.
-
-    Args:
-        params: pytree of arrays.
-
-    Returns:
-        Pytree of bool.
-    """
-    return jax.tree.map(lambda x: x.ndim >= 2, params)
 
 
 def _count_classes(config, arrays) -> int:

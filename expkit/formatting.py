@@ -72,7 +72,7 @@ def cores(count: int) -> str:
     Returns:
         Text such as `1 core` or `2 cores`.
     """
-    return f"{count} core{'s' * (count > 1)}"
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def duration(seconds: float) -> str:

@@ -134,7 +134,7 @@ def make_loss(net: nets.Net, mask_rate: float) -> loop.LossFn:
 
 
 def max_selected(length: int, rate: float) -> int:
-    """How many positions of a row are masked but once in 30,000 rows.
+    """A bound on the masked positions of a row: one in 30,000 rows has more.
 
     Args:
         length: tokens of a row.

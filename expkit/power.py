@@ -11,10 +11,6 @@ from collections.abc import Sized
 
 from expkit.statistics import HOLDS, Interval
 
-# How far the number is from the middle of its interval, as a part of its width, where
-# the interval is symmetric but for rounding or a jackknife.
-NEAR = 0.05
-
 
 def detectable_difference(
     half_width: float, count: int, *, power: float = 0.8, confidence: float = 0.95
@@ -67,14 +63,17 @@ def sentence(
     verdict: str,
     interval: Interval | None,
     seeds: Sized | None,
+    *,
+    is_ratio: bool = False,
 ) -> str:
     """What the details of a finding say of its power.
 
     Args:
         measured: the number.
         verdict: one of `statistics.VERDICTS`.
-        interval: of the number, symmetric in it or in its logarithm.
+        interval: of the number.
         seeds: those behind the number.
+        is_ratio: whether the number is a ratio, with an interval of its logarithm.
 
     Returns:
         A sentence; nothing for a claim that holds, and without seeds or a number.
@@ -88,8 +87,6 @@ def sentence(
         return ""
     if low == high:
         return "All seeds agree, which says nothing of the noise."
-    middle = 0.5 * (low + high)
-    is_ratio = low > 0.0 and abs(measured - middle) > NEAR * (high - low)
     half = 0.5 * (math.log(high / low) if is_ratio else high - low)
     seen = detectable_difference(half, len(seeds))
     words = f"a ratio of {math.exp(seen):.3g}" if is_ratio else f"{seen:.2g}"

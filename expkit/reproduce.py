@@ -257,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when everything ran, whatever the verdicts; 1 when a step failed, or the
-        folder could not be written; 130 after Ctrl-C, 143 after SIGTERM.
+        folder could not be written; 130 after Ctrl-C, 143 after SIGTERM, 129 after
+        SIGHUP.
 
     Raises:
         SystemExit: with status 2 and one line for wrong arguments.
@@ -269,8 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["./reproduce.sh", *given])
     description = environment.describe(root, full=arguments.full, command=command)
     driver = Driver(root, arguments.out, description, arguments.max_memory)
-    flags, out = " --full" * arguments.full, f"--out={arguments.out.as_posix()}"
-    flags += f" {shlex.quote(out)}" * (out != "--out=out")
+    flags = " --full" if arguments.full else ""
+    if (out := f"--out={arguments.out.as_posix()}") != "--out=out":
+        flags += f" {shlex.quote(out)}"
     try:
         with driver.interrupt:
             plans = _plans(driver, arguments.packages, flags, arguments.jobs)

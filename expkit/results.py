@@ -84,8 +84,8 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
         contents: of the packages, each as for `table`.
 
     Returns:
-        A table with a row a package and one for all; a sentence on claims that no run
-        has measured yet.
+        A table with a row a package and one for all; a sentence on claims that no full
+        run has measured yet.
     """
     counts = {
         content["package"]: Counter(row["verdict"] for row in content["claims"])
@@ -101,7 +101,7 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
         numbers = [count.total(), *(count[verdict] for verdict in VERDICTS)]
         lines.append(f"| {label} | {' | '.join(map(str, numbers))} |")
     missing = sum(
-        row["verdict"] == NOT_DECIDED and row["measured"] is None
+        row["verdict"] == NOT_DECIDED and content["runs"][row["run"]]["mode"] == "quick"
         for content in contents
         for row in content["claims"]
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from expkit import claims
+from expkit import claims, grids
 from expkit.arms import Arms, Settings
 from expkit.claims import Finding
 
@@ -28,7 +28,7 @@ def against_zero(
 
     The strength is chosen by the validation texts, at the learning rate of the tuned
     arm; strength 0 has the one of `rates` that is best for it. Where the baseline beats
-    both, nothing is decided.
+    both, nothing is decided; nor where a setting at an end of its grid leaves it open.
 
     Args:
         study: makes the runs.
@@ -57,11 +57,18 @@ def against_zero(
     scores = np.nan_to_num(validation, nan=-np.inf).mean(axis=0)
     best = 1 + int(scores[1:].argmax())
     mean, interval = claims.paired_difference(test[:, best], test[:, 0])
+    own_rates = study.grids[arm].get("learning_rate", rates)
+    grid = {"learning_rate": own_rates, "strength": strengths}
+    is_open = (
+        grids.is_at_end(tried[best], grid),
+        grids.is_at_end(plain, {"learning_rate": rates}),
+    )
     verdict, beside = study.beside_baseline(
-        claims.decide(interval, at_least=0.0),
+        claims.decide(interval, is_open, at_least=0.0),
         test[:, [0, best]].mean(axis=0).max(),
         figure,
     )
+    beyond = " One of the two is at an end of its grid." if any(is_open) else ""
     finding = Finding(
         mean,
         verdict,
@@ -71,7 +78,7 @@ def against_zero(
         f"validates best, over alpha 0, both with two passes, with learning rates "
         f"{rate:.2g} and {plain['learning_rate']:.2g}: {listed(test.mean(axis=0))}. "
         f"{beside}. Alpha 0 is the best of {len(rates)} settings in validation, the "
-        f"other of {len(others) + len(choices)}.",
+        f"other of {len(others) + len(choices)}.{beyond}",
     )
     return finding, test
 

@@ -8,7 +8,7 @@ one `lax.scan` with the settings traced, so a grid costs one compilation an opti
 """
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -220,6 +220,18 @@ def over_grid(
         for index in np.ndindex(shape)
     ]
     return {key: np.reshape([c[key] for c in cells], shape) for key in cells[0]}
+
+
+def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Figures of several runs as arrays.
+
+    Args:
+        rows: figures by name, of each run.
+
+    Returns:
+        Each figure with one axis more, that of the runs, in front; nan for None.
+    """
+    return {key: np.array([row[key] for row in rows], float) for key in rows[0]}
 
 
 def lowest(losses: np.ndarray) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ def classifier(
     *,
     dropout: float,
 ) -> nets.Net:
-    """The model of the module's first paragraph.
+    """An encoder, the mean of its last states over the tokens, and a dense layer.
 
     Args:
         sizes: of the encoder.

@@ -7,7 +7,6 @@ of one experiment.
 import functools
 
 from expkit import claims
-from expkit.claims import Claim
 from gp_kl import checks_heads, checks_identities, checks_texts
 
 PAPER = "Su et al. 2022, {}. https://arxiv.org/abs/2208.03054"
@@ -275,11 +274,7 @@ EXPERIMENTS = {
         )
     ],
 }
-CLAIMS = [
-    Claim(*row, experiment=experiment, alone=experiment == "timing")
-    for experiment, rows in EXPERIMENTS.items()
-    for row in rows
-]
+CLAIMS = claims.from_experiments(EXPERIMENTS, alone=("timing",))
 
 if __name__ == "__main__":
     claims.main(CLAIMS)

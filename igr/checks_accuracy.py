@@ -117,13 +117,14 @@ def draw_errors(
     steps: np.ndarray,
     errors: Mapping[str, Sequence[float]],
     caption: str,
+    xlabel: str = "h",
 ) -> None:
     """Draws errors against the step size, both logarithmic."""
 
     def draw(figure):
         axes = figure.subplots()
         series = {k: (steps, values, None, None) for k, values in errors.items()}
-        plots.curves(axes, series, xlabel="h", ylabel="error", log_y=True)
+        plots.curves(axes, series, xlabel=xlabel, ylabel="error", log_y=True)
         axes.set_xscale("log")
         ends = [steps[-1], steps[0]]
         axes.set_xticks(ends, [f"{h:g}" for h in ends])

@@ -64,6 +64,7 @@ def check_gradient_norm(context: Context) -> Finding:
         _seeds(context),
         f"Norm of the training gradient at the end under a level of {level:g}, divided "
         "by that of the plain run where its training loss was the same.",
+        is_ratio=True,
     )
 
 
@@ -169,7 +170,7 @@ def _figures(context: Context, noise: str, level: float) -> Figures:
         )
         for seed in _seeds(context)
     ]
-    return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+    return sweep.stacked(rows)
 
 
 @functools.cache

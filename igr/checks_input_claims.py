@@ -102,7 +102,7 @@ EXPERIMENTS = {
         (
             "vat-eigenvector",
             "VAT's power iteration reaches the top eigenvector of the Hessian of the "
-            "divergence.",
+            "divergence, given hundreds of iterations.",
             MIYATO,
             checks_perturbation.check_power_iteration,
         ),

@@ -99,6 +99,7 @@ def check_penalty_coefficient(context: Context) -> Finding:
         f"{STABLE:g}: the distance between the two ends is least at this multiple of "
         f"mu = {predicted:.3g}, where it is {np.mean(nearest):.2f} of that without a "
         "penalty. 1 is predicted, 0.8 to 1.25 counts as that.",
+        is_ratio=True,
     )
 
 
@@ -220,7 +221,7 @@ def _draw(context: Context) -> None:
     """Sharpness, gradient norm and test loss against the learning rate."""
     rows = [_sweep(context, seed) for seed in _seeds(context)]
     # None, for a run that diverged, becomes nan.
-    figures = {n: np.array([row[n] for row in rows], float) for n in rows[0]}
+    figures = sweep.stacked(rows)
     labels = {
         "sharpness": "largest eigenvalue",
         "regularizer": "R_IG",

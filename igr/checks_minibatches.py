@@ -6,7 +6,7 @@ small rate with the difference of the penalties should end where a larger rate d
 
 import numpy as np
 
-from expkit import claims
+from expkit import claims, sweep
 from expkit.claims import Context, Finding
 from igr import checks_descent
 
@@ -99,4 +99,4 @@ def _figures(context: Context, arm: str) -> dict[str, np.ndarray]:
         )
         for seed in _seeds(context)
     ]
-    return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+    return sweep.stacked(rows)

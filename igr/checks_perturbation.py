@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import igr
-from expkit import claims, plots
+from expkit import claims
 from expkit.claims import Context, Finding
+from igr import checks_accuracy as accuracy
 
 SIZES = 0.1 * 0.5 ** np.arange(6)
 MIN_COSINE = 0.99
-ORDER_TOLERANCE = 0.1
 
 
 def check_fast_gradient_order(context: Context) -> Finding:
@@ -33,19 +33,20 @@ def check_fast_gradient_order(context: Context) -> Finding:
 
         errors = [error(fast, size) for size in SIZES]
         control = [error(lambda size: size * random, size) for size in SIZES]
-    measured = _order(SIZES, errors)
-    _draw(
+    measured = accuracy.order(errors)
+    accuracy.draw_errors(
         context,
         "fast_gradient_order",
+        SIZES,
         {"along the gradient": errors, "random direction": control},
         "Error of L(x) + ε‖g‖ as the loss at x + r. Halving ε quarters it along the "
         "gradient, and halves it in a random direction of the same length.",
-        f"Slopes {measured:.2f} and {_order(SIZES, control):.2f}.",
+        xlabel="ε",
     )
     return claims.exact(
-        abs(measured - 2.0) < ORDER_TOLERANCE < 2.0 - _order(SIZES, control),
+        abs(measured - 2.0) < accuracy.TOLERANCE < 2.0 - accuracy.order(control),
         measured,
-        f"A random direction, the control: {_order(SIZES, control):.2f}.",
+        f"A random direction, the control: {accuracy.order(control):.2f}.",
     )
 
 
@@ -76,9 +77,9 @@ def check_constant_direction(context: Context) -> Finding:
             leaves = [jax.tree.leaves(difference(size)) for size in SIZES]
             return [max(float(jnp.abs(a).max()) for a in row) for row in leaves]
 
-        half, whole = _order(SIZES, errors(0.5)), _order(SIZES, errors(1.0))
+        half, whole = accuracy.order(errors(0.5)), accuracy.order(errors(1.0))
     return claims.exact(
-        abs(half - 2.0) < ORDER_TOLERANCE < 2.0 - whole,
+        abs(half - 2.0) < accuracy.TOLERANCE < 2.0 - whole,
         half,
         f"With the coefficient that the value suggests, the control: {whole:.2f}.",
     )
@@ -107,19 +108,19 @@ def check_noise_order(context: Context) -> Finding:
             ]
 
         half, whole = errors(0.5), errors(1.0)
-    measured, control = _order(SIZES, half), _order(SIZES, whole)
-    _draw(
+    measured, control = accuracy.order(half), accuracy.order(whole)
+    accuracy.draw_errors(
         context,
         "noise_order",
+        SIZES,
         {"half the variance": half, "the variance": whole},
         "Error of L(x) + c tr H, with two choices of c, as the mean loss under "
         "Gaussian noise. With half the variance a noise of half the size has a "
         "sixteenth of the error.",
-        f"Slopes {measured:.2f} and {control:.2f}.",
         xlabel="standard deviation of the noise",
     )
     return claims.exact(
-        abs(measured - 4.0) < ORDER_TOLERANCE < 4.0 - control,
+        abs(measured - 4.0) < accuracy.TOLERANCE < 4.0 - control,
         measured,
         f"With twice the coefficient, the control: {control:.2f}.",
     )
@@ -210,21 +211,3 @@ def _cosines(a, b) -> np.ndarray:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.sum(a * b, axis=1) / norms
-
-
-def _order(sizes, errors) -> float:
-    """Slope of the errors at the smallest sizes."""
-    return float(np.log(errors[-2] / errors[-1]) / np.log(sizes[-2] / sizes[-1]))
-
-
-def _draw(context, name, errors, caption, alt, xlabel="ε") -> None:
-    """Errors against sizes, both logarithmic."""
-    series = {label: (SIZES, values, None, None) for label, values in errors.items()}
-
-    def draw(figure):
-        axes = figure.subplots()
-        plots.curves(axes, series, xlabel=xlabel, ylabel="error", log_y=True)
-        axes.set_xscale("log")
-        plots.readable_log_ticks(axes.xaxis)
-
-    context.figure(name, draw, caption, alt)

@@ -47,20 +47,23 @@ Figures = dict[str, np.ndarray]
 
 
 def check_input_gradient(regularizer: str, context: Context) -> Finding:
-    """E |grad_x loss|^2 on the test images, divided by that of plain training."""
+    """E |grad_x loss|^2 on test images over that of plain training at the same rate."""
     ours, strength = _chosen(context, regularizer)
-    plain, rate = _chosen(context, PLAIN)
-    logs = [np.log(f["squared_gradient"]) for f in (ours, plain)]
-    mean, bounds = claims.paired_difference(*logs)
+    tuned, rate = _chosen(context, PLAIN)
+    plain = _figures(context, PLAIN)["squared_gradient"][:, 0]
+    values = ours["squared_gradient"], plain, tuned["squared_gradient"]
+    mean, bounds = claims.paired_difference(*map(np.log, values[:2]))
     low, high = np.exp(bounds).tolist()
-    middle = [f"{np.exp(values.mean()):.3g}" for values in logs]
+    middle = [f"{np.exp(np.log(x).mean()):.3g}" for x in values]
     return Finding(
         float(np.exp(mean)),
         claims.decide((low, high), at_most=1.0),
         (low, high),
         _seeds(context),
-        f"Geometric means {middle[0]} at strength {strength:g} and {middle[1]} for "
-        f"plain training at learning rate {rate:g}, by validation accuracy.",
+        f"Geometric means {middle[0]} at strength {strength:g} and {middle[1]} plain, "
+        f"both at learning rate {RATES[0]:g}; {middle[2]} plain at {rate:g}. Strength "
+        f"and {rate:g} are best in validation.",
+        is_ratio=True,
     )
 
 
@@ -147,14 +150,14 @@ def _compare(
     mean, interval = statistics.crossed_difference(values[one], values[other])
     images = values[one].shape[1]
     ends = is_open[one], is_open[other]
+    attack = " under the same attack" if tuned_for == "validation_attacked" else ""
     return Finding(
         mean,
         claims.decide(interval, ends, at_least=0.0),
         interval,
         _seeds(context),
         f"Test images {what}, {_num_steps(context)} steps: {'; '.join(shown)}. "
-        "Strengths and rates by mean accuracy on the validation images"
-        f"{' under the same attack' * (tuned_for == 'validation_attacked')}. The "
+        f"Strengths and rates by mean accuracy on the validation images{attack}. The "
         f"interval covers the choice of seeds and of the {images} images, of which the "
         f"difference is {abs(mean) * images:.1f}.",
     )
@@ -208,7 +211,7 @@ def _figures(context: Context, regularizer: str) -> Figures:
         )
         for seed in _seeds(context)
     ]
-    return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+    return sweep.stacked(by_seed)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ of one experiment.
 import functools
 
 from expkit import claims
-from expkit.claims import Claim
 from igr import (
     checks_flood_levels,
     checks_flooding,
@@ -23,6 +22,45 @@ BARRETT = "Barrett & Dherin 2020, {}. https://arxiv.org/abs/2009.11162"
 SMITH = "Smith et al. 2021, {}. https://arxiv.org/abs/2101.12176"
 FLOODING = "Ishida et al. 2020, {}. https://arxiv.org/abs/2002.08709"
 ESSAY = "Su. https://kexue.fm/archives/{}"
+
+DATA = {
+    "clean": "with the labels of digits",
+    "noisy": "with 20 % of wrong labels",
+}
+RIVALS = {
+    "end": ("plain training to the end", "abstract"),
+    "stopped": (
+        "plain training stopped early",
+        "abstract; the comparison is of this package",
+    ),
+}
+
+
+def _flooding_rows(noise, rival):
+    """Flooding against one rival on digits with or without wrong labels."""
+    against, place = RIVALS[rival]
+    end = "-end" if rival == "end" else ""
+    return [
+        (
+            f"flooding-{name}{end}-{noise}",
+            f"Flooding {relation} {against}, {DATA[noise]}.",
+            FLOODING.format(place),
+            functools.partial(check, noise, rival),
+        )
+        for name, relation, check in (
+            (
+                "loss",
+                "has a lower test loss than",
+                checks_flood_levels.check_test_loss,
+            ),
+            (
+                "accuracy",
+                "is at least as accurate as",
+                checks_flood_levels.check_test_accuracy,
+            ),
+        )
+    ]
+
 
 EXPERIMENTS = {
     "identities": [
@@ -116,13 +154,14 @@ EXPERIMENTS = {
         (
             "regularizer-falls",
             "R_IG at the end falls with the learning rate, at equal learning rate x "
-            "steps.",
+            "steps and below the edge of stability.",
             BARRETT.format("abstract"),
             checks_learning_rate.check_regularizer_falls,
         ),
         (
             "sharpness-falls",
-            "The largest Hessian eigenvalue at the end falls with the learning rate.",
+            "The largest Hessian eigenvalue at the end falls with the learning rate, "
+            "below the edge of stability.",
             BARRETT.format("abstract"),
             checks_learning_rate.check_sharpness_falls,
         ),
@@ -173,38 +212,10 @@ EXPERIMENTS = {
         ),
     ],
     "flooding": [
-        *(
-            (
-                f"flooding-{name}{'-end' * (rival == 'end')}-{noise}",
-                f"Flooding {what} plain training {words}, {where}.",
-                FLOODING.format(place),
-                functools.partial(check, noise, rival),
-            )
-            for noise, where in (
-                ("clean", "with the labels of digits"),
-                ("noisy", "with 20 % of wrong labels"),
-            )
-            for rival, words, place in (
-                ("end", "to the end", "abstract"),
-                (
-                    "stopped",
-                    "stopped early",
-                    "abstract; the comparison is of this package",
-                ),
-            )
-            for name, what, check in (
-                (
-                    "loss",
-                    "has a lower test loss than",
-                    checks_flood_levels.check_test_loss,
-                ),
-                (
-                    "accuracy",
-                    "is at least as accurate as",
-                    checks_flood_levels.check_test_accuracy,
-                ),
-            )
-        ),
+        *_flooding_rows("clean", "end"),
+        *_flooding_rows("clean", "stopped"),
+        *_flooding_rows("noisy", "end"),
+        *_flooding_rows("noisy", "stopped"),
         (
             "flooding-gradient",
             "At the same training loss, a flooded network has the smaller gradient.",
@@ -248,11 +259,7 @@ EXPERIMENTS = {
         )
     ],
 }
-CLAIMS = [
-    Claim(*row, experiment=experiment)
-    for experiment, rows in EXPERIMENTS.items()
-    for row in rows
-]
+CLAIMS = claims.from_experiments(EXPERIMENTS)
 
 if __name__ == "__main__":
     claims.main(CLAIMS)

@@ -12,7 +12,7 @@ from scipy import stats
 from expkit import claims, plots
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
-from lion import checks_digits
+from lion import checks_runs
 
 SIZES = (16, 64, 256, 1024)
 NUM_STEPS = 300
@@ -66,7 +66,7 @@ def _strengths(context: Context) -> tuple[float, ...]:
 
 def _budget(context: Context, is_open: bool) -> str:
     count = len(RATES["lion"]) * len(_strengths(context))
-    beyond = ", one of them at an end of the grid" * is_open
+    beyond = ", one of them at an end of the grid" if is_open else ""
     return (
         f"{NUM_STEPS} steps each; of {count} pairs of learning rate and decay strength "
         f"that with the best mean validation accuracy{beyond}."
@@ -85,8 +85,8 @@ def _gains(
         columns = []
         for size in sizes:
             figures = _figures(context, name, size, warmup=warmup)
-            best = checks_digits.best_setting(figures)
-            is_open |= checks_digits.is_at_end(best, figures["test_accuracy"].shape[1:])
+            best = checks_runs.best_setting(figures)
+            is_open |= checks_runs.is_at_end(best, figures["test_accuracy"].shape[1:])
             columns.append(figures["test_accuracy"][:, *best])
         accuracies[name] = np.stack(columns, axis=1)
     return accuracies["lion"] - accuracies["adamw"], is_open
@@ -100,7 +100,7 @@ def _figures(
         f"configs/lion/digits.py:optimizer={optimizer},batch_size={batch_size},"
         f"num_steps={NUM_STEPS},warmup_fraction={warmup}"
     )
-    return checks_digits.figures_over_grid(
+    return checks_runs.figures_over_grid(
         context,
         f"batch{batch_size}-{optimizer}-{warmup:g}",
         config,

@@ -4,10 +4,8 @@ Every optimizer gets a grid of the same size over learning rate and decay streng
 same seeds, and its setting from the validation split.
 """
 
-import functools
-from collections.abc import Sequence
+from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 
 from expkit import claims, plots, sweep
@@ -15,20 +13,30 @@ from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from lion import checks_runs
 
-# Lowest learning rate of each grid; the next ones are a factor apart.
-LOWEST = {
-    "mlp": {"lion": 1e-4, "adamw": 1e-3, "sgd": 5e-3},
-    "vit": {"lion": 1e-4, "adamw": 1e-3, "sgd": 5e-3},
-}
+
+class Budget(NamedTuple):
+    """The grid of learning rates and the length of the runs of one model.
+
+    Attributes:
+        num_rates: how many learning rates each optimizer tries.
+        factor: between neighbours of them.
+        num_steps: of a run.
+    """
+
+    num_rates: int
+    factor: float
+    num_steps: int
+
+
+BUDGETS = {"mlp": Budget(10, 2.0, 500), "vit": Budget(4, 4.0, 200)}
+LOWEST = {"lion": 1e-4, "adamw": 1e-3, "sgd": 5e-3}  # learning rates
 NAMES = {"lion": "Lion", "adamw": "AdamW", "sgd": "SGD"}
-# Number of learning rates, the factor between them, the decay strengths, steps a run.
+OFF = 4.0  # how many times too large or too small a setting off the best is
 # A strength is learning rate * weight decay, the fraction of a weight that a step takes
 # away: at the same strength a smaller learning rate goes with a larger decay, as the
-# authors advise. Neighbours are a factor apart, and all are below 1, where the first
-# steps after the warm-up would leave nothing of the weights.
-OFF = 4.0  # how many times too large or too small a setting off the best is
+# authors advise. All are below 1, where the first steps after the warm-up would leave
+# nothing of the weights.
 STRENGTHS = tuple(0.4 / OFF**k for k in (4, 3, 2, 1, 0))
-BUDGETS = {"mlp": (10, 2.0, STRENGTHS, 500), "vit": (4, 4.0, STRENGTHS, 200)}
 
 
 def check_learning_rate(context: Context) -> Finding:
@@ -38,7 +46,7 @@ def check_learning_rate(context: Context) -> Finding:
     for name in ("adamw", "lion"):
         rates = _rates("mlp", name)
         figures = _sweep(context, "mlp", name)
-        by_accuracy[name] = rates[best_setting(figures)[0]]
+        by_accuracy[name] = rates[checks_runs.best_setting(figures)[0]]
         curves = _losses_by_rate(context, "mlp", name)
         best = [sweep.refined_minimum(rates, curve) for curve in curves]
         at_end += sum(not rates[0] < x < rates[-1] for x in best)
@@ -57,6 +65,7 @@ def check_learning_rate(context: Context) -> Finding:
         f"best decay of each rate; {at_end} of {2 * len(seeds)} at an end of the grid, "
         "where the verdict would be open. By mean validation accuracy: "
         f"{by_accuracy['lion']:.2g} and {by_accuracy['adamw']:.2g}.",
+        is_ratio=True,
     )
 
 
@@ -68,12 +77,13 @@ def check_weight_decay(context: Context) -> Finding:
         decays = np.array(strengths)[None] / rates[:, None]
         losses = _sweep(context, "mlp", name)["validation_loss"]
         best = [sweep.lowest(one[None]) for one in losses]
-        is_open |= any(is_at_end(index, decays.shape) for index in best)
+        is_open |= any(checks_runs.is_at_end(index, decays.shape) for index in best)
         logs[name] = [np.log(decays[index]) for index in best]
     mean, bounds = claims.paired_difference(logs["lion"], logs["adamw"])
     low, high = np.exp(bounds).tolist()
     verdict = claims.decide((low, high), at_least=3.0, at_most=10.0)
     middle = {name: np.exp(np.mean(values)) for name, values in logs.items()}
+    beyond = ", one of them at an end of the grid" if is_open else ""
     return Finding(
         float(np.exp(mean)),
         claims.NOT_DECIDED if is_open else verdict,
@@ -81,17 +91,19 @@ def check_weight_decay(context: Context) -> Finding:
         _seeds(context, "mlp"),
         "Lion's decay divided by AdamW's. Geometric means: Lion "
         f"{middle['lion']:.2g}, AdamW {middle['adamw']:.2g}, at the lowest validation "
-        f"loss of each seed{', one of them at an end of the grid' * is_open}.",
+        f"loss of each seed{beyond}.",
+        is_ratio=True,
     )
 
 
 def check_sensitivity(context: Context) -> Finding:
     """Test accuracy that settings off the best cost Lion, minus that of AdamW."""
     lost, is_open = {}, False
-    step = round(np.log(OFF) / np.log(BUDGETS["mlp"][1]))  # of the learning rates
+    step = round(np.log(OFF) / np.log(BUDGETS["mlp"].factor))  # of the learning rates
     for name in ("lion", "adamw"):
         figures = _sweep(context, "mlp", name)
-        accuracy, (rate, strength) = figures["test_accuracy"], best_setting(figures)
+        accuracy = figures["test_accuracy"]
+        rate, strength = checks_runs.best_setting(figures)
         # A larger rate at the same weight decay is a larger strength too.
         off = [(rate + step, strength + 1), (rate - step, strength - 1)]
         off += [(rate, strength + 1), (rate, strength - 1)]
@@ -103,6 +115,7 @@ def check_sensitivity(context: Context) -> Finding:
     means = {name: values.mean(axis=0) for name, values in lost.items()}
     mean, interval = claims.paired_difference(means["lion"], means["adamw"])
     verdict = claims.decide(interval, at_most=0.0)
+    beyond = ", not all of which are in the grid" if is_open else ""
     words = "; ".join(
         f"{NAMES[name]} {values.mean():.4f}, the mean of "
         + ", ".join(f"{x:.4f}" for x in values.mean(axis=1))
@@ -116,8 +129,7 @@ def check_sensitivity(context: Context) -> Finding:
         f"Test accuracy lost, Lion minus AdamW: {words}. These are at a learning rate "
         f"{OFF:g} times the best, at a {OFF:g}th of it, each with the same weight "
         f"decay, at a weight decay {OFF:g} times the best and at a {OFF:g}th of it"
-        f"{', not all of which are in the grid' * is_open}. Best setting by mean "
-        "validation accuracy.",
+        f"{beyond}. Best setting by mean validation accuracy.",
     )
 
 
@@ -126,8 +138,8 @@ def check_accuracy(model: str, other: str, context: Context) -> Finding:
     accuracies, by_loss, is_open = {}, {}, False
     for name in ("lion", other):
         figures = _sweep(context, model, name)
-        best = best_setting(figures)
-        is_open |= is_at_end(best, figures["test_accuracy"].shape[1:])
+        best = checks_runs.best_setting(figures)
+        is_open |= checks_runs.is_at_end(best, figures["test_accuracy"].shape[1:])
         accuracies[name] = figures["test_accuracy"][:, *best]
         by_loss[name] = figures["test_accuracy"][
             :, *sweep.lowest(figures["validation_loss"])
@@ -137,6 +149,7 @@ def check_accuracy(model: str, other: str, context: Context) -> Finding:
     mean, interval = claims.paired_difference(accuracies["lion"], accuracies[other])
     second = by_loss["lion"].mean() - by_loss[other].mean()
     verdict = claims.decide(interval, at_least=0.0)
+    beyond = ", at an end of the grid" if is_open else ""
     means = ", ".join(
         f"{NAMES[name]} {values.mean():.4f} (sd {values.std(ddof=1):.4f})"
         for name, values in accuracies.items()
@@ -147,39 +160,9 @@ def check_accuracy(model: str, other: str, context: Context) -> Finding:
         interval,
         _seeds(context, model),
         f"Test accuracy, Lion minus {NAMES[other]}: {means}. Setting by mean "
-        f"validation accuracy{', at an end of the grid' * is_open}; by validation loss "
+        f"validation accuracy{beyond}; by validation loss "
         f"the difference is {second:+.4f}. The interval is over seeds, on 270 images.",
     )
-
-
-def best_setting(figures: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """The setting with the highest mean validation accuracy, ties by the loss.
-
-    Args:
-        figures: as `figures_over_grid` gives them.
-
-    Returns:
-        Its index in (rates, strengths).
-    """
-    errors = 1.0 - figures["validation_accuracy"]
-    return sweep.lowest(errors + 1e-6 * figures["validation_loss"])
-
-
-def is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a better setting may lie beyond the grid of (rates, strengths).
-
-    The lowest strength is next to no decay at all, so only the highest counts.
-
-    Args:
-        index: of the best setting.
-        shape: of the grid.
-
-    Returns:
-        True or False.
-    """
-    (rate, strength), (num_rates, num_strengths) = index, shape
-    is_strongest = num_strengths > 1 and strength == num_strengths - 1
-    return rate in (0, num_rates - 1) or is_strongest
 
 
 def _seeds(context: Context, model: str) -> range:
@@ -188,55 +171,24 @@ def _seeds(context: Context, model: str) -> range:
 
 def _rates(model: str, optimizer: str) -> np.ndarray:
     """Peak learning rates tried for an optimizer."""
-    count, factor, _, _ = BUDGETS[model]
-    return LOWEST[model][optimizer] * factor ** np.arange(count)
+    budget = BUDGETS[model]
+    return LOWEST[optimizer] * budget.factor ** np.arange(budget.num_rates)
 
 
 def _strengths(context: Context, model: str) -> tuple[float, ...]:
     """Decay strengths tried; quick mode has the middle one for the slower model."""
-    strengths = BUDGETS[model][2]
-    return strengths[2:3] if model == "vit" and not context.full else strengths
+    return STRENGTHS[2:3] if model == "vit" and not context.full else STRENGTHS
 
 
 def _sweep(context: Context, model: str, optimizer: str) -> dict[str, np.ndarray]:
     """Figures of all runs of an optimizer, each [seeds, rates, strengths]."""
     rates, strengths = _rates(model, optimizer), _strengths(context, model)
-    num_steps = BUDGETS[model][3]
     config = config_lib.load(
         f"configs/lion/digits.py:model={model},optimizer={optimizer},batch_size=128,"
-        f"num_steps={num_steps},width=32"
+        f"num_steps={BUDGETS[model].num_steps},width=32"
     )
-    name = f"{model}-{optimizer}"
-    return figures_over_grid(
-        context, name, config, rates, strengths, _seeds(context, model)
-    )
-
-
-def figures_over_grid(
-    context: Context,
-    name: str,
-    config: ml_collections.ConfigDict,
-    rates: Sequence[float] | np.ndarray,
-    strengths: Sequence[float],
-    seeds: range,
-) -> dict[str, np.ndarray]:
-    """Figures of a config over a grid, each [seeds, rates, strengths], kept by seed."""
-    compiled = functools.cache(lambda: checks_runs.compile_run(config))
-
-    def run(*settings, seed):
-        return compiled()(*settings, seed=seed)[0]
-
-    by_seed = [
-        context.memo(
-            f"{name}-{seed}",
-            lambda seed=seed: sweep.over_grid(run, rates, strengths, seed=seed),
-            config=config.to_dict(),
-            rates=rates,
-            strengths=strengths,
-        )
-        for seed in seeds
-    ]
-    return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+    name, seeds = f"{model}-{optimizer}", _seeds(context, model)
+    return checks_runs.figures_over_grid(context, name, config, rates, strengths, seeds)
 
 
 def _losses_by_rate(context: Context, model: str, optimizer: str) -> np.ndarray:

@@ -69,6 +69,7 @@ def check_perplexity(context: Context) -> Finding:
         f"{RATES[name][arm.best]:.0e}"
         for name, arm in arms.items()
     )
+    beyond = ", one of them at an end of the grid" if is_open else ""
     return Finding(
         float(np.exp(mean)),
         claims.NOT_DECIDED if is_open else claims.decide((low, high), at_most=1.0),
@@ -77,7 +78,8 @@ def check_perplexity(context: Context) -> Finding:
         f"Lion's perplexity on masked test characters divided by AdamW's: {figures}, "
         f"unigrams {unigrams:.1f}. {config.num_steps} steps of an encoder of width "
         f"{config.width}; {len(RATES['lion'])} learning rates each, by validation loss "
-        f"of the first seed{', one of them at an end of the grid' * is_open}.",
+        f"of the first seed{beyond}.",
+        is_ratio=True,
     )
 
 

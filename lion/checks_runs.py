@@ -1,13 +1,14 @@
 """Whole training runs of a check: settings and seed vary, compilation happens once."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 import numpy as np
 
 from expkit import supervised, sweep
+from expkit.claims import Context
 from lion import train
 
 Run = Callable[..., tuple[dict[str, float], np.ndarray]]
@@ -50,3 +51,72 @@ def compile_run(
         return figures, np.asarray(losses)
 
     return run
+
+
+def figures_over_grid(
+    context: Context,
+    name: str,
+    config: ml_collections.ConfigDict,
+    rates: Sequence[float] | np.ndarray,
+    strengths: Sequence[float],
+    seeds: range,
+) -> dict[str, np.ndarray]:
+    """Figures of a config over a grid, kept by seed.
+
+    Args:
+        context: of the check.
+        name: of the files, unique in the experiment.
+        config: as for `compile_run`.
+        rates: peak learning rates.
+        strengths: decay strengths.
+        seeds: of the runs.
+
+    Returns:
+        Each figure as [seeds, rates, strengths].
+    """
+    compiled = functools.cache(lambda: compile_run(config))
+
+    def run(*settings, seed):
+        return compiled()(*settings, seed=seed)[0]
+
+    by_seed = [
+        context.memo(
+            f"{name}-{seed}",
+            lambda seed=seed: sweep.over_grid(run, rates, strengths, seed=seed),
+            config=config.to_dict(),
+            rates=rates,
+            strengths=strengths,
+        )
+        for seed in seeds
+    ]
+    return sweep.stacked(by_seed)
+
+
+def best_setting(figures: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """The setting with the highest mean validation accuracy, ties by the loss.
+
+    Args:
+        figures: as `figures_over_grid` gives them.
+
+    Returns:
+        Its index in (rates, strengths).
+    """
+    errors = 1.0 - figures["validation_accuracy"]
+    return sweep.lowest(errors + 1e-6 * figures["validation_loss"])
+
+
+def is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a better setting may lie beyond the grid of (rates, strengths).
+
+    The lowest strength is next to no decay at all, so only the highest counts.
+
+    Args:
+        index: of the best setting.
+        shape: of the grid.
+
+    Returns:
+        True or False.
+    """
+    (rate, strength), (num_rates, num_strengths) = index, shape
+    is_strongest = num_strengths > 1 and strength == num_strengths - 1
+    return rate in (0, num_rates - 1) or is_strongest

@@ -38,4 +38,5 @@ def check_cost(context: Context) -> Finding:
         details=f"Geometric mean of the ratio over {len(plain)} rounds; a plain step "
         f"of {lab.config.batch_size} texts takes {1e3 * plain.min():.0f} ms and more "
         f"here. {ABOUT_TWO[0]:g} to {ABOUT_TWO[1]:g} counts as about two.",
+        is_ratio=True,
     )

@@ -7,7 +7,6 @@ of one experiment.
 import functools
 
 from expkit import claims
-from expkit.claims import Claim
 from rdrop import checks_cost, checks_identities, checks_texts
 
 PAPER = "Liang et al. 2021, {}. https://arxiv.org/abs/2106.14448"
@@ -207,11 +206,7 @@ EXPERIMENTS = {
         )
     ],
 }
-CLAIMS = [
-    Claim(*row, experiment=experiment, alone=experiment == "timing")
-    for experiment, rows in EXPERIMENTS.items()
-    for row in rows
-]
+CLAIMS = claims.from_experiments(EXPERIMENTS, alone=("timing",))
 
 if __name__ == "__main__":
     claims.main(CLAIMS)

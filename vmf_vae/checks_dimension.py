@@ -59,8 +59,10 @@ def _among(context: Context, dim: int) -> Finding:
     tries = sum(d in FEW for d in _dims(context))
     level = 1 - 0.05 / tries
     finding = _difference(context, dim, "log_likelihood", level, at_least=0.0)
+    if tries == 1:
+        return finding
     beside = f" Decided with {100 - 5 / tries:.4g} %, as one of {tries} dimensions."
-    return dataclasses.replace(finding, details=finding.details + beside * (tries > 1))
+    return dataclasses.replace(finding, details=finding.details + beside)
 
 
 def _difference(
@@ -144,13 +146,13 @@ def _runs(context: Context, model: str, dim: int, rate: float) -> dict[str, np.n
 def _analyze(task: train.Task, params) -> dict[str, object]:
     """Accuracy of neighbours from 100 labels, 10 of each class."""
     center = jax.jit(task.model.center)
-    points = {k: np.asarray(center(params, task.splits[k]["x"])) for k in ("test",)}
+    points = np.asarray(center(params, task.splits["test"]["x"]))
     x, labels = task.calibration, task.labels["train"][: len(task.calibration)]
     chosen = np.concatenate([np.flatnonzero(labels == c)[:10] for c in range(10)])
     accuracy = evaluation.neighbor_accuracy(
         np.asarray(center(params, x))[chosen],
         labels[chosen],
-        points["test"],
+        points,
         task.labels["test"],
     )
     return {"neighbor_accuracy": accuracy}
@@ -159,7 +161,8 @@ def _analyze(task: train.Task, params) -> dict[str, object]:
 def _analyze_small(task: train.Task, params) -> dict[str, object]:
     """The same, the latents of the test split, draws, and images between two."""
     model = task.model
-    assert isinstance(model, models.ImageVAE)
+    if not isinstance(model, models.ImageVAE):
+        raise TypeError(f"only an ImageVAE draws images, got {type(model).__name__}.")
     centers = np.asarray(jax.jit(model.center)(params, task.splits["test"]["x"]))
     labels = task.labels["test"]
     first, second = (centers[np.flatnonzero(labels == c)[0]] for c in (0, 1))

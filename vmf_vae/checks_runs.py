@@ -57,7 +57,7 @@ def figures_by_seed(
         )
         for seed in seeds
     ]
-    return {key: np.array([f[key] for f in by_seed], float) for key in by_seed[0]}
+    return sweep.stacked(by_seed)
 
 
 @functools.cache

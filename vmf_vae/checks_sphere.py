@@ -97,7 +97,7 @@ def _figures(context: Context, name: str) -> dict[str, np.ndarray]:
         )
         for seed in _seeds(context)
     ]
-    return {key: np.array([r[key] for r in rows], float) for key in rows[0]}
+    return sweep.stacked(rows)
 
 
 def make_data(seed: int) -> tuple[np.ndarray, np.ndarray]:

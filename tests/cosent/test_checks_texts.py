@@ -116,6 +116,7 @@ def test_early_is_the_first_record_of_the_course(context, plant):
     assert finding.verdict == claims.HOLDS
     assert finding.measured == pytest.approx(0.2)
     assert "Sentence-BERT 0.300" in finding.details  # from 0.5 to 0.2
+    assert "CoSENT at learning rate 3e-05, Sentence-BERT at" in finding.details
     (name, draw, _, alt) = drawn[-1]
     assert name == "course"
     assert "CoSENT 0.400, Sentence-BERT 0.200" in alt

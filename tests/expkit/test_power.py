@@ -70,11 +70,11 @@ def test_the_sentence_has_the_difference_and_the_seeds():
 
 def test_the_interval_of_a_ratio_gives_a_ratio():
     interval = 1.5 / 4.0, 1.5 * 4.0
-    said = power.sentence(1.5, NOT_DECIDED, interval, range(5))
+    said = power.sentence(1.5, NOT_DECIDED, interval, range(5), is_ratio=True)
     ratio = np.exp(power.detectable_difference(np.log(4.0), 5))
     assert f"a ratio of {ratio:.3g} would be seen" in said
-    # The same ends around their middle are those of a difference.
-    said = power.sentence(sum(interval) / 2, NOT_DECIDED, interval, range(5))
+    # A difference may have a skewed interval, too.
+    said = power.sentence(1.5, NOT_DECIDED, interval, range(5))
     assert "ratio" not in said
 
 

@@ -305,10 +305,13 @@ def test_the_verdicts_in_the_readme_are_those_of_the_results(repository_root):
 
 def test_the_summary_counts_claims_that_wait_for_a_full_run():
     found = [
-        {"verdict": "not decided", "measured": None},
-        {"verdict": "not decided", "measured": 0.5},
-        {"verdict": "not testable", "measured": None},
+        {"verdict": "not decided", "measured": None, "run": 0},
+        {"verdict": "not decided", "measured": 0.1, "run": 0},
+        {"verdict": "holds", "measured": 0.1, "run": 0},
+        {"verdict": "not decided", "measured": 0.5, "run": 1},
+        {"verdict": "not testable", "measured": None, "run": 1},
     ]
-    text = results.summary([{"package": "pkg", "claims": found}])
-    assert text.endswith("\n\n1 of those not decided wait for a run with `--full`.")
-    assert "--full" not in results.summary([{"package": "pkg", "claims": found[1:]}])
+    content = {"package": "pkg", "runs": [{"mode": "quick"}, {"mode": "full"}]}
+    text = results.summary([content | {"claims": found}])
+    assert text.endswith("\n\n2 of those not decided wait for a run with `--full`.")
+    assert "--full" not in results.summary([content | {"claims": found[2:]}])

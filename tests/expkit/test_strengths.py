@@ -16,8 +16,10 @@ class Planted(arms.Arms):
     The arm itself is best at the learning rate 0.1, and with the strength 0 at 0.2.
     """
 
+    rates = (0.05, 0.1, 0.2)
+
     def __init__(self, out, baseline):
-        grids = {"a": {"learning_rate": (0.1, 0.2), "strength": (1.0,)}}
+        grids = {"a": {"learning_rate": self.rates, "strength": (1.0,)}}
         config = ml_collections.ConfigDict({})
         super().__init__(claims.Context(out), config, grids, range(3), score="f1")
         self.level = baseline
@@ -40,15 +42,25 @@ def test_the_strength_that_validates_best_is_compared_with_none(
 ):
     study = Planted(tmp_path, baseline)
     finding, test = strengths.against_zero(
-        study, "a", STRENGTHS, "f1", rates=(0.05, 0.1, 0.2), listed=str
+        study, "a", STRENGTHS, "f1", rates=(0.05, 0.1, 0.2, 0.4), listed=str
     )
     assert finding.measured == pytest.approx(0.2)
     assert finding.verdict == verdict
     assert "test F1 of alpha 1, which validates best" in finding.details
     assert "with learning rates 0.1 and 0.2" in finding.details
     assert str(TEST.mean(axis=0)) in finding.details
-    # Two rates with the strength 1, one of them also with 2, and three with 0.
-    assert "Alpha 0 is the best of 3 settings in validation, the other of 3." in (
+    # Three rates with the strength 1, one of them also with 2, and four with 0.
+    assert "Alpha 0 is the best of 4 settings in validation, the other of 4." in (
         finding.details
     )
+    assert "end of its grid" not in finding.details
     np.testing.assert_array_equal(test, TEST)
+
+
+def test_a_rival_at_an_end_of_its_grid_leaves_a_gain_open(tmp_path):
+    finding, _ = strengths.against_zero(
+        Planted(tmp_path, 0.6), "a", STRENGTHS, "f1", rates=(0.1, 0.2), listed=str
+    )
+    assert finding.measured == pytest.approx(0.2)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert finding.details.endswith("One of the two is at an end of its grid.")

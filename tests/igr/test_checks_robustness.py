@@ -103,7 +103,8 @@ def test_accuracies_are_compared_in_the_right_direction(
     longer = checks_robustness.check_clean_accuracy_at_equal_cost(regularizer, context)
     assert longer.measured == pytest.approx(gain - 0.05)
     finding = checks_robustness.check_input_gradient(regularizer, context)
-    assert finding.measured == pytest.approx(np.exp(-10.0 * gain))
+    # At the same rate, which is the first and not the second of plain training.
+    assert finding.measured == pytest.approx(np.exp(-10.0 * (gain + 0.01)))
 
 
 def test_a_handful_of_images_decides_nothing(context, monkeypatch):

@@ -13,6 +13,7 @@ from lion import (
     checks_digits,
     checks_identities,
     checks_noise,
+    checks_runs,
     checks_time,
 )
 
@@ -28,7 +29,7 @@ def parabola(model, best_rates, best_strength=1):
     def sweep(context, model_asked, optimizer):
         assert model_asked == model
         rates = checks_digits._rates(model, optimizer)
-        strengths = np.arange(len(checks_digits.BUDGETS[model][2]))
+        strengths = np.arange(len(checks_digits.STRENGTHS))
         losses = [
             0.1
             * np.exp(
@@ -68,8 +69,8 @@ def test_a_best_learning_rate_at_the_end_of_the_grid_leaves_the_verdict_open(
 
 @pytest.mark.parametrize(("strength", "is_open"), [(0, False), (1, False), (3, True)])
 def test_only_the_highest_strength_is_an_end_of_the_grid(strength, is_open):
-    assert checks_digits.is_at_end((4, strength), (10, 4)) is is_open
-    assert checks_digits.is_at_end((0, strength), (10, 4))
+    assert checks_runs.is_at_end((4, strength), (10, 4)) is is_open
+    assert checks_runs.is_at_end((0, strength), (10, 4))
 
 
 @pytest.mark.parametrize(

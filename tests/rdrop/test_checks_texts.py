@@ -21,11 +21,17 @@ def context(tmp_path):
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Sets the accuracy of each arm; the middle setting is the best in validation."""
+    """Sets the accuracy of each arm; the middle setting is the best in validation.
 
-    def call(levels, losses=None, ngrams=0.7):
+    The first is that of the arms in `at_end`.
+    """
+
+    def call(levels, losses=None, ngrams=0.7, at_end=()):
         def figures(study, arm, seed, settings):
-            is_best = planted_figures.is_middle(settings, study.grids[arm])
+            grid = study.grids[arm]
+            is_best = planted_figures.is_middle(settings, grid)
+            if arm in at_end:
+                is_best = all(settings[name] == v[0] for name, v in grid.items())
             level = levels.get(arm, 0.6)
             # Differences between arms vary too: those that do not give no verdict.
             spread = 0.1 * planted_figures.SPREAD[seed] * (2 if "rdrop" in arm else -1)
@@ -126,8 +132,27 @@ def test_a_regression_is_better_where_its_loss_is_lower(
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(losses["none"] - losses["rdrop"])
     assert f"cosines of TF-IDF {baseline:.4f}" in finding.details
+    assert "R-Drop at learning rate 0.0001, strength 4" in finding.details
     is_said = "less than either" in finding.details
     assert is_said == (verdict == claims.NOT_DECIDED)
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "verdict"),
+    [("rdrop", "none", claims.DOES_NOT_HOLD), ("none", "rdrop", claims.HOLDS)],
+)
+def test_a_regression_that_may_be_better_beyond_its_grid_decides_nothing(
+    context, plant, monkeypatch, arm, other, verdict
+):
+    """Of the arm that loses; where the one that wins may be better still, it wins."""
+    monkeypatch.setattr(checks_texts, "cosine_error", lambda config, seed: 2.0)
+    losses = {arm: 1.0, other: 0.5}
+    plant({}, losses, at_end=[arm])
+    finding = checks_texts.check_regression(context)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert "the lowest tried" in finding.details
+    plant({}, losses, at_end=[other])
+    assert checks_texts.check_regression(context).verdict == verdict
 
 
 def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):

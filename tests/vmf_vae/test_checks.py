@@ -227,6 +227,29 @@ def test_text_bounds_are_compared_in_the_right_direction(context, monkeypatch):
     assert finding.measured == pytest.approx(-0.55)
 
 
+@pytest.mark.parametrize(("best", "is_open"), [(0, True), (1, False), (2, True)])
+def test_a_text_setting_at_an_end_may_not_be_the_best(
+    best, is_open, tmp_path, monkeypatch
+):
+    """An arm that is behind decides nothing where it could do better beyond."""
+    planted = arms(0.1, 0.2, 0.0, bounds=(0.5, 0.6, 0.55))
+
+    def runs(context, model, setting):
+        place = checks_text.SETTINGS[model].index(setting)
+        return planted(context, model, setting) | {
+            "validation_loss": np.full(3, float(place != best))
+        }
+
+    monkeypatch.setattr(checks_text, "_runs", runs)
+    context = claims.Context(tmp_path, full=True)
+    behind = checks_text.check_likelihood("batch_norm", context)
+    expected = claims.NOT_DECIDED if is_open else claims.DOES_NOT_HOLD
+    assert behind.verdict == expected
+    assert f"BN-VAE at {checks_text.SETTINGS['batch_norm'][best]}" in behind.details
+    assert ("at an end of its settings" in behind.details) == is_open
+    assert checks_text.check_likelihood("vmf", context).verdict == claims.HOLDS
+
+
 def test_circles_are_compared_in_the_right_direction(context, monkeypatch):
     disparity = {"circle": 0.01, "plane": 0.05, "line": 0.7}
 
