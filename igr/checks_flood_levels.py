@@ -122,17 +122,23 @@ def _compare(
         where = (
             f"stopped at {stop / NUM_RECORDS:g} of the steps, of as many times, each"
         )
-    # Beyond an end of the levels there may be a better one.
+    # Beyond an end of the levels, or of the times to stop, there may be a better one.
+    is_open = [
+        level in (LEVELS[1], LEVELS[-1]),
+        is_stopped and stop in (STOPS[0], STOPS[-1]),
+    ]
+    if name.endswith("loss"):  # where better is lower
+        is_open.reverse()
     end = {LEVELS[1]: "lowest", LEVELS[-1]: "highest"}.get(level)
+    beyond = f" The {end} level is the best of those tried." if end else ""
     return Finding(
         mean,
-        claims.NOT_DECIDED if end else claims.decide(interval, **region),
+        claims.decide(interval, is_open, **region),
         interval,
         _seeds(context),
         f"At the end under the level {level:g}, of {LEVELS[1:]}, minus plain training "
         f"{where} by {chosen_by.replace('_', ' ')}: {flooded.mean():.4g} and "
-        f"{plain.mean():.4g}."
-        + (f" The {end} level is the best, so nothing is decided." if end else ""),
+        f"{plain.mean():.4g}.{beyond}",
     )
 
 

@@ -112,12 +112,14 @@ def test_accuracies_are_compared_in_the_right_direction(
     assert f"penalised {0.9 + gain:.4f}" in finding.details
 
 
-LEVELS = checks_flood_levels.LEVELS
+LEVELS, STOPS = checks_flood_levels.LEVELS, checks_flood_levels.STOPS
 STEPS = np.linspace(0.0, 1.0, 1 + checks_flood_levels.NUM_RECORDS)
 
 
 def flooded(best=0.1, **ends):
     """Figures of ten runs: least validation loss at `best`, and how they end.
+
+    Plain training is best in validation in the middle of its stops.
 
     Args:
         best: a level.
@@ -133,6 +135,10 @@ def flooded(best=0.1, **ends):
         rows = dict.fromkeys(names, 0.5 + noise + 0.0 * STEPS)
         rows["validation_loss"] = rows["validation_loss"] + abs(level - best)
         rows["validation_accuracy"] = rows["validation_accuracy"] - abs(level - best)
+        if level == 0.0:
+            dip = 1e-3 * (STEPS[STOPS[len(STOPS) // 2]] == STEPS)
+            rows["validation_loss"] = rows["validation_loss"] - dip
+            rows["validation_accuracy"] = rows["validation_accuracy"] + dip
         for name, end in ends.items():
             rows[name] = rows[name] + end * (level == best)
         return rows
@@ -211,13 +217,41 @@ def test_accuracies_are_compared_at_the_level_of_the_highest_validation_accuracy
 
 
 @pytest.mark.parametrize(("index", "end"), [(1, "lowest"), (-1, "highest")])
-def test_a_level_at_an_end_decides_nothing(context, monkeypatch, index, end):
-    figures = flooded(LEVELS[index], test_loss=0.1)
+def test_beyond_a_level_at_an_end_a_better_one_may_lie(
+    context, monkeypatch, index, end
+):
+    """So that flooding is worse is not decided; that it is better holds."""
+    for change, verdict in ((0.1, claims.NOT_DECIDED), (-0.1, claims.HOLDS)):
+        figures = flooded(LEVELS[index], test_loss=change, test_accuracy=-change)
+        monkeypatch.setattr(checks_flood_levels, "_figures", figures)
+        for check in (
+            checks_flood_levels.check_test_loss,
+            checks_flood_levels.check_test_accuracy,
+        ):
+            finding = check("noisy", "end", context)
+            assert abs(finding.measured) == pytest.approx(0.1)
+            assert finding.verdict == verdict
+            assert f"The {end} level is the best of those tried." in finding.details
+
+
+@pytest.mark.parametrize("stop", [STOPS[0], STOPS[-1]])
+@pytest.mark.parametrize(
+    ("change", "verdict"), [(-0.1, claims.NOT_DECIDED), (0.1, claims.DOES_NOT_HOLD)]
+)
+def test_at_an_end_of_the_stops_plain_training_may_be_better(
+    context, monkeypatch, stop, change, verdict
+):
+    def figures(context, noise, level):
+        rows = flooded(0.1, test_loss=change)(context, noise, level)
+        if level == 0.0:
+            dip = 0.01 * (STEPS[stop] == STEPS)
+            rows["validation_loss"] = rows["validation_loss"] - dip
+        return rows
+
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
-    finding = checks_flood_levels.check_test_loss("noisy", "end", context)
-    assert finding.measured == pytest.approx(0.1)
-    assert finding.verdict == claims.NOT_DECIDED
-    assert f"The {end} level is the best, so nothing is decided." in finding.details
+    finding = checks_flood_levels.check_test_loss("noisy", "stopped", context)
+    assert finding.verdict == verdict
+    assert f"stopped at {STEPS[stop]:g} of the steps" in finding.details
 
 
 def test_plain_training_has_as_many_stops_as_there_are_levels():
