@@ -126,10 +126,10 @@ def round_stochastically(
 
 
 def _round_update(key: jax.Array, update: jax.Array, param: jax.Array) -> jax.Array:
-    param, update = jnp.asarray(param), jnp.asarray(update)
-    if param.dtype not in (jnp.bfloat16, jnp.float16):
+    dtype = jnp.result_type(param)  # a number of Python has no attribute of that name
+    if dtype not in (jnp.bfloat16, jnp.float16):
         return update
-    before, update = param.astype(jnp.float32), update.astype(jnp.float32)
-    after = round_stochastically(key, before + update, param.dtype)
+    before, update = (jnp.asarray(x).astype(jnp.float32) for x in (param, update))
+    after = round_stochastically(key, before + update, dtype)
     # An infinite parameter minus itself would be nan; it stays, as without rounding.
     return jnp.where(jnp.isfinite(before), after.astype(jnp.float32) - before, update)

@@ -149,6 +149,7 @@ class PowerSpherical(Directional):
         """
         mu, kappa, _ = self._wide()
         x = require_points(x, mu.shape[-1])
+        x = x.astype(wide_dtype(x.dtype))
         wide = jnp.result_type(mu, x)
         shape = jnp.broadcast_shapes(x.shape[:-1], mu.shape[:-1], kappa.shape)
         full = (*shape, mu.shape[-1])
