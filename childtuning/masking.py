@@ -239,8 +239,7 @@ def keep(x: jax.Array, packed: jax.Array) -> jax.Array:
         Array like `x`. A gradient of an integer parameter, which has no bits (float0),
         comes back as it is.
     """
-    if not hasattr(x, "dtype"):  # a number of Python
-        x = jnp.asarray(x)
+    x = _with_dtype(x)
     if x.dtype == jax.dtypes.float0:
         return x
 
@@ -250,11 +249,15 @@ def keep(x: jax.Array, packed: jax.Array) -> jax.Array:
     return explicit.freely(select, x, packed, like=explicit.placement(x))
 
 
+def _with_dtype(x: Any) -> Any:
+    """A number of Python as an array; float0 has no array of JAX, and stays."""
+    return x if hasattr(x, "dtype") else jnp.asarray(x)
+
+
 def _keep_at_random(
     key: jax.Array, x: jax.Array, p: jax.typing.ArrayLike, rescale: bool
 ) -> jax.Array:
-    if not hasattr(x, "dtype"):  # a number of Python
-        x = jnp.asarray(x)
+    x = _with_dtype(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
 

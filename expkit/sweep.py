@@ -248,6 +248,19 @@ def lowest(losses: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(mean.argmin(), mean.shape))
 
 
+def most_accurate(accuracies: np.ndarray, losses: np.ndarray) -> tuple[int, ...]:
+    """Where the mean accuracy over seeds is highest, and of equals the loss lowest.
+
+    Args:
+        accuracies: accuracies [seeds, *settings].
+        losses: losses of the same runs; not finite where one diverged.
+
+    Returns:
+        The index of the setting, as `lowest`.
+    """
+    return lowest(1.0 - accuracies + 1e-6 * losses)
+
+
 def refined_minimum(x: np.ndarray, losses: np.ndarray) -> float:
     """Where a curve over a logarithmic grid is lowest, between the grid points too.
 

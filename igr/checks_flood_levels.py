@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from expkit import claims, plots, sweep
+from expkit import claims, grids, plots, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, train
@@ -124,8 +124,8 @@ def _compare(
         )
     # Beyond an end of the levels, or of the times to stop, there may be a better one.
     is_open = [
-        level in (LEVELS[1], LEVELS[-1]),
-        is_stopped and stop in (STOPS[0], STOPS[-1]),
+        grids.is_at_end({"level": level}, {"level": LEVELS[1:]}),
+        is_stopped and grids.is_at_end({"stop": stop}, {"stop": STOPS}),
     ]
     if name.endswith("loss"):  # where better is lower
         is_open.reverse()

@@ -185,7 +185,7 @@ def _chosen(
     accuracy = figures[tuned_for]
     if tuned_for == "validation_attacked":
         accuracy = accuracy[..., RADII.index(RADIUS)]
-    (best,) = sweep.lowest(1.0 - accuracy + 1e-6 * figures["validation_loss"])
+    (best,) = sweep.most_accurate(accuracy, figures["validation_loss"])
     return {k: v[:, best] for k, v in figures.items()}, STRENGTHS[regularizer][best]
 
 

@@ -101,8 +101,9 @@ def best_setting(figures: dict[str, np.ndarray]) -> tuple[int, ...]:
     Returns:
         Its index in (rates, strengths).
     """
-    errors = 1.0 - figures["validation_accuracy"]
-    return sweep.lowest(errors + 1e-6 * figures["validation_loss"])
+    return sweep.most_accurate(
+        figures["validation_accuracy"], figures["validation_loss"]
+    )
 
 
 def is_at_end(index: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -1,5 +1,6 @@
 """Verdicts of the comparisons on texts, from figures that are planted."""
 
+import claim_checks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,12 +176,7 @@ def test_arms_differ_by_their_method_alone(context):
 
 
 def test_every_comparison_of_the_claims_has_its_arms():
-    seen = [
-        check.keywords
-        for checks in claims_module.EXPERIMENTS.values()
-        for *_, check in checks
-        if getattr(check, "func", None) is checks_texts.check_better
-    ]
+    seen = claim_checks.keywords(claims_module.EXPERIMENTS, checks_texts.check_better)
     assert {keywords["setting"] for keywords in seen} == set(checks_texts.SETTINGS)
     for keywords in seen:
         compared = {keywords["arm"], keywords.get("rival", "vanilla")}

@@ -203,3 +203,17 @@ def test_recorded_fine_tuning_is_fine_tuning_with_records_of_it():
     assert records.shape == (5, 3)
     part, _ = plain(settings, start, key, arrays, rows[: NUM_STEPS // 4])
     np.testing.assert_allclose(records[1], 2 * part, rtol=1e-6)
+
+
+def test_figures_of_runs_are_stacked_with_nan_where_there_is_none():
+    rows = [{"loss": 1.0, "course": [1, 2]}, {"loss": None, "course": [3, 4]}]
+    got = sweep.stacked(rows)
+    np.testing.assert_array_equal(got["loss"], [1.0, np.nan])
+    np.testing.assert_array_equal(got["course"], [[1.0, 2.0], [3.0, 4.0]])
+
+
+def test_of_equal_accuracies_the_one_with_the_lower_loss_is_chosen():
+    accuracies = np.array([[0.7, 0.9, 0.9, 0.8], [0.7, 0.9, 0.9, 1.0]])
+    losses = np.array([[0.1, 0.5, 0.4, 0.1], [0.1, 0.5, 0.4, np.nan]])
+    assert sweep.most_accurate(accuracies, losses) == (2,)
+    assert sweep.most_accurate(accuracies, losses[:, ::-1]) == (3,)

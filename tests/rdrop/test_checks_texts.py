@@ -1,5 +1,6 @@
 """Verdicts of the comparisons on texts, from figures that are planted."""
 
+import claim_checks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -325,12 +326,7 @@ def test_a_step_costs_about_two_where_its_interval_is_near_two(
 
 
 def test_every_comparison_of_the_claims_has_its_arms():
-    seen = [
-        check.keywords
-        for checks in rdrop_claims.EXPERIMENTS.values()
-        for *_, check in checks
-        if getattr(check, "func", None) is checks_texts.check_better
-    ]
+    seen = claim_checks.keywords(rdrop_claims.EXPERIMENTS, checks_texts.check_better)
     assert seen
     for keywords in seen:
         assert keywords["setting"] in checks_runs.ARMS
