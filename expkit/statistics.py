@@ -174,6 +174,19 @@ def crossed_difference(
     return mean, (mean - half, mean + half)
 
 
+def covered(values: np.ndarray) -> str:
+    """What an interval of `crossed_difference` on images covers, in words.
+
+    Args:
+        values: has the axis of the test images last.
+
+    Returns:
+        A sentence.
+    """
+    count = values.shape[-1]
+    return f"The interval covers the choice of seeds and of the {count} test images."
+
+
 def decide(
     interval: Interval,
     is_open: Sequence[bool] = (False, False),

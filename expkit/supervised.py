@@ -146,6 +146,27 @@ def make_evaluation(task: Task) -> Callable[[nets.Params, str], dict[str, float]
     return evaluate
 
 
+def make_row_figures(task: Task) -> Callable[[nets.Params, Arrays], dict[str, Any]]:
+    """Makes the evaluation of each row by itself.
+
+    Args:
+        task: model and data; no row of its model may depend on the others.
+
+    Returns:
+        `(params, arrays) -> {"loss", "accuracy", ...}`, each [rows]; not compiled.
+    """
+
+    def evaluate(params, arrays):
+        def one(row):
+            batch = jax.tree.map(lambda x: x[None], row)
+            loss, figures = task.loss_fn(params, batch, None)
+            return {"loss": loss, **figures}
+
+        return jax.vmap(one)(arrays)
+
+    return evaluate
+
+
 def make_net(
     config: ml_collections.ConfigDict, shape: tuple[int, ...], num_outputs: int
 ) -> nets.Net:

@@ -202,24 +202,27 @@ def batch_rows(num_rows: int, batch_size: int, num_steps: int, seed: int) -> np.
 
 
 def over_grid(
-    run: Callable[..., dict[str, float]], *axes: Sequence[float] | np.ndarray, seed: int
+    run: Callable[..., dict[str, Any]], *axes: Sequence[float] | np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """Runs every combination of settings once.
 
     Args:
-        run: `(*settings, seed=seed) -> figures`.
+        run: `(*settings, seed=seed) -> figures`, numbers or arrays.
         *axes: values of each setting.
         seed: of all runs.
 
     Returns:
-        Each figure as an array with one axis a setting.
+        Each figure as an array with one axis a setting, before its own.
     """
     shape = tuple(len(axis) for axis in axes)
     cells = [
         run(*(float(axis[i]) for axis, i in zip(axes, index, strict=True)), seed=seed)
         for index in np.ndindex(shape)
     ]
-    return {key: np.reshape([c[key] for c in cells], shape) for key in cells[0]}
+    return {
+        key: np.reshape([c[key] for c in cells], shape + np.shape(first))
+        for key, first in cells[0].items()
+    }
 
 
 def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

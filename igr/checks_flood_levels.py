@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from expkit import claims, grids, plots, sweep
+from expkit import claims, grids, plots, supervised, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, train
@@ -114,9 +114,10 @@ def _compare(
     level = _best_level(context, noise, chosen_by)
     is_stopped = rival == "stopped"
     stop = _best_stop(context, noise, chosen_by) if is_stopped else NUM_RECORDS
-    flooded = _figures(context, noise, level)[name][:, -1]
-    plain = _figures(context, noise, 0.0)[name][:, stop]
-    mean, interval = claims.paired_difference(flooded, plain)
+    rows = f"{name}_rows"
+    flooded = _figures(context, noise, level)[rows][:, -1]
+    plain = _figures(context, noise, 0.0)[rows][:, stop]
+    mean, interval = claims.crossed_difference(flooded, plain)
     where = "to the end, which has no setting, the level"
     if is_stopped:
         where = (
@@ -138,7 +139,7 @@ def _compare(
         _seeds(context),
         f"At the end under the level {level:g}, of {LEVELS[1:]}, minus plain training "
         f"{where} by {chosen_by.replace('_', ' ')}: {flooded.mean():.4g} and "
-        f"{plain.mean():.4g}.{beyond}",
+        f"{plain.mean():.4g}.{beyond} {claims.covered(plain)}",
     )
 
 
@@ -164,11 +165,23 @@ def _seeds(context: Context) -> range:
 
 
 def _figures(context: Context, noise: str, level: float) -> Figures:
-    """Figures along the runs at a level, each [seeds, 1 + NUM_RECORDS]."""
+    """Figures along the runs at a level, each [seeds, 1 + NUM_RECORDS].
+
+    Those with `_rows` have one axis more, of the test images; above level 0 they are of
+    the last record alone.
+    """
+
+    def run(seed):
+        records = _compiled(noise)(seed=seed, strength=level)[1]
+        if level:
+            rows = [name for name in records if name.endswith("_rows")]
+            records |= {name: records[name][-1:] for name in rows}
+        return records
+
     rows = [
         context.memo(
             f"flooding-{noise}-{level:g}-{seed}",
-            lambda seed=seed: _compiled(noise)(seed=seed, strength=level)[1],
+            functools.partial(run, seed),
             level=level,
             wrong=NOISES[noise],
             records=NUM_RECORDS,
@@ -184,6 +197,8 @@ def _compiled(noise: str):
     config = config_lib.load(f"{CONFIG}label_noise={NOISES[noise]}")
     task = train.make_task(config)
 
+    row_figures = supervised.make_row_figures(task)
+
     def loss_fn(params, arrays):
         return task.loss_fn(params, arrays, None)[0]
 
@@ -193,7 +208,8 @@ def _compiled(noise: str):
         for name in ("train", "validation", "test"):
             loss, more = task.loss_fn(params, splits[name], None)
             figures |= {f"{name}_loss": loss, f"{name}_accuracy": more["accuracy"]}
-        return figures
+        rows = row_figures(params, splits["test"])
+        return figures | {f"test_{name}_rows": x for name, x in rows.items()}
 
     return checks_runs.compile_run(config, record, NUM_RECORDS)
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from expkit import claims, grids, plots, statistics, supervised, sweep
+from expkit import claims, grids, plots, supervised, sweep
 from expkit import config as config_lib
 from expkit.claims import Context, Finding
 from igr import checks_runs, checks_trends, objectives, train
@@ -147,7 +147,7 @@ def _compare(
         shown.append(f"{words} at {grids.listed(chosen, grid)}")
         if name != "clean":
             shown[-1] += f" ({figures['clean'].mean():.4f} as they are)"
-    mean, interval = statistics.crossed_difference(values[one], values[other])
+    mean, interval = claims.crossed_difference(values[one], values[other])
     images = values[one].shape[1]
     ends = is_open[one], is_open[other]
     attack = " under the same attack" if tuned_for == "validation_attacked" else ""
@@ -157,9 +157,9 @@ def _compare(
         interval,
         _seeds(context),
         f"Test images {what}, {_num_steps(context)} steps: {'; '.join(shown)}. "
-        f"Strengths and rates by mean accuracy on the validation images{attack}. The "
-        f"interval covers the choice of seeds and of the {images} images, of which the "
-        f"difference is {abs(mean) * images:.1f}.",
+        f"Strengths and rates by mean accuracy on the validation images{attack}. "
+        f"{claims.covered(values[one])} The difference is {abs(mean) * images:.1f} of "
+        "these.",
     )
 
 

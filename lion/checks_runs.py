@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -11,11 +12,14 @@ from expkit import supervised, sweep
 from expkit.claims import Context
 from lion import train
 
-Run = Callable[..., tuple[dict[str, float], np.ndarray]]
+Run = Callable[..., tuple[dict[str, Any], np.ndarray]]
 
 
 def compile_run(
-    config: ml_collections.ConfigDict, task: supervised.Task | None = None
+    config: ml_collections.ConfigDict,
+    task: supervised.Task | None = None,
+    *,
+    by_row: bool = False,
 ) -> Run:
     """Makes a function that trains a model of a config from scratch.
 
@@ -23,6 +27,7 @@ def compile_run(
         config: see `configs/lion/digits.py`; its learning rate, weight decay and seed
             are not used.
         task: model and data; None makes those of the config.
+        by_row: whether the figures have `test_hits`, whether each test row is right.
 
     Returns:
         `(learning_rate, strength, *, seed) -> (figures, losses)`: the figures on the
@@ -34,6 +39,7 @@ def compile_run(
     arrays = task.splits["train"]
     num_rows = len(next(iter(arrays.values())))
     evaluate = supervised.make_evaluation(task)
+    row_figures = jax.jit(supervised.make_row_figures(task))
     fit = sweep.compile_training(
         task.loss_fn,
         task.net.init,
@@ -47,7 +53,13 @@ def compile_run(
             "weight_decay": strength / learning_rate,
         }
         params, losses = fit(settings, jax.random.key(seed), arrays, rows)
-        figures = evaluate(params, "validation") | evaluate(params, "test")
+        figures: dict[str, Any] = {
+            **evaluate(params, "validation"),
+            **evaluate(params, "test"),
+        }
+        if by_row:
+            hits = row_figures(params, task.splits["test"])["accuracy"]
+            figures["test_hits"] = np.asarray(hits, int)
         return figures, np.asarray(losses)
 
     return run
@@ -61,7 +73,7 @@ def figures_over_grid(
     strengths: Sequence[float],
     seeds: range,
 ) -> dict[str, np.ndarray]:
-    """Figures of a config over a grid, kept by seed.
+    """Figures of a classifier over a grid, kept by seed.
 
     Args:
         context: of the check.
@@ -72,9 +84,10 @@ def figures_over_grid(
         seeds: of the runs.
 
     Returns:
-        Each figure as [seeds, rates, strengths].
+        Each figure as [seeds, rates, strengths], and `test_hits`, whether each test
+        row is right, with the axis of these more.
     """
-    compiled = functools.cache(lambda: compile_run(config))
+    compiled = functools.cache(lambda: compile_run(config, by_row=True))
 
     def run(*settings, seed):
         return compiled()(*settings, seed=seed)[0]

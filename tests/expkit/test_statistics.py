@@ -8,6 +8,7 @@ from expkit.statistics import (
     DOES_NOT_HOLD,
     HOLDS,
     NOT_DECIDED,
+    covered,
     crossed_difference,
     decide,
     mean_interval,
@@ -209,6 +210,10 @@ def test_a_crossed_interval_without_examples_that_differ_is_that_of_the_seeds():
     np.testing.assert_allclose(interval, expected)
     transposed = crossed_difference(table.T, 0.0 * table.T)
     np.testing.assert_allclose(transposed[1], expected)
+
+
+def test_what_a_crossed_interval_covers_names_the_images():
+    assert "of the 7 test images" in covered(np.ones((3, 4, 7)))
 
 
 def test_a_crossed_interval_names_what_it_cannot_use():

@@ -77,6 +77,8 @@ def test_a_grid_has_one_axis_a_setting():
     )
     np.testing.assert_array_equal(figures["sum"], [[11.0], [12.0]])
     np.testing.assert_array_equal(figures["seed"], [[7], [7]])
+    figures = sweep.over_grid(lambda a, seed: {"rows": [a, -a, seed]}, [1, 2], seed=7)
+    np.testing.assert_array_equal(figures["rows"], [[1, -1, 7], [2, -2, 7]])
 
 
 def test_the_lowest_mean_is_chosen_and_a_diverged_seed_counts_as_infinite():

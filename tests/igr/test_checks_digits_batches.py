@@ -141,9 +141,19 @@ def flooded(best=0.1, **ends):
             rows["validation_accuracy"] = rows["validation_accuracy"] + dip
         for name, end in ends.items():
             rows[name] = rows[name] + end * (level == best)
-        return rows
+        return by_image(rows, level)
 
     return figures
+
+
+def by_image(rows, level, count=3):
+    """The same for test images of which none is harder than another."""
+    kept = slice(-1 if level else 0, None)
+    names = [name for name in rows if name in ("test_loss", "test_accuracy")]
+    return rows | {
+        f"{name}_rows": np.repeat(rows[name][:, kept, None], count, axis=-1)
+        for name in names
+    }
 
 
 @pytest.mark.parametrize("noise", ["clean", "noisy"])
@@ -168,6 +178,22 @@ def test_flooding_is_compared_in_the_right_direction(
         assert "level 0.1," in loss.details
 
 
+def test_flooding_is_not_decided_by_two_images(context, monkeypatch):
+    def figures(context, noise, level):
+        rows = flooded()(context, noise, level)
+        hits = np.ones((10, 1 if level else 1 + checks_flood_levels.NUM_RECORDS, 270))
+        if level:
+            hits[..., :2] = 0.0
+            hits[np.arange(5), :, 100 + np.arange(5)] = 0.0
+        return rows | {"test_accuracy_rows": hits}
+
+    monkeypatch.setattr(checks_flood_levels, "_figures", figures)
+    finding = checks_flood_levels.check_test_accuracy("clean", "end", context)
+    assert finding.measured == pytest.approx(-2.5 / 270)
+    assert finding.verdict == claims.NOT_DECIDED
+    assert "the 270 test images" in finding.details
+
+
 def test_plain_training_may_stop_where_its_validation_loss_is_least(
     context, monkeypatch
 ):
@@ -178,7 +204,8 @@ def test_plain_training_may_stop_where_its_validation_loss_is_least(
         rows = flooded(test_loss=-0.1)(context, noise, level)
         if level == 0.0:
             dip = 0.3 * (records == stop)
-            rows = {name: values - dip for name, values in rows.items()}
+            names = [name for name in rows if not name.endswith("_rows")]
+            rows = by_image({name: rows[name] - dip for name in names}, level)
         return rows
 
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
@@ -203,7 +230,8 @@ def test_accuracies_are_compared_at_the_level_of_the_highest_validation_accuracy
         if level == 0.0:
             better = 0.2 * (records == checks_flood_levels.STOPS[2])
         names = ("validation_accuracy", "test_accuracy")
-        return rows | {name: 0.5 + better + 0.0 * rows[name] for name in names}
+        changed = {name: 0.5 + better + 0.0 * rows[name] for name in names}
+        return by_image(rows | changed, level)
 
     monkeypatch.setattr(checks_flood_levels, "_figures", figures)
     for rival, expected in (("end", 0.3), ("stopped", 0.1)):

@@ -23,6 +23,11 @@ def context(tmp_path):
     return claims.Context(tmp_path)
 
 
+def images(accuracy, count=3):
+    """Hits on images of which none is harder than another."""
+    return np.repeat(np.asarray(accuracy)[..., None], count, axis=-1)
+
+
 def parabola(model, best_rates, best_strength=1):
     """Losses [seeds, rates, strengths] with known minima; optimizer by optimizer."""
 
@@ -42,6 +47,7 @@ def parabola(model, best_rates, best_strength=1):
             "validation_loss": losses,
             "validation_accuracy": 1.0 - 0.1 * losses,
             "test_accuracy": 1.0 - losses,
+            "test_hits": images(1.0 - losses),
         }
 
     return sweep
@@ -92,12 +98,37 @@ def test_accuracies_are_compared_in_the_right_direction(
         figures = plain(context, model, optimizer)
         extra = np.array(gain)[:, None, None] * (optimizer == "lion")
         figures["test_accuracy"] = 0.9 + extra + 0 * figures["test_accuracy"]
+        figures["test_hits"] = images(figures["test_accuracy"])
         return figures
 
     monkeypatch.setattr(checks_digits, "_sweep", sweep)
     finding = checks_digits.check_accuracy("mlp", "adamw", context)
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(np.mean(gain))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"), [(2, claims.NOT_DECIDED), (20, claims.DOES_NOT_HOLD)]
+)
+def test_a_difference_of_two_images_is_not_decided_by_any_number_of_seeds(
+    context, monkeypatch, wrong, verdict
+):
+    plain = parabola("mlp", {"lion": [0.002] * 10, "adamw": [0.01] * 10})
+
+    def sweep(context, model, optimizer):
+        figures = plain(context, model, optimizer)
+        hits = images(np.ones_like(figures["test_accuracy"]), 270)
+        if optimizer == "lion":  # all seeds are wrong on them, half on one of their own
+            hits[..., :wrong] = 0.0
+            for seed, rows in enumerate(hits[:5]):
+                rows[..., 100 + seed] = 0.0
+        return figures | {"test_accuracy": hits.mean(axis=-1), "test_hits": hits}
+
+    monkeypatch.setattr(checks_digits, "_sweep", sweep)
+    finding = checks_digits.check_accuracy("mlp", "adamw", context)
+    assert finding.measured == pytest.approx(-(0.5 + wrong) / 270)
+    assert finding.verdict == verdict
+    assert "the 270 test images" in finding.details
 
 
 @pytest.mark.parametrize(
@@ -125,7 +156,7 @@ def test_settings_off_the_best_are_what_sensitivity_means(
         return {
             "validation_accuracy": accuracy,
             "validation_loss": loss,
-            "test_accuracy": accuracy,
+            "test_hits": images(accuracy),
         }
 
     monkeypatch.setattr(checks_digits, "_sweep", sweep)
@@ -150,7 +181,8 @@ def batch_figures(gain, best=2):
                 0.9 - 0.1 * abs(index - best), shape
             ),
             "validation_loss": np.broadcast_to(1.0 + abs(index - 1), shape),
-            "test_accuracy": 0.5 + ours * (optimizer == "lion") + np.zeros(shape),
+            "test_accuracy": np.full(shape, np.nan),  # means alone are not enough
+            "test_hits": images(0.5 + ours * (optimizer == "lion") + np.zeros(shape)),
         }
 
     return figures
