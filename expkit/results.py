@@ -4,15 +4,14 @@
     python -m expkit.results out      # writes results/lion.json and lion/README.md
     python -m expkit.results          # writes the tables of all READMEs again
 
-Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_spans` and
-the same command again replace the rows of that experiment and keep the others, each
-with the run that it comes from. A row of a quick run never replaces one of a full run.
+Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_spans` has
+the rows of that experiment replaced and the others kept, each with the run that it
+comes from. A row of a quick run never replaces one of a full run.
 
 A table is never edited by hand: it is what `table` makes of the JSON file, or `summary`
 of all of them for the README of the repository, and a test compares the two.
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ def table(content: Mapping[str, Any]) -> str:
         A line on each run, and a table with a row a claim; with several runs, the last
         column has the number of the row's.
     """
-    runs = [_told(content["package"], run) for run in content["runs"]]
+    runs = [_told(content, number) for number in range(len(content["runs"]))]
     if len(runs) == 1:
         lines = [f"{runs[0]}:", "", *HEADER]
     else:
@@ -52,15 +51,19 @@ def table(content: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(_row(c, len(runs) > 1) for c in content["claims"])])
 
 
-def _told(package: str, run: Mapping[str, Any]) -> str:
-    """What repeats a run, and where it was made."""
-    flag = " --full" if run["mode"] == "full" else ""
-    part = re.search(rf"--only[ =]({package}/\w+)", run["command"])
-    flag += f" --only {part[1]}" if part else ""
+def _told(content: Mapping[str, Any], number: int) -> str:
+    """What repeats a run, and where it was made; of one in parts, its experiments."""
+    package, run = content["package"], content["runs"][number]
+    command = f"./reproduce.sh {package}{' --full' if run['mode'] == 'full' else ''}"
+    commands = f"`{command}`"
+    if "--only" in run["command"]:
+        rows = (row for row in content["claims"] if row["run"] == number)
+        parts = dict.fromkeys(f"{package}/{row['experiment']}" for row in rows)
+        commands = " and ".join(f"`{command} --only {part}`" for part in parts)
     cores = formatting.cores(run["cores"])
     return (
-        f"`./reproduce.sh {package}{flag}` on {run['cpu']} ({cores}), "
-        f"{run['date'][:10]}, JAX {run['versions']['jax']}, commit {run['commit']}"
+        f"{commands} on {run['cpu']} ({cores}), {run['date'][:10]}, "
+        f"JAX {run['versions']['jax']}, commit {run['commit']}"
     )
 
 
@@ -84,8 +87,7 @@ def summary(contents: Sequence[Mapping[str, Any]]) -> str:
         contents: of the packages, each as for `table`.
 
     Returns:
-        A table with a row a package and one for all; a sentence on claims that no full
-        run has measured yet.
+        A table with a row a package and one for all; how many wait for a full run.
     """
     counts = {
         content["package"]: Counter(row["verdict"] for row in content["claims"])
@@ -186,11 +188,8 @@ def _merge(
         raise ValueError(f"not measured: {', '.join(missing)}.")
     used = sorted({row["run"] for row in claims})
     claims = [row | {"run": used.index(row["run"])} for row in claims]
-    return {
-        "package": plan["package"],
-        "runs": [runs[i] for i in used],
-        "claims": claims,
-    }
+    kept_runs = [runs[i] for i in used]
+    return {"package": plan["package"], "runs": kept_runs, "claims": claims}
 
 
 def publish(out: Path, root: Path) -> list[Path]:
@@ -201,12 +200,11 @@ def publish(out: Path, root: Path) -> list[Path]:
         root: the checkout.
 
     Returns:
-        The files written: `results/<pkg>.json` and `<pkg>/README.md` of each package,
-        and `README.md`.
+        Files written: `results/<pkg>.json`, `<pkg>/README.md` of each, and `README.md`.
 
     Raises:
-        ValueError: if the run is not finished or not of committed code, a claim was
-            measured neither by it nor before, or a file is damaged or lacks its place.
+        ValueError: if the run is unfinished or not of committed code, a claim measured
+            neither by it nor before, a file damaged or without a place for results.
     """
     report = read_report(out)
     run = report["environment"]

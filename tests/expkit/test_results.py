@@ -100,6 +100,20 @@ def test_rows_have_the_command_and_the_date_of_their_experiment(tmp_path):
     assert [row["run"] for row in stored["claims"]] == [0, 1]
 
 
+def test_a_run_in_parts_is_told_by_its_experiments(tmp_path):
+    """The folder keeps the command of the last part, of another package or a claim."""
+    command = "./reproduce.sh --jobs 1 --full other --only other/timing"
+    other = CLAIM | {"id": "b", "experiment": "timing"}
+    out = make_run(tmp_path, claims=[CLAIM, other], command=command)
+    results.publish(out, tmp_path)
+    text = (tmp_path / "pkg/README.md").read_text()
+    parts = [
+        f"`./reproduce.sh pkg --full --only pkg/{x}`" for x in ("identities", "timing")
+    ]
+    assert f"{parts[0]} and {parts[1]} on Some CPU (2 cores)" in text
+    assert "other" not in text
+
+
 def test_publishing_counts_the_verdicts_of_all_packages(tmp_path):
     other = {"package": "other", "runs": [ENVIRONMENT], "claims": [CLAIM | {"run": 0}]}
     (tmp_path / "results").mkdir()
