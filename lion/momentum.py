@@ -24,15 +24,17 @@ MAX_CODE = 127
 
 
 class Int8Momentum(NamedTuple):
-    """One leaf of momentum in 8 bits an entry.
+    """Momentum in 8 bits an entry.
 
     Attributes:
-        codes: int8, shaped like the parameter, so that it shards like it.
-        scales: float32 [ceil(size / 256)], the largest magnitude of each block.
+        codes: pytree like the parameters, of int8 in their shapes, so that it shards
+            like them.
+        scales: pytree like the parameters, of float32 [ceil(size / 256)], the largest
+            magnitude of each block.
     """
 
-    codes: jax.Array
-    scales: jax.Array
+    codes: Any
+    scales: Any
 
 
 def is_int8(mu_dtype: Any) -> bool:
@@ -93,17 +95,22 @@ def require_holds(mu_dtype: Any, params: Any) -> None:
         )
 
 
-def compress(momentum: jax.Array) -> Int8Momentum:
-    """Stores an array in 8 bits an entry.
+def compress(momentum: Any) -> Int8Momentum:
+    """Stores arrays in 8 bits an entry.
 
     Args:
-        momentum: floating-point array of any shape.
+        momentum: pytree of floating-point arrays of any shape.
 
     Returns:
         Codes and scales; a block of zeros has scale 0. In a block with an entry that is
         not finite every entry comes back as nan.
     """
-    return Int8Momentum(*_freely(_compress, momentum, _placements(momentum)))
+    leaves, treedef = jax.tree.flatten(momentum)
+    pairs = [_freely(_compress, leaf, _placements(leaf)) for leaf in leaves]
+    # One tree of each, not a pair at each leaf: libraries that give every leaf of a
+    # state a box of their own would not find the pair in it again.
+    codes, scales = (treedef.unflatten([pair[i] for pair in pairs]) for i in range(2))
+    return Int8Momentum(codes, scales)
 
 
 def _compress(momentum):
@@ -120,22 +127,27 @@ def _compress(momentum):
     return codes, jnp.where(jnp.isfinite(scales), scales, jnp.nan)
 
 
-def expand(stored: Int8Momentum) -> jax.Array:
+def expand(stored: Int8Momentum) -> Any:
     """Reads what `compress` stored.
 
     Args:
         stored: codes and scales.
 
     Returns:
-        float32, of the shape of the codes.
+        Pytree of float32 arrays in the shapes of the codes.
     """
-    places = _placements(stored.codes)
-    return _freely(_expand, stored, places and places[0])
+
+    def leaf(codes, scales):
+        places = _placements(codes)
+        return _freely(_expand, (codes, scales), places and places[0])
+
+    return jax.tree.map(leaf, *stored)
 
 
 def _expand(stored):
-    roots = stored.codes.astype(jnp.float32) / MAX_CODE
-    return _spread(stored.scales, roots.shape) * roots * jnp.abs(roots)
+    codes, scales = stored
+    roots = codes.astype(jnp.float32) / MAX_CODE
+    return _spread(scales, roots.shape) * roots * jnp.abs(roots)
 
 
 def _placements(x):

@@ -38,7 +38,7 @@ class ScaleByLionState(NamedTuple):
     Attributes:
         count: number of updates done, int32 scalar.
         mu: momentum :math:`m_t`, shaped like the parameters; with `mu_dtype="int8"` an
-            `Int8Momentum` for every leaf.
+            `Int8Momentum`.
     """
 
     count: jax.Array
@@ -69,7 +69,7 @@ def scale_by_lion(
             `in_place`.
         mu_dtype: floating-point dtype of the momentum, of at least 16 bits; None keeps
             that of the parameters. `"int8"` stores it in 8 bits a parameter and a
-            float32 scale for every 256; a leaf of the state is then an `Int8Momentum`.
+            float32 scale for every 256, as an `Int8Momentum`.
         in_place: computes the direction from the *new* momentum,
             :math:`\frac{\beta_1}{\beta_2} m_t + \left(1 - \beta_1 -
             \frac{\beta_1}{\beta_2} (1-\beta_2)\right) g_t`, the same number in exact
@@ -107,10 +107,10 @@ def scale_by_lion(
 
     def init(params):
         momentum.require_holds(mu_dtype, params)
+        dtype = None if is_int8 else mu_dtype
+        mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=dtype), params)
         if is_int8:
-            mu = jax.tree.map(lambda p: momentum.compress(jnp.zeros_like(p)), params)
-        else:
-            mu = jax.tree.map(lambda p: jnp.zeros_like(p, dtype=mu_dtype), params)
+            mu = momentum.compress(mu)
         return ScaleByLionState(count=jnp.zeros([], jnp.int32), mu=mu)
 
     def direction(g, old, new):
@@ -128,15 +128,13 @@ def scale_by_lion(
         del params
         # NumPy would widen its bfloat16 next to a Python number.
         updates = jax.tree.map(jnp.asarray, updates)
-        old = state.mu
-        if is_int8:
-            old = jax.tree.map(lambda _, m: momentum.expand(m), updates, old)
+        old = momentum.expand(state.mu) if is_int8 else state.mu
         new = jax.tree.map(
             lambda g, m: _sum((1 - b2) * g, b2 * m).astype(m.dtype), updates, old
         )
-        mu = jax.tree.map(momentum.compress, new) if is_int8 else new
+        mu = momentum.compress(new) if is_int8 else new
         if is_int8 and in_place:  # as it is stored: so the old codes can go before
-            new = jax.tree.map(lambda _, m: momentum.expand(m), updates, mu)
+            new = momentum.expand(mu)
         directions = jax.tree.map(direction, updates, old, new)
         count = jnp.asarray(optax.safe_increment(state.count))
         return directions, ScaleByLionState(count=count, mu=mu)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -153,8 +154,52 @@ def test_state_survives_a_checkpoint(tmp_path):
         checkpoints.save(1, state)
     with Checkpointer(tmp_path) as checkpoints:
         restored = checkpoints.restore(tx.init(params))
-    assert isinstance(restored[0].mu["w"], lion.Int8Momentum)
+    assert isinstance(restored[0].mu, lion.Int8Momentum)
     jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_codes_and_scales_have_the_structure_of_the_parameters():
+    params = {"w": jnp.ones((20, 30)), "b": [jnp.ones(()), None]}
+    mu = lion.scale_by_lion(mu_dtype="int8").init(params).mu
+    for tree in mu:
+        assert jax.tree.structure(tree) == jax.tree.structure(params)
+    jax.tree.map(lambda code, p: chex.assert_shape(code, p.shape), mu.codes, params)
+    specs = {"w": "rows", "b": ["none", None]}
+    placed = optax.tree.map_params(
+        tx := lion.lion(1e-3, mu_dtype="int8"),
+        lambda _, spec: spec,
+        tx.init(params),
+        specs,
+        transform_non_params=lambda _: "none",
+    )
+    assert placed[0].mu == lion.Int8Momentum(specs, specs)
+    assert placed[0].count == "none"
+
+
+def test_an_optimizer_of_flax_keeps_the_structure_of_its_state():
+    """It boxes every leaf of a state, in which it would not know a pair again."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.w = nnx.Param(jnp.ones(3))
+
+    model = Model()
+    optimizer = nnx.Optimizer(model, lion.lion(1e-2, mu_dtype="int8"), wrt=nnx.Param)
+    graph, state = nnx.split((model, optimizer))
+
+    def step(state, x):
+        model, optimizer = nnx.merge(graph, state)
+        gradient = nnx.grad(lambda model: (model.w[...] * x).sum())(model)
+        optimizer.update(model, gradient)
+        return nnx.state((model, optimizer)), None
+
+    state, _ = jax.lax.scan(step, state, jnp.ones((4, 3)))
+    nnx.update((model, optimizer), state)
+    decayed = np.float64(1.0)
+    for _ in range(4):
+        decayed -= 1e-2 * (1.0 + 1e-3 * decayed)
+    np.testing.assert_allclose(model.w[...], decayed * np.ones(3), rtol=1e-6)
 
 
 def test_eight_bits_train_like_float32_on_a_quadratic():
