@@ -191,20 +191,20 @@ def _affine(layer, h):
 @functools.partial(jax.jit, static_argnames="has_bias")
 def _squared_norms(h, delta, *, has_bias):
     """Squared norms [batch] of the gradients of one layer."""
-    h, delta = _wide(h), _wide(delta)
+    h, delta, bias = _wide(h), _wide(delta), float(has_bias)
     if h.ndim == 2:
-        factor = jnp.sum(h * h, axis=-1) + has_bias
+        factor = jnp.sum(h * h, axis=-1) + bias
         return factor * jnp.sum(delta * delta, axis=-1)
     (length, n_in), n_out = h.shape[1:], delta.shape[-1]
     if length * (n_in + n_out) < n_in * n_out:
         # A bias is the weight of one more input, which is 1.
-        gram = jnp.einsum("bsi,bti->bst", h, h) + has_bias
+        gram = jnp.einsum("bsi,bti->bst", h, h) + bias
         terms = gram * jnp.einsum("bso,bto->bst", delta, delta)
         # Rounding can push a sum of terms that cancel below zero.
         return jnp.maximum(jnp.sum(terms, axis=(1, 2)), 0.0)
     gradient = jnp.einsum("bti,bto->bio", h, delta)
     total = jnp.sum(gradient * gradient, axis=(1, 2))
-    return total + has_bias * jnp.sum(jnp.square(jnp.sum(delta, axis=1)), axis=-1)
+    return total + bias * jnp.sum(jnp.square(jnp.sum(delta, axis=1)), axis=-1)
 
 
 @jax.jit  # without it, an eager call compiles its scan anew
@@ -253,6 +253,8 @@ def _check_layer(index, layer, size, before):
     """Raises for a layer that does not take `size` inputs; returns its outputs."""
     name = f"params[{index}]"
     is_pair = isinstance(layer, Sequence) and len(layer) == 2
+    if is_pair and any(isinstance(leaf, Sequence) for leaf in layer):
+        raise TypeError(f"{name} must be arrays, got a list; use jnp.asarray.")
     if not is_pair or layer[0] is None or jnp.ndim(layer[0]) != 2:
         raise ValueError(
             f"{name} must be (w [in, out], b [out] or None), got "

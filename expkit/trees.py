@@ -34,7 +34,7 @@ def inner_product(a: Any, b: Any) -> jax.Array:
         return jnp.sum(x * y)
 
     products = jax.tree.map(multiply, a, b)
-    return sum(jax.tree.leaves(products), start=jnp.zeros((), jnp.float32))
+    return _total(jax.tree.leaves(products))
 
 
 def squared_norm(tree: Any) -> jax.Array:
@@ -52,8 +52,7 @@ def squared_norm(tree: Any) -> jax.Array:
         `jax.tree.map` defines what the leaves are.
         https://docs.jax.dev/en/latest/pytrees.html
     """
-    squares = (jnp.sum(jnp.square(_wide(x))) for x in jax.tree.leaves(tree))
-    return sum(squares, start=jnp.zeros((), jnp.float32))
+    return _total([jnp.sum(jnp.square(_wide(x))) for x in jax.tree.leaves(tree)])
 
 
 def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
@@ -80,16 +79,17 @@ def add_scaled(tree: Any, scale: jax.typing.ArrayLike, other: Any) -> Any:
     def add(x, y):
         dtype, x, y = jnp.result_type(x), _wide(x), _wide(y)
         require_same_shape(("a leaf of tree", "its twin in other"), x, y)
-        return jnp.asarray(x + scale * y, dtype)
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(x + scale * y, dtype)
 
     return jax.tree.map(add, tree, other)
 
 
-def wide_dtype(x: Any) -> Any:
+def wide_dtype(*arrays: Any) -> Any:
     """The dtype to add up in: float32, or wider where the numbers are.
 
     Args:
-        x: array or dtype, floating-point.
+        *arrays: arrays or dtypes, floating-point or complex.
 
     Returns:
         The dtype.
@@ -99,7 +99,13 @@ def wide_dtype(x: Any) -> Any:
         https://docs.jax.dev/en/latest/jep/9407-type-promotion.html
     """
     with jax.numpy_dtype_promotion("standard"):  # strict refuses to answer
-        return jnp.promote_types(jnp.result_type(x), jnp.float32)
+        return jnp.result_type(jnp.float32, *(jnp.result_type(x) for x in arrays))
+
+
+def _total(sums: list[jax.Array]) -> jax.Array:
+    """In the widest dtype of them, also where JAX promotes nothing by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        return sum(sums, start=jnp.zeros((), jnp.float32))
 
 
 def _wide(x: jax.typing.ArrayLike) -> jax.Array:

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from expkit import explicit, per_example
+from expkit import explicit, per_example, trees
 from igr.spectral import spectral_norm
 
 Layer = tuple[jax.Array, jax.Array | None]
@@ -211,7 +211,7 @@ def _prepare(params, x, fn, activation):
             f"x must be one example [in], got shape {x.shape}; use jax.vmap for more."
         )
     per_example.check_layers(params, x.shape[0])
-    dtype = jnp.result_type(jnp.float32, x, *jax.tree.leaves(params))
+    dtype = trees.wide_dtype(x, *jax.tree.leaves(params))
     arrays = jax.tree.map(lambda a: jnp.asarray(a, dtype), (list(params), x))
     return *explicit.varying_like(arrays, arrays), activation
 

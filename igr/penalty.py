@@ -151,7 +151,7 @@ def value(call: Call, coefficient: jax.Array) -> tuple[jax.Array, Any]:
         `(L + c ||g||^2, aux)`.
     """
     (loss, aux), slopes = value_and_gradient(call, call.target)
-    return loss + coefficient * trees.squared_norm(slopes), aux
+    return plus(loss, coefficient, trees.squared_norm(slopes)), aux
 
 
 def gradient(
@@ -183,7 +183,22 @@ def gradient(
     total = trees.add_scaled(near.gradients, 2.0 * coefficient, products)
     if 0 in wanted:  # what is wanted comes in order
         total = [square.astype(coefficient.dtype), *total]
-    return near.loss + coefficient * square, total
+    return plus(near.loss, coefficient, square), total
+
+
+def plus(loss: jax.Array, coefficient: jax.Array, square: jax.Array) -> jax.Array:
+    """The penalised loss, in the widest dtype of the three.
+
+    Args:
+        loss: L.
+        coefficient: c.
+        square: what is penalised.
+
+    Returns:
+        `L + c * square`, also where JAX promotes no dtypes by itself.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return loss + coefficient * square
 
 
 def _require_digits(arrays: Arrays) -> None:
@@ -231,4 +246,4 @@ def as_coefficient(value: jax.typing.ArrayLike, floats: Arrays) -> jax.Array:
     dtypes = [jnp.result_type(value)]
     if jax.typeof(value).weak_type:
         dtypes = [jnp.finfo(x.dtype).dtype for x in floats]
-    return jnp.asarray(value, jnp.result_type(jnp.float32, *dtypes))
+    return jnp.asarray(value, trees.wide_dtype(*dtypes))

@@ -161,8 +161,7 @@ def _curvature(
 
 def _accumulator(params: Any) -> Any:
     """The widest dtype of the parameters, at least float32."""
-    dtypes = [jnp.result_type(x) for x in jax.tree.leaves(params)]
-    return jnp.result_type(jnp.float32, *dtypes)
+    return trees.wide_dtype(*jax.tree.leaves(params))
 
 
 def _checked_period(value: int | None) -> int:

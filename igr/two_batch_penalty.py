@@ -84,7 +84,7 @@ def _product_value(call: Call, floats: Arrays, others: Arrays):
     (loss_a, _), slopes_a = linearization.value_and_gradient(a, call.target)
     (loss_b, _), slopes_b = linearization.value_and_gradient(b, call.target)
     product = trees.inner_product(slopes_a, slopes_b)
-    return 0.5 * (loss_a + loss_b) + floats[0] * product, None
+    return penalty.plus(0.5 * (loss_a + loss_b), floats[0], product), None
 
 
 def _product_gradient(call: Call, floats: Arrays, others: Arrays, wanted: list[int]):
@@ -96,4 +96,4 @@ def _product_gradient(call: Call, floats: Arrays, others: Arrays, wanted: list[i
     total = trees.add_scaled(total, floats[0], b.push(a.slopes))
     if 0 in wanted:
         total = [product.astype(floats[0].dtype), *total]
-    return 0.5 * (a.loss + b.loss) + floats[0] * product, total
+    return penalty.plus(0.5 * (a.loss + b.loss), floats[0], product), total

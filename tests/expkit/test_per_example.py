@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import strict_promotion
 
 from expkit import testing
 from expkit.per_example import dense_fisher, dense_squared_norms
@@ -293,6 +294,8 @@ W, B = jnp.ones((3, 2)), jnp.ones(2)
         ({"params": [(W, B), (W, B)]}, ValueError, r"params\[1\] .*\[2, out\] to foll"),
         ({"params": [(W, jnp.ones(3))]}, ValueError, r"params\[0\] must have b \[2\]"),
         ({"params": [(jnp.ones((3, 2), int), B)]}, TypeError, r"params\[0\] .*int32"),
+        ({"params": [([[1.0]] * 3, None)]}, TypeError, r"params\[0\] .*got a list"),
+        ({"params": [(W, [0.0, 0.0])]}, TypeError, r"params\[0\] must be arrays"),
         ({"activation": "tanh"}, TypeError, "activation must be a function, got 'tan"),
         ({"output_loss": None}, TypeError, "output_loss must be a function, got None"),
         ({"output_loss": jnp.mean}, ValueError, r"output_loss .*\(5,\), got \(\)"),
@@ -303,6 +306,14 @@ W, B = jnp.ones((3, 2)), jnp.ones(2)
 def test_wrong_arguments_are_named(fn, bad, error, message):
     with pytest.raises(error, match=message):
         fn(**GOOD | bad)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_strict_promotion_gives_the_same_numbers(shape, bias):
+    params, x = make(bias=bias), make_input(shape)
+    strict_promotion.assert_the_same(lambda: norms_of(params, x))
+    strict_promotion.assert_the_same(lambda: fisher_of(params, x))
 
 
 def test_one_matrix_in_two_layers_is_refused():

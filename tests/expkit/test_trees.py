@@ -62,6 +62,7 @@ def test_sums_are_wide_and_not_wider_than_the_numbers():
         assert trees.wide_dtype(jnp.ones(2, dtype)) == jnp.float32
     with jax.enable_x64(True):
         assert trees.wide_dtype(jnp.ones(2)) == jnp.float64
+        assert trees.wide_dtype(jnp.float16, jnp.ones(2)) == jnp.float64
 
 
 def test_leaves_are_not_broadcast():
