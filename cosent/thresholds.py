@@ -48,7 +48,8 @@ def best_threshold(
         dtype and such that it separates them; -inf or inf where one decision for all is
         the best. Of equally good ones the highest. Arrays of JAX give arrays of JAX,
         also under `jit` and `vmap`; anything else stays on the host in its own
-        precision. Both are nan for traced scores with nan in them.
+        precision. Both are nan for traced scores with nan in them, and for traced
+        labels other than 0 and 1.
 
     Raises:
         TypeError: if the scores are complex.
@@ -58,7 +59,7 @@ def best_threshold(
     References:
         Su, *CoSENT (2)*, 2022, the automatic threshold. https://kexue.fm/archives/8860
     """
-    xp, scores, labels = _prepare(scores, labels, metric)
+    xp, scores, labels, is_usable = _prepare(scores, labels, metric)
     size = len(scores)
     order = xp.argsort(scores)
     s, y = scores[order], labels[order]
@@ -80,7 +81,7 @@ def best_threshold(
     threshold = xp.where(
         (cut == 0) | (cut == size), threshold.astype(s.dtype), _between(xp, low, high)
     )
-    return _result(xp, scores, threshold, quality[cut] / _scale(metric, size))
+    return _result(xp, is_usable, threshold, quality[cut] / _scale(metric, size))
 
 
 def bisect_threshold(
@@ -122,7 +123,7 @@ def bisect_threshold(
     References:
         Su, *CoSENT (2)*, 2022, the automatic threshold. https://kexue.fm/archives/8860
     """
-    xp, scores, labels = _prepare(scores, labels, metric)
+    xp, scores, labels, is_usable = _prepare(scores, labels, metric)
     require_count("num_iterations", num_iterations)
     if not -np.inf < low < high < np.inf:
         raise ValueError(f"low must be less than high, got {low!r} and {high!r}.")
@@ -147,12 +148,13 @@ def bisect_threshold(
         is_better = found > value
         best, value = xp.where(is_better, probe, best), xp.maximum(value, found)
         a, b = xp.where(is_up, middle, a), xp.where(is_up, b, middle)
-    return _result(xp, scores, best, value / _scale(metric, size))
+    return _result(xp, is_usable, best, value / _scale(metric, size))
 
 
 def _prepare(scores, labels, metric):
-    """The array module, and both arguments as its arrays."""
+    """The array module, both arguments as its arrays, and whether they can be used."""
     require_choice("metric", metric, METRICS)
+    given = labels  # under `jit` an array of JAX is traced, also one that was not
     # Scores on the host stay there: JAX would narrow them.
     is_host = not isinstance(scores, jax.Array) and is_concrete(labels)
     xp = np if is_host else jnp
@@ -164,15 +166,16 @@ def _prepare(scores, labels, metric):
         scores = scores.astype(float)
     if is_concrete(scores) and np.isnan(np.asarray(scores)).any():
         raise ValueError("scores hold nan; leave these rows out.")
-    if is_concrete(labels) and labels.dtype != bool:
-        known = np.asarray(labels)
+    if is_concrete(given):
+        known = np.asarray(given)
         is_wrong = (known != 0) & (known != 1)
         if is_wrong.any():
             raise ValueError(
                 f"labels must be boolean or 0 and 1, got {known[is_wrong][0]!r}; "
                 "compare grades with a threshold of their own first."
             )
-    return xp, scores, labels.astype(bool)
+    is_usable = ~xp.any(xp.isnan(scores)) & xp.all((labels == 0) | (labels == 1))
+    return xp, scores, labels.astype(bool), is_usable
 
 
 def _scale(metric, size):
@@ -187,8 +190,7 @@ def _between(xp, low, high):
     return xp.where((middle >= low) & (middle < high), middle, low)
 
 
-def _result(xp, scores, threshold, value):
+def _result(xp, is_usable, threshold, value):
     if xp is np:
         return threshold[()], value
-    is_nan = jnp.any(jnp.isnan(scores))
-    return jnp.where(is_nan, jnp.nan, threshold), jnp.where(is_nan, jnp.nan, value)
+    return tuple(jnp.where(is_usable, x, jnp.nan) for x in (threshold, value))

@@ -16,6 +16,7 @@ received and what is allowed.
 import ast
 import contextlib
 import difflib
+import math
 import runpy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -195,14 +196,14 @@ def override(config: ml_collections.ConfigDict, field: str, text: str) -> None:
 
 
 def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Checks the fields that mean the same in every config, and all whole numbers.
+    """Checks the fields that mean the same in every config, and all numbers.
 
     Args:
         config: those of `RANGES` that it lacks are not checked.
 
     Raises:
-        ConfigError: for a value outside its range, and one in `RANGES` that is no whole
-            number; the message names both.
+        ConfigError: for a value outside its range or not finite, and one in `RANGES`
+            that is no whole number; the message names both.
     """
     for field, value in config.items():
         allowed = RANGES.get(field, WHOLE)
@@ -214,6 +215,8 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(type(n) is int and n not in allowed for n in numbers):
             raise ConfigError(f"{said} in {limits}.")
+        if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+            raise ConfigError(f"{said} finite.")
 
 
 def _split(arg: str) -> list[str]:

@@ -47,7 +47,7 @@ def flood(loss: jax.typing.ArrayLike, level: jax.typing.ArrayLike) -> jax.Array:
     Raises:
         ValueError: if a concrete `level` is nan or +infinity, or its shape does not
             broadcast to that of `loss`.
-        TypeError: if `loss` is not floating-point.
+        TypeError: if `loss` is not floating-point, or a concrete `level` not real.
 
     References:
         Ishida et al., *Do We Need Zero Training Loss After Achieving Zero Training
@@ -70,8 +70,11 @@ def flood(loss: jax.typing.ArrayLike, level: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _require_level(level: jax.typing.ArrayLike) -> None:
-    """ValueError for a concrete level that no loss can be above."""
+    """Raises for a concrete level that is no number, or that no loss is above."""
     if not is_concrete(level):
         return
+    kind = np.asarray(level).dtype
+    if not any(jnp.issubdtype(kind, wanted) for wanted in (jnp.floating, jnp.integer)):
+        raise TypeError(f"level must be real numbers, got {level!r}.")
     if not np.all(np.asarray(level, np.float64) < np.inf):  # nan is not below either
         raise ValueError(f"level must be a number below infinity, got {level!r}.")

@@ -167,6 +167,15 @@ def test_traced_nan_is_not_silent():
         assert np.isnan(jax.jit(search)(scores, jnp.array([0, 1, 1]))).all()
 
 
+@pytest.mark.parametrize("search", [best_threshold, bisect_threshold])
+def test_labels_of_no_class_are_not_silent_under_jit(search):
+    scores, labels = jnp.array([0.1, 0.2, 0.3]), np.array([0, 2, 2])
+    assert np.isnan(jax.jit(search)(scores, labels)).all()
+    assert np.isfinite(jax.jit(search)(scores, np.minimum(labels, 1))).all()
+    with pytest.raises(ValueError, match="labels must be boolean or 0 and 1, got"):
+        jax.jit(lambda scores: search(scores, labels))(scores)
+
+
 def test_integer_scores_are_numbers():
     assert best_threshold([1, 2, 3, 4], [0, 0, 1, 1]) == (2.5, 1.0)
     assert best_threshold(jnp.arange(4), jnp.array([0, 0, 1, 1]))[0] == 1.5

@@ -75,6 +75,12 @@ def test_levels_that_are_no_level_are_refused(level):
         igr.flood(jnp.ones(2), jnp.array(level) if isinstance(level, list) else level)
 
 
+@pytest.mark.parametrize("level", ["a", None, 1j, True])
+def test_levels_that_are_no_numbers_are_refused(level):
+    with pytest.raises(TypeError, match="level must be real numbers, got"):
+        igr.flood(jnp.ones(2), level)
+
+
 @pytest.mark.parametrize("shape", [(2,), (3, 1)])
 def test_levels_for_more_losses_than_there_are_are_refused(shape):
     loss = jnp.ones(3) if shape == (3, 1) else jnp.float32(1.0)

@@ -238,7 +238,7 @@ def test_momentum_of_one_is_refused():
         igr.modified_loss(quadratic, 0.1, momentum=1.0)
 
 
-@pytest.mark.parametrize("order", [0, 4, "2"])
+@pytest.mark.parametrize("order", [0, 4, "2", 2.0, True])
 def test_unknown_order_is_refused(order):
     with pytest.raises(ValueError, match=f"order must be 1, 2 or 3, got {order!r}"):
         igr.modified_flow(quadratic, 0.1, order)
