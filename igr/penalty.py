@@ -50,7 +50,9 @@ def with_gradient_penalty(
 
     The loss must be differentiable twice; where it is only piecewise so (ReLU), the
     derivative is that of the piece. Every pass sees the same arguments, so dropout with
-    the same key and batch statistics are the same in all of them.
+    the same key and batch statistics are the same in all of them. What a loss changes
+    in a stateful module, such as Flax's counters of dropout, is lost: split the module,
+    pass keys, and return new statistics as `aux`.
 
     Args:
         loss_fn: `(*args, **kwargs) -> scalar`, or `(scalar, aux)` with `has_aux`. It
