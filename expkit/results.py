@@ -8,148 +8,20 @@ Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_span
 the rows of that experiment replaced and the others kept, each with the run that it
 comes from. A row of a quick run never replaces one of a full run.
 
-A table is never edited by hand: it is what `table` makes of the JSON file, or `summary`
-of all of them for the README of the repository, and a test compares the two.
+A full run may no longer count, such as one whose best settings are at the ends of a
+grid that was moved since. `--withdraw` lets a row of a quick run take its place, which
+says that the claim waits.
 """
 
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from expkit import formatting, jsonfile
+from expkit import jsonfile
 from expkit.claim_rows import Row, is_crashed, read_plan, read_published, read_report
-from expkit.command_line import Parser
-from expkit.statistics import NOT_DECIDED, VERDICTS
-
-BEGIN = "<!-- results: written by python -m expkit.results -->"
-BEGIN_SUMMARY = "<!-- verdicts: written by python -m expkit.results -->"
-END = "<!-- end of results -->"
-HEADER = (
-    "| claim | measured | 95 % interval | verdict | seeds |",
-    "|---|---|---|---|---|",
-)
-
-
-def table(content: Mapping[str, Any]) -> str:
-    """The results of a package as Markdown.
-
-    Args:
-        content: `{"package", "runs", "claims"}`, as `publish` writes it.
-
-    Returns:
-        A line on each run, and a table with a row a claim; with several runs, the last
-        column has the number of the row's.
-    """
-    runs = [_told(content, number) for number in range(len(content["runs"]))]
-    if len(runs) == 1:
-        lines = [f"{runs[0]}:", "", *HEADER]
-    else:
-        lines = [f"{i}. {run}" for i, run in enumerate(runs, start=1)]
-        lines += ["", f"{HEADER[0]} run |", f"{HEADER[1]}---|"]
-    return "\n".join([*lines, *(_row(c, len(runs) > 1) for c in content["claims"])])
-
-
-def _told(content: Mapping[str, Any], number: int) -> str:
-    """What repeats a run, and where it was made; of one in parts, its experiments."""
-    package, run = content["package"], content["runs"][number]
-    command = f"./reproduce.sh {package}{' --full' if run['mode'] == 'full' else ''}"
-    commands = f"`{command}`"
-    if "--only" in run["command"]:
-        rows = (row for row in content["claims"] if row["run"] == number)
-        parts = dict.fromkeys(f"{package}/{row['experiment']}" for row in rows)
-        commands = " and ".join(f"`{command} --only {part}`" for part in parts)
-    cores = formatting.cores(run["cores"])
-    return (
-        f"{commands} on {run['cpu']} ({cores}), {run['date'][:10]}, "
-        f"JAX {run['versions']['jax']}, commit {run['commit']}"
-    )
-
-
-def _row(claim: Mapping[str, Any], has_run: bool) -> str:
-    interval, seeds = claim["interval"], claim["seeds"]
-    cells = (
-        claim["statement"],
-        formatting.number(claim["measured"]),
-        formatting.interval(interval) if interval else "",
-        claim["verdict"],
-        str(len(seeds)) if seeds else "",
-        *[str(claim["run"] + 1)] * has_run,
-    )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def summary(contents: Sequence[Mapping[str, Any]]) -> str:
-    """How often each verdict occurs, as Markdown.
-
-    Args:
-        contents: of the packages, each as for `table`.
-
-    Returns:
-        A table with a row a package and one for all; how many wait for a full run.
-    """
-    counts = {
-        content["package"]: Counter(row["verdict"] for row in content["claims"])
-        for content in contents
-    }
-    rows = {f"[`{name}`]({name}/README.md#results)": counts[name] for name in counts}
-    rows["all"] = sum(counts.values(), Counter())
-    lines = [
-        f"| | claims | {' | '.join(VERDICTS)} |",
-        "|---" * (len(VERDICTS) + 2) + "|",
-    ]
-    for label, count in rows.items():
-        numbers = [count.total(), *(count[verdict] for verdict in VERDICTS)]
-        lines.append(f"| {label} | {' | '.join(map(str, numbers))} |")
-    missing = sum(
-        row["verdict"] == NOT_DECIDED and content["runs"][row["run"]]["mode"] == "quick"
-        for content in contents
-        for row in content["claims"]
-    )
-    if missing:
-        lines += ["", f"{missing} of those not decided wait for a run with `--full`."]
-    return "\n".join(lines)
-
-
-def replace_table(readme: str, content: Mapping[str, Any]) -> str:
-    """A README with its results brought up to date.
-
-    Args:
-        readme: text with the lines `BEGIN` and `END`.
-        content: as for `table`.
-
-    Returns:
-        The same text with `table(content)` between the two lines.
-
-    Raises:
-        ValueError: if the lines are missing.
-    """
-    return _replace(readme, BEGIN, table(content))
-
-
-def replace_summary(readme: str, contents: Sequence[Mapping[str, Any]]) -> str:
-    """The README of the repository with its verdicts brought up to date.
-
-    Args:
-        readme: text with the lines `BEGIN_SUMMARY` and `END`.
-        contents: as for `summary`.
-
-    Returns:
-        The same text with `summary(contents)` between the two lines.
-
-    Raises:
-        ValueError: if the lines are missing.
-    """
-    return _replace(readme, BEGIN_SUMMARY, summary(contents))
-
-
-def _replace(readme: str, begin_line: str, between: str) -> str:
-    before, begin, rest = readme.partition(begin_line)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README has no lines {begin_line!r} and {END!r}.")
-    return f"{before}{begin}\n\n{between}\n\n{end}{after}"
+from expkit.command_line import Parser, unknown
+from expkit.result_tables import replace_summary, replace_table
 
 
 def _merge(
@@ -158,11 +30,13 @@ def _merge(
     run: Mapping[str, Any],
     origins: Mapping[str, Mapping[str, Any]],
     before: Mapping[str, Any],
+    withdrawn: Collection[str],
 ) -> dict[str, Any]:
     """The planned claims with their sources, each measured by this or an earlier run.
 
-    `plan`, `rows`, `run` and `origins` are of this run, `before` has the earlier ones;
-    only the runs that a row comes from are kept.
+    `plan`, `rows`, `run` and `origins` are of this run, `before` has the earlier ones,
+    and those `withdrawn` of these no longer count; only the runs that a row comes from
+    are kept.
 
     Raises:
         ValueError: if a claim crashed, or was measured by neither.
@@ -172,6 +46,8 @@ def _merge(
     for claim in plan["claims"]:
         row, kept = new.get(claim["id"]), old.get(claim["id"])
         if kept and kept["statement"] != claim["statement"]:
+            kept = None
+        if claim["id"] in withdrawn:
             kept = None
         if is_crashed(row) if row else kept is None:
             missing.append(claim["id"])
@@ -192,19 +68,21 @@ def _merge(
     return {"package": plan["package"], "runs": kept_runs, "claims": claims}
 
 
-def publish(out: Path, root: Path) -> list[Path]:
+def publish(out: Path, root: Path, *, withdrawn: Collection[str] = ()) -> list[Path]:
     """Copies the claims of a finished run into the repository.
 
     Args:
         out: folder that `expkit.reproduce` filled.
         root: the checkout.
+        withdrawn: ids of claims whose earlier rows no longer count.
 
     Returns:
         Files written: `results/<pkg>.json`, `<pkg>/README.md` of each, and `README.md`.
 
     Raises:
         ValueError: if the run is unfinished or not of committed code, a claim measured
-            neither by it nor before, a file damaged or without a place for results.
+            neither by it nor before, one to withdraw is not in its plans, or a file is
+            damaged or without a place for results.
     """
     report = read_report(out)
     run = report["environment"]
@@ -214,17 +92,21 @@ def publish(out: Path, root: Path) -> list[Path]:
         raise ValueError(
             f"the run is of code that is not committed: commit {run.get('commit')}."
         )
-    contents = {}
+    contents, ids = {}, set()
     for folder in sorted(out.glob("*/plan")):
         package = folder.parent.name
         plan = read_plan(folder / "plan.json")
         if plan is None:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
         file = root / f"results/{package}.json"
+        ids |= {claim["id"] for claim in plan["claims"]}
         rows = [row for row in report["claims"] if row["package"] == package]
         contents[file] = _merge(
-            plan, rows, run, report["origins"], read_published(file)
+            plan, rows, run, report["origins"], read_published(file), withdrawn
         )
+    for name in withdrawn:
+        if name not in ids:
+            raise ValueError(unknown("claim", name, sorted(ids)))
     texts = _texts(root, contents)
     for path, content in contents.items():
         jsonfile.write(path, content)
@@ -285,9 +167,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="?",
         help="folder that ./reproduce.sh filled; without it, only tables are written",
     )
-    out, root = parser.parse_args(argv).out, Path.cwd()
+    parser.add_argument(
+        "--withdraw",
+        metavar="CLAIM",
+        action="append",
+        default=[],
+        help="an id; its earlier row no longer counts (may be given several times)",
+    )
+    arguments, root = parser.parse_args(argv), Path.cwd()
+    out, withdrawn = arguments.out, arguments.withdraw
+    if withdrawn and not out:
+        parser.error("--withdraw needs the folder of the run that has other rows.")
     try:
-        for path in publish(out, root) if out else refresh(root):
+        written = publish(out, root, withdrawn=withdrawn) if out else refresh(root)
+        for path in written:
             print(path)
     except (ValueError, OSError) as error:
         parser.error(str(error))

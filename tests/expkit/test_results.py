@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from expkit import results
+from expkit import result_tables, results
 
 CLAIM = {
     "id": "a",
@@ -34,14 +34,16 @@ README = f"""# Pkg
 
 Before.
 
-{results.BEGIN}
+{result_tables.BEGIN}
 previous table
-{results.END}
+{result_tables.END}
 
 After.
 """
 OTHER_KINDS = ("[1]", '"x"', "7", "[{}]", "{}", '{"claims": [{}]}')
-OVERVIEW = f"# All\n\n{results.BEGIN_SUMMARY}\nprevious\n{results.END}\n\nAfter.\n"
+OVERVIEW = (
+    f"# All\n\n{result_tables.BEGIN_SUMMARY}\nprevious\n{result_tables.END}\n\nAfter.\n"
+)
 
 
 def make_run(folder, *unmeasured, claims=(CLAIM,), **environment):
@@ -298,34 +300,34 @@ def test_a_readme_without_a_place_for_results_is_refused(tmp_path, readme):
     assert not (tmp_path / "results").exists()
 
 
-def test_every_readme_table_is_what_its_results_file_says(repository_root):
-    files = sorted((repository_root / "results").glob("*.json"))
-    assert files
-    for file in files:
-        content = json.loads(file.read_text())
-        text = (repository_root / content["package"] / "README.md").read_text()
-        assert results.replace_table(text, content) == text
-        changed = content | {"claims": [*content["claims"], CLAIM | {"run": 0}]}
-        assert results.replace_table(text, changed) != text  # the control
+def test_a_full_run_that_is_withdrawn_gives_way_to_a_quick_one(tmp_path, monkeypatch):
+    other = CLAIM | {"id": "b"}
+    results.publish(make_run(tmp_path, claims=[CLAIM, other]), tmp_path)
+    waiting = [row | {"verdict": "not decided"} for row in (CLAIM, other)]
+    out = make_run(tmp_path, claims=waiting, mode="quick", commit="def")
+    monkeypatch.chdir(tmp_path)
+    assert results.main([str(out), "--withdraw", "b"]) == 0
+    assert published(tmp_path)[0] == {"a": (0.5, "abc"), "b": (0.5, "def")}
+    text = (tmp_path / "README.md").read_text()
+    assert "1 of those not decided wait for a run with `--full`." in text
 
 
-def test_the_verdicts_in_the_readme_are_those_of_the_results(repository_root):
-    files = sorted((repository_root / "results").glob("*.json"))
-    contents = [json.loads(file.read_text()) for file in files]
-    text = (repository_root / "README.md").read_text()
-    assert results.replace_summary(text, contents) == text
-    assert results.replace_summary(text, contents[1:]) != text  # the control
-
-
-def test_the_summary_counts_claims_that_wait_for_a_full_run():
-    found = [
-        {"verdict": "not decided", "measured": None, "run": 0},
-        {"verdict": "not decided", "measured": 0.1, "run": 0},
-        {"verdict": "holds", "measured": 0.1, "run": 0},
-        {"verdict": "not decided", "measured": 0.5, "run": 1},
-        {"verdict": "not testable", "measured": None, "run": 1},
-    ]
-    content = {"package": "pkg", "runs": [{"mode": "quick"}, {"mode": "full"}]}
-    text = results.summary([content | {"claims": found}])
-    assert text.endswith("\n\n2 of those not decided wait for a run with `--full`.")
-    assert "--full" not in results.summary([content | {"claims": found[2:]}])
+def test_what_is_withdrawn_needs_another_row_and_a_known_name(
+    tmp_path, monkeypatch, capsys
+):
+    other = CLAIM | {"id": "b"}
+    out = make_run(tmp_path, claims=[CLAIM, other])
+    results.publish(out, tmp_path)
+    before = published(tmp_path)
+    out = make_run(tmp_path, other, mode="quick")
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        ([str(out), "--withdraw", "b"], "not measured: b."),
+        ([str(out), "--withdraw", "bb"], "unknown claim 'bb'; the nearest of 2 is 'b'"),
+        (["--withdraw", "b"], "--withdraw needs the folder of the run"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            results.main(arguments)
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
+    assert published(tmp_path) == before
