@@ -8,13 +8,13 @@ Long runs are made in parts: `./reproduce.sh gp_kl --full --only gp_kl/code_span
 the rows of that experiment replaced and the others kept, each with the run that it
 comes from. A row of a quick run never replaces one of a full run.
 
-A full run may no longer count, such as one whose best settings are at the ends of a
-grid that was moved since. `--withdraw` lets a row of a quick run take its place, which
-says that the claim waits.
+A verdict may no longer stand, such as one with the best settings at an end of a grid
+that was moved since: `--reopen needs-rotary "the reason"` keeps the figures of the row,
+and makes it not decided for the reason.
 """
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from expkit import jsonfile
 from expkit.claim_rows import Row, is_crashed, read_plan, read_published, read_report
 from expkit.command_line import Parser, unknown
 from expkit.result_tables import replace_summary, replace_table
+from expkit.statistics import DOES_NOT_HOLD, HOLDS, NOT_DECIDED
 
 
 def _merge(
@@ -30,13 +31,11 @@ def _merge(
     run: Mapping[str, Any],
     origins: Mapping[str, Mapping[str, Any]],
     before: Mapping[str, Any],
-    withdrawn: Collection[str],
 ) -> dict[str, Any]:
     """The planned claims with their sources, each measured by this or an earlier run.
 
-    `plan`, `rows`, `run` and `origins` are of this run, `before` has the earlier ones,
-    and those `withdrawn` of these no longer count; only the runs that a row comes from
-    are kept.
+    `plan`, `rows`, `run` and `origins` are of this run, `before` has the earlier ones;
+    only the runs that a row comes from are kept.
 
     Raises:
         ValueError: if a claim crashed, or was measured by neither.
@@ -46,8 +45,6 @@ def _merge(
     for claim in plan["claims"]:
         row, kept = new.get(claim["id"]), old.get(claim["id"])
         if kept and kept["statement"] != claim["statement"]:
-            kept = None
-        if claim["id"] in withdrawn:
             kept = None
         if is_crashed(row) if row else kept is None:
             missing.append(claim["id"])
@@ -68,21 +65,19 @@ def _merge(
     return {"package": plan["package"], "runs": kept_runs, "claims": claims}
 
 
-def publish(out: Path, root: Path, *, withdrawn: Collection[str] = ()) -> list[Path]:
+def publish(out: Path, root: Path) -> list[Path]:
     """Copies the claims of a finished run into the repository.
 
     Args:
         out: folder that `expkit.reproduce` filled.
         root: the checkout.
-        withdrawn: ids of claims whose earlier rows no longer count.
 
     Returns:
         Files written: `results/<pkg>.json`, `<pkg>/README.md` of each, and `README.md`.
 
     Raises:
         ValueError: if the run is unfinished or not of committed code, a claim measured
-            neither by it nor before, one to withdraw is not in its plans, or a file is
-            damaged or without a place for results.
+            neither by it nor before, a file damaged or without a place for results.
     """
     report = read_report(out)
     run = report["environment"]
@@ -92,27 +87,51 @@ def publish(out: Path, root: Path, *, withdrawn: Collection[str] = ()) -> list[P
         raise ValueError(
             f"the run is of code that is not committed: commit {run.get('commit')}."
         )
-    contents, ids = {}, set()
+    contents = {}
     for folder in sorted(out.glob("*/plan")):
         package = folder.parent.name
         plan = read_plan(folder / "plan.json")
         if plan is None:
             raise ValueError(f"{out} has no plan of {package}, which did not start.")
         file = root / f"results/{package}.json"
-        ids |= {claim["id"] for claim in plan["claims"]}
         rows = [row for row in report["claims"] if row["package"] == package]
         contents[file] = _merge(
-            plan, rows, run, report["origins"], read_published(file), withdrawn
+            plan, rows, run, report["origins"], read_published(file)
         )
-    for name in withdrawn:
-        if name not in ids:
-            raise ValueError(unknown("claim", name, sorted(ids)))
-    texts = _texts(root, contents)
-    for path, content in contents.items():
-        jsonfile.write(path, content)
-    for path, text in texts.items():
-        jsonfile.write_text(path, text)
-    return [*contents, *texts]
+    return _write(root, contents)
+
+
+def reopen(root: Path, claim: str, reason: str) -> list[Path]:
+    """Makes a verdict in the repository not decided; its figures stay.
+
+    Args:
+        root: the checkout.
+        claim: id of one that holds or does not hold.
+        reason: why that no longer stands, a sentence.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: if there is no such claim, its verdict is none of the two, or a file
+            is damaged, missing, or without a place for results.
+    """
+    contents = {
+        path: read_published(path) for path in (root / "results").glob("*.json")
+    }
+    found = {
+        row["id"]: (path, row)
+        for path, content in contents.items()
+        for row in content["claims"]
+    }
+    if claim not in found:
+        raise ValueError(unknown("claim", claim, found))
+    path, row = found[claim]
+    if row["verdict"] not in (HOLDS, DOES_NOT_HOLD):
+        raise ValueError(f"the verdict of {claim!r} is {row['verdict']!r} already.")
+    details = f"{row.get('details', '')} {row['verdict'].capitalize()}, but {reason}"
+    row |= {"verdict": NOT_DECIDED, "details": details.strip()}
+    return _write(root, {path: contents[path]})
 
 
 def refresh(root: Path) -> list[Path]:
@@ -127,10 +146,17 @@ def refresh(root: Path) -> list[Path]:
     Raises:
         ValueError: if a file is damaged, missing, or without a place for results.
     """
-    texts = _texts(root, {})
+    return _write(root, {})
+
+
+def _write(root: Path, contents: Mapping[Path, Mapping[str, Any]]) -> list[Path]:
+    """Writes new results and all tables; nothing where a table has no place."""
+    texts = _texts(root, contents)
+    for path, content in contents.items():
+        jsonfile.write(path, content)
     for path, text in texts.items():
         jsonfile.write_text(path, text)
-    return [*texts]
+    return [*contents, *texts]
 
 
 def _texts(root: Path, new: Mapping[Path, Mapping[str, Any]]) -> dict[Path, str]:
@@ -168,18 +194,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder that ./reproduce.sh filled; without it, only tables are written",
     )
     parser.add_argument(
-        "--withdraw",
-        metavar="CLAIM",
-        action="append",
-        default=[],
-        help="an id; its earlier row no longer counts (may be given several times)",
+        "--reopen",
+        nargs=2,
+        metavar=("CLAIM", "REASON"),
+        help="make a verdict of an earlier run not decided, and say why",
     )
     arguments, root = parser.parse_args(argv), Path.cwd()
-    out, withdrawn = arguments.out, arguments.withdraw
-    if withdrawn and not out:
-        parser.error("--withdraw needs the folder of the run that has other rows.")
     try:
-        written = publish(out, root, withdrawn=withdrawn) if out else refresh(root)
+        if arguments.reopen and arguments.out:
+            raise ValueError("--reopen is about earlier runs: give no folder with it.")
+        if arguments.reopen:
+            written = reopen(root, *arguments.reopen)
+        else:
+            written = publish(arguments.out, root) if arguments.out else refresh(root)
         for path in written:
             print(path)
     except (ValueError, OSError) as error:

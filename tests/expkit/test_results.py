@@ -300,34 +300,38 @@ def test_a_readme_without_a_place_for_results_is_refused(tmp_path, readme):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_full_run_that_is_withdrawn_gives_way_to_a_quick_one(tmp_path, monkeypatch):
-    other = CLAIM | {"id": "b"}
-    results.publish(make_run(tmp_path, claims=[CLAIM, other]), tmp_path)
-    waiting = [row | {"verdict": "not decided"} for row in (CLAIM, other)]
-    out = make_run(tmp_path, claims=waiting, mode="quick", commit="def")
+def test_a_verdict_that_is_reopened_keeps_its_figures(tmp_path, monkeypatch):
+    rows = [CLAIM | {"details": "Best of three."}, CLAIM | {"id": "b"}]
+    results.publish(make_run(tmp_path, claims=rows), tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert results.main([str(out), "--withdraw", "b"]) == 0
-    assert published(tmp_path)[0] == {"a": (0.5, "abc"), "b": (0.5, "def")}
-    text = (tmp_path / "README.md").read_text()
-    assert "1 of those not decided wait for a run with `--full`." in text
+    assert results.main(["--reopen", "a", "the best is at an end of its grid."]) == 0
+    stored = json.loads((tmp_path / "results/pkg.json").read_text())
+    details = "Best of three. Holds, but the best is at an end of its grid."
+    changed = {"verdict": "not decided", "details": details}
+    assert stored["claims"] == [rows[0] | changed | {"run": 0}, rows[1] | {"run": 0}]
+    text = (tmp_path / "pkg/README.md").read_text()
+    assert "| Half \\| half. | 0.5 | 0.25 to 0.75 | not decided | 3 |" in text
+    assert "--full" not in (tmp_path / "README.md").read_text()  # it does not wait
 
 
-def test_what_is_withdrawn_needs_another_row_and_a_known_name(
-    tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reopen", "bb", "it."], "unknown claim 'bb'; the nearest of 2 is 'b'"),
+        (["--reopen", "b", "it."], "the verdict of 'b' is 'not decided' already"),
+        (["out", "--reopen", "a", "it."], "give no folder with it"),
+        (["--reopen", "a"], "expected 2 arguments"),
+    ],
+)
+def test_only_a_verdict_that_is_there_is_reopened(
+    tmp_path, monkeypatch, capsys, arguments, message
 ):
-    other = CLAIM | {"id": "b"}
-    out = make_run(tmp_path, claims=[CLAIM, other])
-    results.publish(out, tmp_path)
+    rows = [CLAIM, CLAIM | {"id": "b", "verdict": "not decided"}]
+    results.publish(make_run(tmp_path, claims=rows), tmp_path)
     before = published(tmp_path)
-    out = make_run(tmp_path, other, mode="quick")
     monkeypatch.chdir(tmp_path)
-    for arguments, message in (
-        ([str(out), "--withdraw", "b"], "not measured: b."),
-        ([str(out), "--withdraw", "bb"], "unknown claim 'bb'; the nearest of 2 is 'b'"),
-        (["--withdraw", "b"], "--withdraw needs the folder of the run"),
-    ):
-        with pytest.raises(SystemExit) as stopped:
-            results.main(arguments)
-        assert stopped.value.code == 2
-        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        results.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
     assert published(tmp_path) == before
