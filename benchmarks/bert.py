@@ -9,7 +9,7 @@ classifier on it, with dropout; `products` the matrix products of the dense laye
 forward pass alone, which each of the two has from a library. Every row has its full
 length. Rounds go through all variants in turn, and the least time of each counts; the
 processor time beside it means something on one core only (`--cores 1`), and there does
-not depend on what else the machine does. Runs unchanged on an accelerator.
+not depend on what else the machine does.
 """
 
 import os

@@ -5,8 +5,7 @@
 Value and gradient for b similarities with labels of six levels, and of two. The naive
 loss is the one in use: a b x b table of differences, lowered by 1e12 where a pair does
 not count; in PyTorch too where that is installed (sentence-transformers' formula). A
-variant stops being measured when it has used its time. Runs unchanged on an
-accelerator.
+variant stops being measured when it has used its time.
 """
 
 import importlib

@@ -4,8 +4,7 @@
 
 Every variant of a convention computes the same numbers; how far they are from those of
 `fisher_information` is a column. Rounds go through all variants in turn, the least time
-of each counts, and only ratios to one gradient of the mean loss are reported. Runs
-unchanged on an accelerator.
+of each counts, and only ratios to one gradient of the mean loss are reported.
 """
 
 import functools

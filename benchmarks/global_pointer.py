@@ -5,8 +5,7 @@
 Training steps (value, gradient, AdamW) and predictions (states to lists of spans) of a
 BERT encoder with each head, and of the heads alone; memory of the heads on a long
 sentence; the loss and the divergence next to other forms of theirs. Rounds go through
-all variants in turn, the least time of each counts, and only ratios are reported. Runs
-unchanged on an accelerator.
+all variants in turn, the least time of each counts, and only ratios are reported.
 """
 
 import functools

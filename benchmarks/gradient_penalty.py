@@ -5,7 +5,7 @@
 Every variant returns the value and the gradient in the parameters. Rounds go through
 all variants in turn, the least time of each counts, and only ratios are reported.
 `optax.contrib.sam` in its opaque mode, the nearest thing optax has, is timed with its
-inner gradient. Runs unchanged on an accelerator.
+inner gradient.
 """
 
 import functools

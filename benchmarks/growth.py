@@ -4,7 +4,7 @@
 
 Every series runs at several sizes; the exponent is the slope of the logarithms, next to
 that of the expected law at the same sizes. Rounds go through all series in turn, the
-least time of each counts. Runs unchanged on an accelerator.
+least time of each counts.
 """
 
 import functools

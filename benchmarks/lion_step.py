@@ -4,8 +4,8 @@
 
 Every variant updates the same parameters from the same gradients. Rounds go through all
 variants in turn, the least time of each counts, and only ratios are reported: absolute
-times say more about the machine. Runs unchanged on an accelerator. `lion-pytorch` and
-`torch` are measured too where they are installed.
+times say more about the machine. `lion-pytorch` and `torch` are measured too where they
+are installed.
 """
 
 import functools

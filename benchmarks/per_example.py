@@ -5,7 +5,7 @@
 Every variant computes the same numbers from the same network; how far they are from
 those of `jax.vmap` of `jax.grad` is a column. Rounds go through all variants in turn,
 the least time of each counts, and only ratios to one plain gradient of the mean loss
-are reported. Runs unchanged on an accelerator.
+are reported.
 """
 
 import functools

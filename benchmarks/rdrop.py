@@ -5,7 +5,7 @@
 A training step (value, gradient, AdamW) of a BERT encoder with a classifier on its
 first token, and value and gradient alone. The reference is one pass with cross-entropy,
 dropout on. Rounds go through all variants in turn, the least time of each counts, and
-only ratios are reported. Runs unchanged on an accelerator.
+only ratios are reported.
 """
 
 import importlib

@@ -5,8 +5,13 @@
 The numbers are squares of normal ones, in one float32 array. Rounds go through all
 variants in turn, the least time of each counts, and only ratios to `np.percentile` are
 reported: it is what the authors of ChildTuning call, after they have copied all Fisher
-information to the host, which is not counted here. Runs unchanged on an accelerator;
-there, numpy's variants still run on the host.
+information to the host, which is not counted here. NumPy's variants run on the host.
+
+`np.partition` selects within a copy of one array. `order.select` leaves the numbers
+where they are, in any number of sharded arrays, and reads them five times to count
+digits. Then `fisher_mask` has a number that exactly k entries reach, which is enough
+for a mask; the threshold alone is the k-th entry itself, and takes a sixth pass to
+find, about as long as the mask. `ties="keep"` takes that pass and makes the mask.
 """
 
 import time

@@ -31,11 +31,13 @@ def table(content: Mapping[str, Any]) -> str:
         column has the number of the row's.
     """
     runs = [_told(content, number) for number in range(len(content["runs"]))]
+    file = f"results/{content['package']}.json"
+    told = f"What a figure is of, and its unit, is in `details` of [{file}](../{file})."
     if len(runs) == 1:
-        lines = [f"{runs[0]}:", "", *HEADER]
+        lines = [f"{runs[0]}.", "", told, "", *HEADER]
     else:
         lines = [f"{i}. {run}" for i, run in enumerate(runs, start=1)]
-        lines += ["", f"{HEADER[0]} run |", f"{HEADER[1]}---|"]
+        lines += ["", told, "", f"{HEADER[0]} run |", f"{HEADER[1]}---|"]
     return "\n".join([*lines, *(_row(c, len(runs) > 1) for c in content["claims"])])
 
 

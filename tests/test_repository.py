@@ -24,6 +24,7 @@ FILES = (
 HEADINGS = (
     "Idea",
     "Use",
+    "When to use it",
     "API",
     "Experiments",
     "Results",
@@ -203,6 +204,7 @@ A rule.
 ```bash
 ## References in a comment
 ```
+## When to use it
 ## API
 ## Experiments
 ## Results
