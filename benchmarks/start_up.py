@@ -217,8 +217,7 @@ def main() -> None:
         arguments,
         question="Time of an import and of a compilation.",
         notes="Imports relative to optax, compilations to the first of each table; "
-        "with tracing and lowering. Ours take longer where they do what the peer does "
-        "not: a sort, blocks of 8-bit momentum, a loop of rejections.",
+        "with tracing and lowering. Why ours take longer is at the top of the page.",
         columns=dict.fromkeys(tables, columns),
         tables=tables,
     )
