@@ -16,7 +16,7 @@ import optax
 
 import childtuning
 from childtuning import train
-from expkit import arms, claims, finetuning_runs, grids
+from expkit import arms, claims, finetuning_runs
 from expkit import config as config_lib
 from expkit import study as study_lib
 from expkit.claims import Context, Finding
@@ -231,8 +231,7 @@ def check_spread(context: Context, setting: str, arm: str) -> Finding:
         max(ours.mean(), plain.mean()),
     )
     means = ", ".join(
-        f"{ARMS[name][0]} {values.mean():.3f} "
-        f"({grids.listed(runs.tuned(name), runs.grids[name])})"
+        f"{ARMS[name][0]} {values.mean():.3f} ({runs.listed(name)})"
         for name, values in ((arm, ours), ("vanilla", plain))
     )
     return Finding(

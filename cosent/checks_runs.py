@@ -187,19 +187,6 @@ class Study(arms.Arms):
         """
         return self.lab(arm).measure(seed, settings)
 
-    def courses(self, arm: str) -> np.ndarray:
-        """Spearman correlations along the runs with the tuned settings.
-
-        Args:
-            arm: one of `ARMS`.
-
-        Returns:
-            [seeds, 1 + `NUM_BLOCKS`].
-        """
-        settings = self.tuned(arm)
-        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
-        return np.array([row["course"] for row in rows], float)
-
     def baseline(self, figure: str) -> tuple[str, float]:
         """A figure of the cosines of TF-IDF vectors.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import cosent
 from cosent import checks_runs, train
-from expkit import arms, claims, finetuning_runs, grids, plots
+from expkit import arms, claims, finetuning_runs, plots
 from expkit.claims import Context, Finding
 
 
@@ -103,10 +103,9 @@ def check_early(context: Context) -> Finding:
         f"After {steps} steps: "
         + ", ".join(f"{checks_runs.NAMES[a]} {v.mean():.3f}" for a, v in early.items()),
     )
-    is_open = [grids.is_at_end(runs.tuned(arm), runs.grids[arm]) for arm in courses]
+    is_open = [runs.is_at_end(arm) for arm in courses]
     settings = ", ".join(
-        f"{checks_runs.NAMES[arm]} at {grids.listed(runs.tuned(arm), runs.grids[arm])}"
-        for arm in courses
+        f"{checks_runs.NAMES[arm]} at {runs.listed(arm)}" for arm in courses
     )
     return Finding(
         mean,

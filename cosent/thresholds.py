@@ -193,4 +193,5 @@ def _between(xp, low, high):
 def _result(xp, is_usable, threshold, value):
     if xp is np:
         return threshold[()], value
-    return tuple(jnp.where(is_usable, x, jnp.nan) for x in (threshold, value))
+    threshold, value = (jnp.where(is_usable, x, jnp.nan) for x in (threshold, value))
+    return threshold, value

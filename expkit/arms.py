@@ -11,68 +11,31 @@ A subclass says how an arm is measured and what the baseline is::
 
 
     study = Study(context, config, {"CRF": {"learning_rate": rates}}, seeds, score="f1")
-    study.test("CRF", "f1")  # one number a seed
+    study.compare("Global Pointer", "CRF", names, figure="f1", at_least=0.0)
 """
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import ml_collections
-import numpy as np
-
-from expkit import claims, dot_plots, grids
+from expkit import claims, dot_plots
 from expkit.claims import Finding
-from expkit.context import Context
 from expkit.grids import Grid, Settings
+from expkit.tuning import TunedRuns
 
-TUNING_SEEDS = 2
+__all__ = ["LEFT_TO_FULL_MODE", "Arms", "Grid", "Settings"]
+
 LEFT_TO_FULL_MODE = Finding(
     None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."
 )
 """What a check finds in quick mode that would take too long there."""
 
 
-class Arms(abc.ABC):
-    """Arms that are compared on the same seeds, each at the best of its settings.
+class Arms(TunedRuns):
+    """Arms that are compared with one another, beside a baseline.
 
-    These are those of its grid with the highest score on the validation split over the
-    first `TUNING_SEEDS` seeds; a grid with a setting more, such as a strength, has more
-    to choose from, which a finding says. Every figure is kept on disk, so a study that
-    is stopped goes on where it was.
-
-    Attributes:
-        context: of the check.
-        config: of the runs.
-        grids: values of each setting of each arm.
-        seeds: of the comparison.
-        score: the figure that tuning maximises; where the runs have none of that name,
-            the loss is minimised.
+    A grid with a setting more than that of a rival, such as a strength, has more to
+    choose from, which a finding says.
     """
-
-    def __init__(
-        self,
-        context: Context,
-        config: ml_collections.ConfigDict,
-        grids: Mapping[str, Grid],
-        seeds: Sequence[int],
-        *,
-        score: str = "accuracy",
-    ):
-        self.context, self.config = context, config
-        self.grids, self.seeds, self.score = grids, seeds, score
-
-    @abc.abstractmethod
-    def measure(self, arm: str, seed: int, settings: Settings) -> Mapping[str, float]:
-        """Makes a run.
-
-        Args:
-            arm: one of `grids`.
-            seed: of the run.
-            settings: of the run.
-
-        Returns:
-            `validation_accuracy`, `test_loss` and so on.
-        """
 
     @abc.abstractmethod
     def baseline(self, figure: str) -> tuple[str, float]:
@@ -84,94 +47,6 @@ class Arms(abc.ABC):
         Returns:
             Its name, and its figure.
         """
-
-    def config_of(self, arm: str) -> ml_collections.ConfigDict:
-        """The config of an arm, which a figure on disk depends on.
-
-        Args:
-            arm: one of `grids`.
-
-        Returns:
-            That of all arms, unless a subclass knows better.
-        """
-        del arm
-        return self.config
-
-    def figures(self, arm: str, seed: int, settings: Settings) -> dict[str, float]:
-        """Figures of a run, from disk if they are there.
-
-        Args:
-            arm: one of `grids`.
-            seed: of the run.
-            settings: of the run.
-
-        Returns:
-            As `measure`; None in place of a number that is not finite.
-        """
-        values = "-".join(f"{value:g}" for value in settings.values())
-        return self.context.memo(
-            f"{arm}-{values}-{seed}",
-            lambda: self.measure(arm, seed, settings),
-            config=self.config_of(arm).to_dict(),
-            settings=dict(settings),
-        )
-
-    def choices(self, arm: str) -> list[dict[str, float]]:
-        """The settings that tuning chooses from.
-
-        Args:
-            arm: one of `grids`.
-
-        Returns:
-            A value for each setting, in each.
-        """
-        return grids.combinations(self.grids[arm])
-
-    def tuned(self, arm: str) -> dict[str, float]:
-        """The settings of an arm.
-
-        Args:
-            arm: one of `grids`.
-
-        Returns:
-            A value for each setting.
-        """
-        return self.best(arm, self.choices(arm))
-
-    def best(self, arm: str, choices: Sequence[Settings]) -> dict[str, float]:
-        """The settings that validate best over the first `TUNING_SEEDS` seeds.
-
-        Args:
-            arm: one of `grids`.
-            choices: the settings tried; the first of equals wins.
-
-        Returns:
-            One of them.
-        """
-        if len(choices) == 1:
-            return dict(choices[0])
-
-        def score(settings):
-            rows = [
-                self.figures(arm, seed, settings) for seed in self.seeds[:TUNING_SEEDS]
-            ]
-            return np.mean([self._score(row) for row in rows])
-
-        return dict(max(choices, key=score))
-
-    def test(self, arm: str, figure: str = "accuracy") -> np.ndarray:
-        """A figure of the test split at the tuned settings.
-
-        Args:
-            arm: one of `grids`.
-            figure: such as accuracy or loss.
-
-        Returns:
-            One number a seed; nan where a run diverged.
-        """
-        settings = self.tuned(arm)
-        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
-        return np.array([row[f"test_{figure}"] for row in rows], float)
 
     def compare(
         self,
@@ -205,11 +80,10 @@ class Arms(abc.ABC):
         values = {name: self.test(name, figure) for name in (arm, rival)}
         mean, interval = claims.paired_difference(values[arm], values[rival])
         details = ", ".join(
-            f"{names[name]} {numbers.mean():.3f} "
-            f"({grids.listed(self.tuned(name), self.grids[name])})"
+            f"{names[name]} {numbers.mean():.3f} ({self.listed(name)})"
             for name, numbers in values.items()
         )
-        is_open = [grids.is_at_end(self.tuned(n), self.grids[n]) for n in values]
+        is_open = [self.is_at_end(name) for name in values]
         region = {"at_least": at_least, "at_most": at_most}
         reached = max(numbers.mean() for numbers in values.values())
         inside, beside = self.beside_baseline(
@@ -290,11 +164,3 @@ class Arms(abc.ABC):
             "with an arrow where that goes on.",
             f"{figures}; {label} {baseline:.3f}.",
         )
-
-    def _score(self, figures: Mapping[str, float | None]) -> float:
-        """What tuning maximises; a run that diverged, with no number, is last."""
-        name = self.score if f"validation_{self.score}" in figures else "loss"
-        value = figures[f"validation_{name}"]
-        if value is None or figures.get("validation_loss", 0.0) is None:
-            return -np.inf
-        return -value if name == "loss" else value

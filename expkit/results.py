@@ -200,9 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="make a verdict of an earlier run not decided, and say why",
     )
     arguments, root = parser.parse_args(argv), Path.cwd()
+    if arguments.reopen and arguments.out:
+        parser.error("--reopen is about earlier runs: give no folder with it.")
     try:
-        if arguments.reopen and arguments.out:
-            raise ValueError("--reopen is about earlier runs: give no folder with it.")
         if arguments.reopen:
             written = reopen(root, *arguments.reopen)
         else:

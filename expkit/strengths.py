@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from expkit import claims, grids
-from expkit.arms import Arms, Settings
+from expkit.arms import Arms
 from expkit.claims import Finding
+from expkit.grids import Settings
 
 NAMES = {"f1": "F1"}
 

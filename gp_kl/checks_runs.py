@@ -215,19 +215,6 @@ class Study(arms.Arms):
         """
         return self.lab(arm).measure(seed, settings)
 
-    def courses(self, arm: str) -> np.ndarray:
-        """Means of the training loss along the runs with the tuned settings.
-
-        Args:
-            arm: one of `grids`.
-
-        Returns:
-            [seeds, `NUM_PARTS`].
-        """
-        settings = self.tuned(arm)
-        rows = [self.figures(arm, seed, settings) for seed in self.seeds]
-        return np.array([row["course"] for row in rows], float)
-
     def baseline(self, figure: str) -> tuple[str, float]:
         """F1 of looking mentions up.
 

@@ -12,7 +12,6 @@ from expkit import (
     claims,
     data,
     finetuning_runs,
-    grids,
     labelled_texts,
     plots,
     strengths,
@@ -60,14 +59,8 @@ def check_regression(context: Context) -> Finding:
     )
     is_above = bool(min(loss.mean() for loss in losses.values()) > baseline)
     # The lower a loss, the better: R-Drop beyond its grid may raise the difference.
-    is_open = [
-        grids.is_at_end(runs.tuned(arm), runs.grids[arm]) for arm in ("rdrop", "none")
-    ]
+    is_open = [runs.is_at_end(arm) for arm in ("rdrop", "none")]
     verdict = claims.decide(interval, is_open, at_least=0.0)
-    settings = ", ".join(
-        f"{checks_runs.NAMES[arm]} at {grids.listed(runs.tuned(arm), runs.grids[arm])}"
-        for arm in ("rdrop", "none")
-    )
     beside = ", less than either, so nothing is decided" if is_above else ""
     return Finding(
         mean,
@@ -76,7 +69,14 @@ def check_regression(context: Context) -> Finding:
         runs.seeds,
         f"Mean squared error without minus with R-Drop: {losses['none'].mean():.4f} "
         f"and {losses['rdrop'].mean():.4f}, scores 0 to 2; of a line through the "
-        f"cosines of TF-IDF {baseline:.4f}{beside}. {settings}.",
+        f"cosines of TF-IDF {baseline:.4f}{beside}. {_settings(runs)}.",
+    )
+
+
+def _settings(runs: arms.Arms) -> str:
+    """The tuned settings of R-Drop and of the plain loss in words."""
+    return ", ".join(
+        f"{checks_runs.NAMES[arm]} at {runs.listed(arm)}" for arm in ("rdrop", "none")
     )
 
 
@@ -253,5 +253,6 @@ def check_epochs(context: Context) -> Finding:
         runs.seeds,
         f"Gain in test accuracy from {longer} instead of {longer // 3} steps: R-Drop "
         f"{gains['rdrop'].mean():+.3f}, without {gains['none'].mean():+.3f}. "
-        f"{reached:.3f} at most; {beside}.",
+        f"{reached:.3f} at most; {beside}. Tuned for the {longer // 3} steps: "
+        f"{_settings(runs)}.",
     )

@@ -1,7 +1,6 @@
-"""Settings, figures and verdicts of arms whose runs are planted."""
+"""Verdicts on arms whose runs are planted."""
 
 import ml_collections
-import numpy as np
 import pytest
 
 from expkit import arms, claims
@@ -18,10 +17,8 @@ class Planted(arms.Arms):
         context = claims.Context(out)
         super().__init__(context, config, grids, range(4), **options)
         self.levels, self.level_of_baseline = levels, baseline
-        self.made = []
 
     def measure(self, arm, seed, settings):
-        self.made.append((arm, seed, settings["rate"]))
         value = self.levels[arm] + 0.01 * (seed - 1.5) * (2 if arm == "a" else 1)
         row = {f"{split}_{self.score}": value for split in ("validation", "test")}
         if settings["rate"] != 2.0:
@@ -33,52 +30,14 @@ class Planted(arms.Arms):
         return "a guess", self.level_of_baseline
 
 
-def test_settings_are_those_that_validate_best_on_the_first_seeds(tmp_path):
-    study = Planted(tmp_path, {"a": 0.7}, score="f1")
-    assert study.tuned("a") == {"rate": 2.0}
-    assert len(study.made) == 3 * arms.TUNING_SEEDS
-    np.testing.assert_allclose(study.test("a", "f1"), [0.67, 0.69, 0.71, 0.73])
-
-
-def test_a_loss_is_minimised_where_there_is_no_score(tmp_path):
-    study = Planted(tmp_path, {"a": 0.7}, score="loss")
-    assert study.tuned("a") == {"rate": 3.0}
-    study.score = "accuracy"
-    study.measure = Planted(tmp_path, {"a": 0.7}, score="loss").measure
-    assert study.tuned("a") == {"rate": 3.0}  # the runs have no accuracy
-
-
-def test_a_run_that_diverged_is_last(tmp_path):
-    study = Planted(tmp_path, {"a": 0.7})
-    measure = study.measure
-
-    def diverging(arm, seed, settings):
-        row = measure(arm, seed, settings)
-        return row | ({"validation_loss": np.nan} if settings["rate"] == 2.0 else {})
-
-    study.measure = diverging
-    assert study.tuned("a") == {"rate": 1.0}
-
-
-def test_figures_on_disk_are_not_made_again(tmp_path):
-    levels = {"a": 0.7}
-    first = Planted(tmp_path, levels)
-    first.test("a")
-    again = Planted(tmp_path, levels)
-    np.testing.assert_array_equal(again.test("a"), first.test("a"))
-    assert again.made == []
-    other = Planted(tmp_path, levels)
-    other.config.num_steps = 8
-    other.test("a")
-    assert other.made  # the control
-
-
 @pytest.mark.parametrize(
     ("levels", "baseline", "verdict"),
     [
         ({"a": 0.8, "b": 0.6}, 0.5, claims.HOLDS),
         ({"a": 0.6, "b": 0.8}, 0.5, claims.DOES_NOT_HOLD),
         ({"a": 0.7, "b": 0.7}, 0.5, claims.NOT_DECIDED),
+        ({"a": 0.8, "b": 0.6}, 0.75, claims.HOLDS),  # one arm beats it
+        ({"a": 0.6, "b": 0.8}, 0.75, claims.DOES_NOT_HOLD),
         ({"a": 0.8, "b": 0.6}, 0.9, claims.NOT_DECIDED),
     ],
 )

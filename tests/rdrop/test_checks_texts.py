@@ -196,11 +196,12 @@ def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting, cou
 class Memory:
     """A study of which runs are their arguments."""
 
-    beside_baseline = arms.Arms.beside_baseline
+    beside_baseline, listed = arms.Arms.beside_baseline, arms.Arms.listed
 
     def __init__(self, context):
         self.context, self.seeds = context, range(3)
-        self.config = checks_runs.study(context, "reviews").config
+        study = checks_runs.study(context, "reviews")
+        self.config, self.grids = study.config, study.grids
         self.lab = type("Lab", (), {"config": self.config})()
 
     def tuned(self, arm):
@@ -290,6 +291,14 @@ def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, ngrams, ve
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(gain + 1e-3)
     assert f"n-grams {ngrams:.3f}" in finding.details
+    assert finding.details.endswith(
+        "Tuned for the 200 steps: R-Drop at learning rate 0.0005, strength 4, no "
+        "regulariser at learning rate 0.0005."
+    )
+    runs.grids = {"rdrop": {"strength": (1.0, 4.0)}, "none": {"learning_rate": (5e-4,)}}
+    finding = checks_texts.check_epochs(context)
+    assert finding.verdict == verdict
+    assert "strength 4, the highest tried, no regulariser at" in finding.details
 
 
 @pytest.mark.parametrize(
