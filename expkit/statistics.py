@@ -10,6 +10,7 @@ values the interval is Student's t. It covers the choice of seeds, on the test s
 hand; `crossed_difference` covers the choice of a small test set too.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import SupportsFloat
 
@@ -40,8 +41,9 @@ def mean_interval(
 
     Returns:
         `(mean, (low, high))`: the bias-corrected accelerated bootstrap with a fixed
-        seed for 30 values and more, Student's t for fewer; `(mean, mean)` if all values
-        are equal; infinite for fewer than two values.
+        seed for 30 values and more, Student's t for fewer and where rounding leaves no
+        bootstrap, as of 30 values that differ in the last digit; `(mean, mean)` if all
+        values are equal; infinite for fewer than two values.
 
     Raises:
         ValueError: if `values` is not one-dimensional or `confidence` not in (0, 1).
@@ -77,13 +79,15 @@ def _student(array: np.ndarray, confidence: float) -> Interval:
 def _bootstrap(array: np.ndarray, confidence: float) -> Interval:
     from scipy import stats
 
-    result = stats.bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    )
+    # Of values too near to one another it warns and gives nan.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        result = stats.bootstrap(
+            (array,),
+            np.mean,
+            confidence_level=confidence,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        )
     low, high = result.confidence_interval
     return float(low), float(high)
 

@@ -1,10 +1,12 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from expkit.statistics import (
+    BOOTSTRAP_FROM,
     DOES_NOT_HOLD,
     HOLDS,
     NOT_DECIDED,
@@ -62,7 +64,9 @@ def test_many_values_get_the_bias_corrected_accelerated_bootstrap(confidence):
     by_hand = _bca_by_hand(values, confidence, 200_000, seed=1)
     np.testing.assert_allclose(interval, by_hand, rtol=0.04)
     # Negative control: the skewed sample tells it from the symmetric interval.
-    symmetric = stats.t.interval(confidence, 7, values.mean(), stats.sem(values))
+    symmetric = stats.t.interval(
+        confidence, len(values) - 1, values.mean(), stats.sem(values)
+    )
     assert not np.allclose(interval, symmetric, rtol=0.04)
 
 
@@ -76,7 +80,7 @@ def test_up_to_29_values_get_student_and_30_the_bootstrap():
 
 
 def test_bootstrap_is_the_same_every_time():
-    values = np.random.default_rng(0).normal(size=10)
+    values = np.random.default_rng(0).normal(size=BOOTSTRAP_FROM)
     assert mean_interval(values) == mean_interval(values)
 
 
@@ -105,10 +109,29 @@ def test_too_few_or_diverged_values_leave_the_interval_infinite(values):
     assert mean_interval(values)[1] == (-np.inf, np.inf)
 
 
-def test_nearly_equal_values_give_a_finite_interval_without_a_warning():
-    _, interval = mean_interval([0.0] * 9 + [1.0])
+@pytest.mark.parametrize("count", [10, 40])
+def test_one_value_unlike_the_others_gives_a_finite_interval(count):
+    _, interval = mean_interval([0.0] * (count - 1) + [1.0])
     assert np.isfinite(interval).all()
-    assert interval[0] <= 0.1 <= interval[1]
+    assert interval[0] <= 1 / count <= interval[1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # Their means round to one number, or cubes of their differences to 0.
+        np.array([1.0] * 29 + [np.nextafter(1.0, 2.0)]),
+        1e-120 * np.random.default_rng(0).normal(size=30),
+    ],
+)
+def test_many_values_too_near_for_a_bootstrap_get_student_without_a_warning(values):
+    with pytest.warns(RuntimeWarning):  # the control: there is no bootstrap of them
+        bootstrap = stats.bootstrap((values,), np.mean, rng=0).confidence_interval
+    assert np.isnan(bootstrap).all()
+    with warnings.catch_warnings(action="error"):
+        _, interval = mean_interval(values)
+    student = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    np.testing.assert_allclose(interval, student, rtol=1e-12)
 
 
 def test_wrong_arguments_are_named():
@@ -139,6 +162,12 @@ def test_wrong_arguments_are_named():
         ((4.0, 9.0), {"at_least": 3.0, "at_most": 10.0}, HOLDS),
         ((2.0, 12.0), {"at_least": 3.0, "at_most": 10.0}, NOT_DECIDED),
         ((11.0, 12.0), {"at_least": 3.0, "at_most": 10.0}, DOES_NOT_HOLD),
+        # Without width but for the last digit, and narrow.
+        ((0.3, np.nextafter(0.3, 1.0)), {"at_least": 0.0}, NOT_DECIDED),
+        ((np.nextafter(-0.3, -1.0), -0.3), {"at_most": 0.0}, NOT_DECIDED),
+        ((1.0, 1.0005), {"at_least": 0.0}, HOLDS),
+        ((-1.0005, -1.0), {"at_most": 0.0}, HOLDS),
+        ((1e-9, 1.001e-9), {"at_least": 0.0}, HOLDS),
         ((1.0, np.inf), {"at_least": 0.0}, NOT_DECIDED),
         ((-np.inf, np.inf), {"at_least": 0.0}, NOT_DECIDED),
         ((np.nan, np.nan), {"at_most": 0.0}, NOT_DECIDED),
@@ -210,6 +239,35 @@ def test_a_crossed_interval_without_examples_that_differ_is_that_of_the_seeds():
     np.testing.assert_allclose(interval, expected)
     transposed = crossed_difference(table.T, 0.0 * table.T)
     np.testing.assert_allclose(transposed[1], expected)
+
+
+# 5 plus the effects (-3, 0, 3) of seeds, (-3, -1, 1, 3) of examples, and k times
+# (1, -2, 1) by (1, -1, -1, 1) of both; k = 1 and k = 3.
+ONE_OF_BOTH = [[0, 0, 2, 6], [0, 6, 8, 6], [6, 6, 8, 12]]
+THREE_OF_BOTH = [[2, -2, 0, 8], [-4, 10, 12, 2], [8, 4, 6, 14]]
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize(
+    ("table", "variance"),
+    [
+        # The squares of the three effects sum up to 18, 20 and 24 k^2. The part of the
+        # seeds is 18 / 2 / 3 = 3, that of the examples 20 / 3 / 4 = 5 / 3, and what
+        # these count twice 24 k^2 / (2 * 3) / (3 * 4) = k^2 / 3.
+        (ONE_OF_BOTH, 3 + 5 / 3 - 1 / 3),
+        # Less 3 they would be 5 / 3, so it counts as 3, the larger part.
+        (THREE_OF_BOTH, 3),
+    ],
+)
+def test_a_crossed_interval_of_both_effects_is_the_one_worked_by_hand(
+    table, variance, confidence
+):
+    # Satterthwaite: (3 + 5 / 3)^2 / (3^2 / 2 + (5 / 3)^2 / 3) = 1176 / 293.
+    half = stats.t.ppf(0.5 + confidence / 2, 1176 / 293) * math.sqrt(variance)
+    shared = np.random.default_rng(0).integers(9, size=(3, 4))
+    mean, interval = crossed_difference(table + shared, shared, confidence=confidence)
+    assert mean == pytest.approx(5.0, rel=1e-14)
+    np.testing.assert_allclose(interval, [5.0 - half, 5.0 + half], rtol=1e-12)
 
 
 def test_what_a_crossed_interval_covers_names_the_images():
