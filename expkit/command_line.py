@@ -2,11 +2,13 @@
 
 import argparse
 import difflib
+import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from expkit import jsonfile, locks
+from expkit import locks
 from expkit.messages import one_line
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -53,7 +55,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def usable_folder(path: Path) -> str:
-    """Makes a folder, tries to write in it, and reserves it for this process.
+    """Makes a folder, reserves it for this process, and tries to write in it.
+
+    In the folder of the code, and in one of another process, nothing is written.
 
     Args:
         path: the folder.
@@ -63,13 +67,13 @@ def usable_folder(path: Path) -> str:
     """
     try:
         locks.require_plain_path(path)
-        probe = path / ".writable"
-        jsonfile.write_text(probe, "")
-        probe.unlink()
-        if path.resolve() == CHECKOUT:
+        if os.path.realpath(path) == str(CHECKOUT):
             return f"--out={path} is the folder of the code; give another, such as out."
+        path.mkdir(parents=True, exist_ok=True)
         if not locks.acquire(path):
             return f"--out={path} is in use by another process; wait, or give another."
+        with tempfile.TemporaryFile(dir=path):
+            pass  # an earlier `.lock` may be open to us where the folder is not
     except OSError as error:
         return f"cannot write to --out={path}: {error.strerror}."
     return ""

@@ -1,7 +1,9 @@
 """Folders that commands write to: not that of the code, and one process each."""
 
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -61,6 +63,51 @@ def test_results_do_not_go_among_the_code(capsys, monkeypatch, repository_root, 
     error = refused(capsys, lambda: reproduce.main(["lion", f"--out={out}"]))
     assert "is the folder of the code; give another" in error
     assert not (repository_root / "lion" / "plan").exists()
+
+
+@pytest.mark.parametrize("name", ["code", "link", "missing/.."])
+def test_nothing_is_written_in_the_folder_of_the_code(tmp_path, monkeypatch, name):
+    code = tmp_path.resolve() / "code"
+    code.mkdir()
+    (tmp_path / "link").symlink_to(code)
+    os.utime(code, ns=(0, 0))
+    monkeypatch.setattr(command_line, "CHECKOUT", code)
+    folder = code / name if ".." in name else tmp_path / name
+    assert "is the folder of the code" in command_line.usable_folder(folder)
+    assert (list(code.iterdir()), code.stat().st_mtime_ns) == ([], 0)
+    # The control: what was written shows, also where it was removed again.
+    (code / "probe").touch()
+    (code / "probe").unlink()
+    assert code.stat().st_mtime_ns > 0
+
+
+def test_nothing_is_written_in_a_folder_before_it_is_ours(taken, monkeypatch):
+    def fail(**options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    os.utime(taken, ns=(0, 0))
+    assert "is in use by another process" in command_line.usable_folder(taken)
+    assert taken.stat().st_mtime_ns == 0
+    free = taken.parent / "free"  # the control: here it tries
+    reason = f"cannot write to --out={free}: No space left on device."
+    assert command_line.usable_folder(free) == reason
+
+
+def test_what_others_write_in_the_folder_meanwhile_is_left_to_them(tmp_path):
+    """Such as the file of a fixed name with which another version tries to write."""
+    (tmp_path / ".writable").write_text("theirs")
+    assert command_line.usable_folder(tmp_path) == ""
+    assert (tmp_path / ".writable").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "circle"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    folder = tmp_path / name
+    problem = command_line.usable_folder(folder)
+    assert problem.startswith(f"cannot write to --out={folder}: ")
 
 
 def test_a_free_folder_is_made_and_kept(tmp_path):
