@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.export import is_symbolic_dim
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vmf_vae.elementary import wide_dtype
 
@@ -109,10 +108,9 @@ def require_concrete(
     Raises:
         ValueError: naming the first entry that is not allowed.
     """
-    x = jnp.asarray(x) if hasattr(type(x), "__jax_array__") else x  # such as Flax's
-    if isinstance(x, jax.core.Tracer):
+    values = concrete_values(x)
+    if values is None:
         return
-    values = np.asarray(x)
     if not np.issubdtype(values.dtype, np.integer):
         if values.dtype.kind not in "fV":  # V: bfloat16 and the like
             return
@@ -120,6 +118,23 @@ def require_concrete(
     wrong = values[is_wrong(values)]
     if wrong.size:
         raise ValueError(f"{name} must be {allowed}, got {wrong.flat[0].item()!r}.")
+
+
+def concrete_values(x: Any) -> np.ndarray | None:
+    """The numbers of an argument as they are given, where it is not traced.
+
+    Inside of `jax.jit` what is converted to an array of JAX counts as traced, and the
+    conversion may round: an argument is looked at before.
+
+    Args:
+        x: any array, a number, or nested sequences of such.
+
+    Returns:
+        An array of NumPy; None if a part of `x` is traced.
+    """
+    x = jnp.asarray(x) if hasattr(type(x), "__jax_array__") else x  # such as Flax's
+    is_traced = any(isinstance(part, jax.core.Tracer) for part in jax.tree.leaves(x))
+    return None if is_traced else np.asarray(x)
 
 
 def order_of(dim: int) -> float:
@@ -169,7 +184,7 @@ def check_order(order: float) -> float:
 
 
 def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
-    """An array of unit vectors; the norm is checked where it is not traced.
+    """An array of unit vectors; the norm is checked where they are not traced.
 
     Args:
         name: of `x`, for the messages.
@@ -188,8 +203,9 @@ def require_directions(name: str, x: jax.typing.ArrayLike) -> jax.Array:
         raise ValueError(f"{name} must be [..., dim], got a scalar.")
     order_of(array.shape[-1])
     tolerance = 1e-3 if jnp.finfo(array.dtype).bits > 16 else 3e-2
-    if not isinstance(array, jax.core.Tracer):
-        norms = np.linalg.norm(np.asarray(array, np.float64), axis=-1)
+    values = concrete_values(x)
+    if values is not None:
+        norms = np.linalg.norm(values.astype(np.float64), axis=-1)
         off = np.abs(norms - 1.0)
         if off.size and not off.max() <= tolerance:
             raise ValueError(
@@ -263,38 +279,3 @@ def require_points(x: jax.typing.ArrayLike, dim: int) -> jax.Array:
     if x.shape[-1:] != (dim,):
         raise ValueError(f"x must be [..., {dim}], got shape {x.shape}.")
     return x
-
-
-def freely(
-    draw: Callable[..., tuple[jax.Array, Any]],
-    key: jax.Array,
-    *arrays: jax.Array,
-    like: jax.Array | None,
-    leading: int,
-) -> tuple[jax.Array, Any]:
-    """Draws, for arrays that may be cut along explicit axes of a mesh.
-
-    With such axes, which `jax.make_mesh` makes by default, JAX refuses the reshapes and
-    the loop of a sampler; as in `expkit.explicit`, the compiler places what is in it.
-
-    Args:
-        draw: `(key, *arrays) -> (draws, more)`.
-        key: typed PRNG key, a scalar.
-        *arrays: parameters of the draws.
-        like: the one that the draws lie like; None for whole on every device.
-        leading: number of axes of the draws before those of `like`.
-
-    Returns:
-        `draw(key, *arrays)`, with `more` whole on every device.
-    """
-    places = [jax.typeof(x).sharding for x in arrays]
-    mesh = next((place.mesh for place in places if any(place.spec)), None)
-    if mesh is None:
-        return draw(key, *arrays)
-    spec = [] if like is None else [*[None] * leading, *jax.typeof(like).sharding.spec]
-    out = (
-        NamedSharding(mesh, PartitionSpec(*spec)),
-        NamedSharding(mesh, PartitionSpec()),
-    )
-    free: Callable[..., Any] = jax.sharding.auto_axes(draw, out_sharding=out)
-    return free(key, *arrays)

@@ -10,6 +10,7 @@ the first term (`reconstruction`) by one draw, the second (`kl`) in closed form.
 """
 
 import abc
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -90,6 +91,16 @@ class VAE(abc.ABC):
         Returns:
             [batch], float32.
         """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: networks are closures, and are built again."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(
+                getattr(type(self), name, None), functools.cached_property
+            )
+        }
 
     def init(self, key: jax.Array) -> Params:
         """Makes the parameters.

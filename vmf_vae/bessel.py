@@ -24,8 +24,8 @@ import numpy as np
 from vmf_vae import debye
 from vmf_vae.anchored import change_of_log_0f1, log_over, relative_difference
 from vmf_vae.arguments import check_order, elementwise, order_of, require_concrete
-from vmf_vae.elementary import horner
-from vmf_vae.expansion import log_0f1, ratio
+from vmf_vae.elementary import along, horner
+from vmf_vae.expansion import log_0f1, log_bend, ratio
 from vmf_vae.inverse import inverse_ratio
 
 # Below it, 40 digits do not find the zero, and nothing that is near it counts.
@@ -147,5 +147,26 @@ def _log_iv(order: float, x: jax.Array) -> jax.Array:
 @_log_iv.defjvp
 def _log_iv_jvp(order, primals, tangents):
     (x,), (dx,) = primals, tangents
-    slope = ratio(order, x) + (order / x if order else 0.0)
+    slope = _log_slope(order, x) if order else ratio(order, x)
     return _log_iv(order, x), slope * dx
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_slope(order: float, x: jax.Array) -> jax.Array:
+    return ratio(order, x) + order / x
+
+
+@_log_slope.defjvp
+def _log_slope_jvp(order, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return _log_slope(order, x), _log_bend(order, x) * dx
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _log_bend(order: float, x: jax.Array) -> jax.Array:
+    return log_bend(order, x)
+
+
+@_log_bend.defjvp
+def _log_bend_jvp(order, primals, tangents):
+    return along(functools.partial(log_bend, order), primals, tangents)

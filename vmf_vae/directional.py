@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vmf_vae.arguments import (
     as_float,
@@ -40,6 +41,38 @@ class Directional:
         kappa = as_float("concentration", concentration)
         require_broadcast(mu, kappa)
         self._set(mu, kappa)
+
+    @property
+    def dim(self) -> int:
+        """d, of the space that the sphere lies in."""
+        return self.mean_direction.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch of distributions."""
+        return jnp.broadcast_shapes(
+            self.mean_direction.shape[:-1], self.concentration.shape
+        )
+
+    def mode(self) -> jax.Array:
+        """The direction of the highest density.
+
+        Returns:
+            [*batch, d], the mean direction.
+        """
+        shape = (*self.batch_shape, self.dim)
+        return jnp.broadcast_to(self.mean_direction, shape)
+
+    def _spread(self, x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x, self.batch_shape)
+
+    def _matrix(self, mu: jax.Array, across: jax.Array, along: jax.Array) -> jax.Array:
+        """`across` (I - mu mu^T) + `along` mu mu^T; mu may have a wider dtype."""
+        mu = jnp.broadcast_to(mu, (*self.batch_shape, self.dim))
+        across, along = (self._spread(v)[..., None, None] for v in (across, along))
+        projector = mu[..., :, None] * mu[..., None, :]
+        eye = jnp.broadcast_to(jnp.eye(self.dim, dtype=mu.dtype), projector.shape)
+        return across * (eye - projector) + along * projector
 
     def _set(self, mean_direction: Any, concentration: Any) -> None:
         # A subclass may be frozen.

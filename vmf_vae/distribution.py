@@ -17,6 +17,7 @@ import numpy as np
 from vmf_vae import density, sampler
 from vmf_vae.arguments import (
     as_float,
+    concrete_values,
     order_of,
     require_concrete,
     require_directions,
@@ -41,18 +42,6 @@ class VonMisesFisher(Directional):
 
     mean_direction: jax.Array
     concentration: jax.Array
-
-    @property
-    def dim(self) -> int:
-        """d, of the space that the sphere lies in."""
-        return self.mean_direction.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the batch of distributions."""
-        return jnp.broadcast_shapes(
-            self.mean_direction.shape[:-1], self.concentration.shape
-        )
 
     def sample(self, key: jax.Array, shape: int | Sequence[int] = ()) -> jax.Array:
         """Independent draws, differentiable in both fields; see `sample_vmf`.
@@ -122,26 +111,9 @@ class VonMisesFisher(Directional):
         dtype = jnp.result_type(self.mean_direction, self.concentration)
         wide = wide_dtype(dtype)
         kappa = where_valid(self.concentration.astype(wide))
-        mu = self.mode().astype(wide)
-        across, along = (
-            self._spread(f(order, kappa))[..., None, None]
-            for f in (ratio_over_x, ratio_slope)
-        )
-        projector = mu[..., :, None] * mu[..., None, :]
-        eye = jnp.broadcast_to(jnp.eye(self.dim, dtype=wide), projector.shape)
-        return (across * (eye - projector) + along * projector).astype(dtype)
-
-    def mode(self) -> jax.Array:
-        """The direction of the highest density.
-
-        Returns:
-            [*batch, d], the mean direction.
-        """
-        shape = (*self.batch_shape, self.dim)
-        return jnp.broadcast_to(self.mean_direction, shape)
-
-    def _spread(self, x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(x, self.batch_shape)
+        across, along = (f(order, kappa) for f in (ratio_over_x, ratio_slope))
+        mu = self.mean_direction.astype(wide)
+        return self._matrix(mu, across, along).astype(dtype)
 
     def __repr__(self) -> str:
         return (
@@ -167,8 +139,8 @@ def fit(
 
     Args:
         x: [n, d], unit vectors, n at least 1.
-        weights: [n], at least 0, of any positive sum; None weighs all the same. Traced
-            ones that are not give nan.
+        weights: [n], at least 0 and not all 0, of which only the ratios count; None
+            weighs all the same. Traced ones that are not give nan in both fields.
 
     Returns:
         One distribution, in float32 or wider.
@@ -189,18 +161,7 @@ def fit(
     if weights is None:
         w = jnp.full(len(x), 1.0 / len(x), x.dtype)
     else:
-        require_concrete("weights", weights, "at least 0", lambda w: w < 0)
-        require_concrete("weights", weights, "finite", lambda w: ~np.isfinite(w))
-        w = as_float("weights", weights).astype(x.dtype)
-        if w.shape != x.shape[:1]:
-            raise ValueError(f"weights must be [{len(x)}], got shape {w.shape}.")
-        total = w.sum()
-        if not isinstance(total, jax.core.Tracer) and not total > 0:
-            raise ValueError(
-                f"weights must have a positive sum, got {total.item()!r}; None weighs "
-                "all the same."
-            )
-        w /= total
+        w = _shares(weights, x)
     mean = jnp.sum(w[:, None] * x, axis=0)
     # What is less than this is rounding of the points, and its square may be 0.
     is_zero = jnp.max(jnp.abs(mean)) < jnp.finfo(mean.dtype).eps ** 2
@@ -213,6 +174,34 @@ def fit(
     length = jnp.where(is_zero, 0.0, jnp.minimum(length, 1.0))
     kappa = inverse_ratio(order_of(x.shape[-1]), length, complement)
     return VonMisesFisher(direction, kappa)
+
+
+def _shares(weights, x):
+    """Weights divided by their sum, in the dtype of the points."""
+    require_concrete("weights", weights, "at least 0", lambda w: w < 0)
+    require_concrete("weights", weights, "finite", lambda w: ~np.isfinite(w))
+    values = concrete_values(weights)
+    if values is not None and values.dtype.kind in "iufV" and values.size:
+        # The sum may overflow, and a number that NumPy has may be 0 in XLA.
+        values = values.astype(np.float64)
+        if not values.max() > 0:
+            raise ValueError(
+                f"weights must have a positive sum, got {values.max().item()!r}; None "
+                "weighs all the same."
+            )
+        weights = values / values.max()
+    w = as_float("weights", weights)
+    if w.shape != x.shape[:1]:
+        raise ValueError(f"weights must be [{len(x)}], got shape {w.shape}.")
+    w = w.astype(wide_dtype(w.dtype))
+    is_wrong = ~jnp.all((w >= 0.0) & (w < jnp.inf))
+    # The shares do not depend on this factor, so neither does the derivative. XLA
+    # multiplies by its inverse, which must not be subnormal.
+    largest = jax.lax.stop_gradient(w.max())
+    fraction = jnp.where(largest > 1.0, 0.25, 1.0).astype(w.dtype)
+    w = (fraction * w / (fraction * largest)).astype(x.dtype)
+    # A sum, so that the derivative is nan there too.
+    return w / w.sum() + jnp.where(is_wrong, jnp.nan, 0.0).astype(x.dtype)
 
 
 @jax.custom_jvp

@@ -4,11 +4,13 @@
 `lion`, do not need.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def horner(coefficients: tuple[float, ...], p: jax.Array) -> jax.Array:
@@ -53,6 +55,26 @@ def wide_dtype(dtype: jax.typing.DTypeLike) -> np.dtype:
     return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
+def along(
+    fn: Callable[[jax.Array], jax.Array], primals: Any, tangents: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Rule for an elementwise function: forward mode, also where it is transposed.
+
+    Reverse mode through a recursion would cost several times more to compile and run.
+
+    Args:
+        fn: of one array.
+        primals: the array.
+        tangents: its tangent.
+
+    Returns:
+        What `jax.custom_jvp` asks of a rule.
+    """
+    (x,), (dx,) = primals, tangents
+    value, slope = jax.jvp(fn, (x,), (jnp.ones_like(x),))
+    return value, slope * dx
+
+
 def vary_like(tree: Any, *others: jax.Array) -> Any:
     """Marks arrays as different on the devices that others are different on.
 
@@ -74,6 +96,41 @@ def vary_like(tree: Any, *others: jax.Array) -> Any:
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(cast, tree)
+
+
+def freely(
+    draw: Callable[..., tuple[jax.Array, Any]],
+    key: jax.Array,
+    *arrays: jax.Array,
+    like: jax.Array | None,
+    leading: int,
+) -> tuple[jax.Array, Any]:
+    """Draws, for arrays that may be cut along explicit axes of a mesh.
+
+    With such axes, which `jax.make_mesh` makes by default, JAX refuses the reshapes and
+    the loop of a sampler; as in `expkit.explicit`, the compiler places what is in it.
+
+    Args:
+        draw: `(key, *arrays) -> (draws, more)`.
+        key: typed PRNG key, a scalar.
+        *arrays: parameters of the draws.
+        like: the one that the draws lie like; None for whole on every device.
+        leading: number of axes of the draws before those of `like`.
+
+    Returns:
+        `draw(key, *arrays)`, with `more` whole on every device.
+    """
+    places = [jax.typeof(x).sharding for x in arrays]
+    mesh = next((place.mesh for place in places if any(place.spec)), None)
+    if mesh is None:
+        return draw(key, *arrays)
+    spec = [] if like is None else [*[None] * leading, *jax.typeof(like).sharding.spec]
+    out = (
+        NamedSharding(mesh, PartitionSpec(*spec)),
+        NamedSharding(mesh, PartitionSpec()),
+    )
+    free: Callable[..., Any] = jax.sharding.auto_axes(draw, out_sharding=out)
+    return free(key, *arrays)
 
 
 def _varying_axes(x: jax.Array) -> frozenset[Any]:

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from vmf_vae import debye
-from vmf_vae.elementary import horner, secant
+from vmf_vae.elementary import along, horner, secant
 
 
 class _Terms(NamedTuple):
@@ -41,6 +41,7 @@ class _Terms(NamedTuple):
         ratio_over_x: A / x, even in x and 1/d at 0.
         complement: x (1 - A), good where x > nu + 1.
         slope: A'.
+        kept: x^2 A' - (nu + 1/2) where x > nu + 1, elsewhere A'.
         kl: x A - log M.
     """
 
@@ -50,6 +51,7 @@ class _Terms(NamedTuple):
     ratio_over_x: jax.Array
     complement: jax.Array
     slope: jax.Array
+    kept: jax.Array
     kl: jax.Array
 
 
@@ -101,6 +103,7 @@ def _terms(order: float, x: jax.Array) -> _Terms:
         ratio_over_x=q,
         complement=order + 0.5 + lack,
         slope=a1,
+        kept=kept,
         kl=gain + loss - rest,
     )
 
@@ -146,7 +149,7 @@ def ratio_over_x(order: float, x: jax.Array) -> jax.Array:
 
 @ratio_over_x.defjvp
 def _ratio_over_x_jvp(order, primals, tangents):
-    return _along(lambda x: _terms(order, x).ratio_over_x, primals, tangents)
+    return along(lambda x: _terms(order, x).ratio_over_x, primals, tangents)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -166,7 +169,22 @@ def ratio_slope(order: float, x: jax.Array) -> jax.Array:
 
 @ratio_slope.defjvp
 def _ratio_slope_jvp(order, primals, tangents):
-    return _along(lambda x: _terms(order, x).slope, primals, tangents)
+    return along(lambda x: _terms(order, x).slope, primals, tangents)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def log_bend(order: float, x: jax.Array) -> jax.Array:
+    """A' - nu / x^2, the second derivative of log I_nu, without subtracting far out.
+
+    Args:
+        order: nu, above 0.
+        x: float32 or wider, at least 0 or nan.
+
+    Returns:
+        Shape and dtype of `x`.
+    """
+    is_large, kept = x > order + 1.0, _terms(order, x).kept
+    return jnp.where(is_large, 0.5 + kept, x * (x * kept) - order) / (x * x)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -273,13 +291,3 @@ def ratio_minus_log_0f1(order: float, x: jax.Array) -> jax.Array:
 def _ratio_minus_log_0f1_jvp(order, primals, tangents):
     (x,), (dx,) = primals, tangents
     return ratio_minus_log_0f1(order, x), x * ratio_slope(order, x) * dx
-
-
-def _along(fn, primals, tangents):
-    """Rule for an elementwise function: forward mode, also where it is transposed.
-
-    Reverse mode through the recursion would cost several times more to compile and run.
-    """
-    (x,), (dx,) = primals, tangents
-    value, slope = jax.jvp(fn, (x,), (jnp.ones_like(x),))
-    return value, slope * dx

@@ -1,4 +1,4 @@
-r"""Divergence of the power spherical law from the uniform one, without cancellation.
+r"""Divergence and peak of the power spherical law, relative to the uniform one.
 
 With :math:`\beta = (d-1)/2`, the entropy of De Cao & Aziz (2020) and the area of the
 sphere leave, by the duplication formula of the Gamma function,
@@ -20,7 +20,12 @@ series of Euler and Maclaurin has converged,
 What differs from the paper: only the form. Area minus entropy is a difference of
 numbers of the size of d, which at d = 768 and :math:`\kappa` = .1 is negative in
 float32; all terms here but S, which is small, are positive and have the size of the
-result.
+result. That is so, too, for the logarithm of the density at the mean direction over the
+uniform one,
+
+.. math:: F = \log\frac{\Gamma(2\beta + \kappa)\, \Gamma(\beta)}
+                       {\Gamma(\beta + \kappa)\, \Gamma(2\beta)}, \qquad
+          F' = \psi(2\beta + \kappa) - \psi(\beta + \kappa).
 
 >>> kl_of_power(5.0, jnp.float32(1e-3))  # kappa^2 (psi'(5) - psi'(10)) / 2
 Array(5.8065737e-08, dtype=float32)
@@ -41,10 +46,13 @@ import numpy as np
 
 from vmf_vae.elementary import horner
 
-# Denominators of Stirling's series, by odd powers of the argument.
-_STIRLING = (12, -360, 1260, -1680)
+# Denominators of Stirling's series, by odd powers of the argument, and how many of them
+# and from where on reach working precision.
+_STIRLING = (12, -360, 1260, -1680, 1188, -360360 / 691)
+_TERMS, _LOWEST = {32: 4, 64: 6}, {32: 8.0, 64: 16.0}
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def kl_of_power(half: float, concentration: jax.Array) -> jax.Array:
     r"""Divergence of the power spherical law from the uniform one.
@@ -59,25 +67,80 @@ def kl_of_power(half: float, concentration: jax.Array) -> jax.Array:
         concentration: :math:`\kappa`, float32 or wider, at least 0 or nan.
 
     Returns:
-        In nats, at least 0, shape and dtype of `concentration`. It can be
-        differentiated term by term.
+        In nats, at least 0, shape and dtype of `concentration`. The derivative is a
+        sum of its own, which can be differentiated term by term.
 
     References:
         De Cao & Aziz, 2020, section 3. https://arxiv.org/abs/2006.04437
     """
     kappa = concentration
-    lowest = 8.0 if kappa.dtype == jnp.float32 else 16.0
-    steps = max(0, math.ceil(lowest - half))
-    low, high = half + steps, 2.0 * half + steps
+    steps, low, high = _range(half, kappa.dtype)
     # One array of all steps compiles faster than as many expressions.
     weights = np.array([1.0] * steps + [0.5]).astype(kappa.dtype)
-    axes = (1,) * kappa.ndim + (-1,)
-    c = (half + np.arange(steps + 1)).astype(kappa.dtype).reshape(axes)
-    total = jnp.sum(weights.reshape(axes) * _fall(half, c, kappa[..., None]), axis=-1)
+    weights = weights.reshape((1,) * kappa.ndim + (-1,))
+    c = _arguments(half, steps + 1, kappa)
+    total = jnp.sum(weights * _fall(half, c, kappa[..., None]), axis=-1)
     # The integral: g at its upper end, where it is least, and what is above that.
     total += half * _height(kappa / high)
     total += low * _log1p_lack(_ratio_excess(half, low, kappa))
     return total + (_stirling(low, kappa) - _stirling(high, kappa))
+
+
+@kl_of_power.defjvp
+def _kl_of_power_jvp(half, primals, tangents):
+    (kappa,), (dkappa,) = primals, tangents
+    rise = functools.partial(_digamma_rise, half)
+    _, fall = jax.jvp(rise, (kappa,), (-kappa,))  # -kappa F''
+    return kl_of_power(half, kappa), fall * dkappa
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0)
+def log_peak_of_power(half: float, concentration: jax.Array) -> jax.Array:
+    r"""Log density at the mean direction, minus that of the uniform law.
+
+    .. math:: F = \kappa (\psi(2\beta) - \psi(\beta)) + O(\kappa^2).
+
+    Args:
+        half: :math:`\beta`, half of the number of the sphere's own dimensions, at least
+            1/2; static.
+        concentration: :math:`\kappa`, float32 or wider, at least 0 or nan.
+
+    Returns:
+        In nats, at least 0, shape and dtype of `concentration`. The derivative is a
+        sum of its own, which can be differentiated term by term.
+
+    References:
+        De Cao & Aziz, 2020, section 3. https://arxiv.org/abs/2006.04437
+    """
+    kappa = concentration
+    steps, low, high = _range(half, kappa.dtype)
+    # No part is larger than about the result: Stirling's x log x is taken apart.
+    total = half * jnp.log1p(kappa / high) + kappa * jnp.log1p(half / (low + kappa))
+    total -= (low - 0.5) * jnp.log1p(_ratio_excess(half, low, kappa))
+    if steps:
+        c = _arguments(half, steps, kappa)
+        rise = jnp.log1p(_ratio_excess(half, c, kappa[..., None]))
+        total += jnp.sum(rise, axis=-1)
+    return total + (_stirling_fall(low, kappa) - _stirling_fall(high, kappa))
+
+
+@log_peak_of_power.defjvp
+def _log_peak_of_power_jvp(half, primals, tangents):
+    (kappa,), (dkappa,) = primals, tangents
+    return log_peak_of_power(half, kappa), _digamma_rise(half, kappa) * dkappa
+
+
+def _range(half, dtype):
+    """Steps of the recursion, and the arguments at which the series start."""
+    steps = max(0, math.ceil(_LOWEST[jnp.finfo(dtype).bits] - half))
+    return steps, half + steps, 2.0 * half + steps
+
+
+def _arguments(half, number, kappa):
+    """The arguments of the recursion, along an axis behind those of kappa."""
+    c = (half + np.arange(number)).astype(kappa.dtype)
+    return c.reshape((1,) * kappa.ndim + (-1,))
 
 
 def _fall(half, c, kappa):
@@ -117,7 +180,33 @@ def _stirling(c, kappa):
     """S(c): of log Gamma beyond its leading terms, what D(c + kappa, c) has of them."""
     share = kappa / (c + kappa)
     total = jnp.zeros_like(kappa)
-    for k, denominator in enumerate(_STIRLING):
+    for k, denominator in enumerate(_stirling_terms(kappa.dtype)):
         coefficients = tuple(float(j) for j in range(2 * k + 1, 0, -1))
         total += horner(coefficients, c / (c + kappa)) / (denominator * c ** (2 * k))
     return total * share * share / c
+
+
+def _stirling_fall(c, kappa):
+    """Beyond its leading terms, log Gamma(c) - log Gamma(c + kappa)."""
+    coefficients = tuple(1.0 / d for d in reversed(_stirling_terms(kappa.dtype)))
+    b = 1.0 / (c + kappa)
+    at_c = float(np.polyval(coefficients, 1.0 / c**2)) / c
+    return at_c - b * horner(coefficients, b * b)
+
+
+def _digamma_rise(half, kappa):
+    """digamma(2 half + kappa) - digamma(half + kappa), without subtracting them."""
+    steps, low, high = _range(half, kappa.dtype)
+    denominators = _stirling_terms(kappa.dtype)
+    coefficients = tuple((2 * k + 1) / d for k, d in enumerate(denominators))[::-1]
+    a, b = 1.0 / (low + kappa), 1.0 / (high + kappa)
+    series = a * a * horner(coefficients, a * a) - b * b * horner(coefficients, b * b)
+    total = jnp.log1p(half * a) + 0.5 * half * a * b + series
+    if steps:
+        x = _arguments(half, steps, kappa) + kappa[..., None]
+        total += jnp.sum(half / (x * (x + half)), axis=-1)
+    return total
+
+
+def _stirling_terms(dtype):
+    return _STIRLING[: _TERMS[jnp.finfo(dtype).bits]]

@@ -37,7 +37,6 @@ from vmf_vae import rejection
 from vmf_vae.arguments import (
     align,
     as_float,
-    freely,
     order_of,
     require_broadcast,
     require_concrete,
@@ -45,7 +44,7 @@ from vmf_vae.arguments import (
     shape_of_draws,
     where_valid,
 )
-from vmf_vae.elementary import horner, wide_dtype
+from vmf_vae.elementary import freely, horner, wide_dtype
 from vmf_vae.implicit import follow, follow_radial
 from vmf_vae.reflection import reflect, reflect_parts, reflection_matrix
 from vmf_vae.rejection import RejectionInfo

@@ -11,8 +11,6 @@ coordinate is a transformed Beta variable, so nothing is rejected.
 """
 
 import dataclasses
-import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -29,7 +27,7 @@ from vmf_vae.debye import log_constant_at_zero
 from vmf_vae.density import one_minus_dot
 from vmf_vae.directional import Directional
 from vmf_vae.elementary import wide_dtype
-from vmf_vae.power_divergence import kl_of_power
+from vmf_vae.power_divergence import kl_of_power, log_peak_of_power
 from vmf_vae.reflection import reflect
 
 
@@ -163,20 +161,18 @@ class PowerSpherical(Directional):
         is_flat = (kappa == 0.0) & (share == 0.0)
         far = jnp.log(jnp.where(is_flat, 1.0, share))
         log_share = jnp.where(is_near, near, far)
-        return self._peak(mu.shape[-1], kappa) + kappa * log_share
+        peak = self._log_uniform() + log_peak_of_power(0.5 * (self.dim - 1), kappa)
+        return peak + kappa * log_share
 
     def entropy(self) -> jax.Array:
-        """Differential entropy in nats.
+        """Differential entropy in nats: the log area minus `kl_to_uniform`.
 
         Returns:
             [*batch].
         """
         mu, kappa, dtype = self._wide()
-        half = 0.5 * (mu.shape[-1] - 1)
-        fall = kappa * _digamma_rise(half + kappa, half)
-        value = fall - self._peak(mu.shape[-1], kappa)
-        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
-        return jnp.broadcast_to(value, batch).astype(dtype)
+        value = -self._log_uniform() - kl_of_power(0.5 * (mu.shape[-1] - 1), kappa)
+        return self._spread(value.astype(dtype))
 
     def kl_to_uniform(self) -> jax.Array:
         r"""Divergence from the uniform law in nats, see `power_divergence`.
@@ -187,8 +183,7 @@ class PowerSpherical(Directional):
         """
         mu, kappa, dtype = self._wide()
         value = kl_of_power(0.5 * (mu.shape[-1] - 1), kappa)
-        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
-        return jnp.broadcast_to(value, batch).astype(dtype)
+        return self._spread(value.astype(dtype))
 
     def mean(self) -> jax.Array:
         r"""The mean, :math:`\frac{\kappa}{\kappa + d - 1} \mu`.
@@ -197,10 +192,27 @@ class PowerSpherical(Directional):
             [*batch, d].
         """
         mu, kappa, dtype = self._wide()
-        length = kappa / (kappa + (mu.shape[-1] - 1))
-        batch = jnp.broadcast_shapes(mu.shape[:-1], kappa.shape)
-        length = jnp.broadcast_to(length, batch)[..., None]
-        return (length * jnp.broadcast_to(mu, (*batch, mu.shape[-1]))).astype(dtype)
+        length = self._spread(kappa / (kappa + (mu.shape[-1] - 1)))[..., None]
+        mu = jnp.broadcast_to(mu, (*self.batch_shape, self.dim))
+        return (length * mu).astype(dtype)
+
+    def covariance(self) -> jax.Array:
+        r"""Covariance matrix.
+
+        .. math:: v \left(I - \frac{\kappa}{n} \mu\mu^\top\right), \qquad
+                  v = \frac{2 (\beta + \kappa)}{n (n + 1)}, \qquad n = \kappa + d - 1,
+
+        from the first two moments of the Beta variable.
+
+        Returns:
+            [*batch, d, d]; I / d at concentration 0.
+        """
+        mu, kappa, dtype = self._wide()
+        spheres = mu.shape[-1] - 1
+        total = kappa + spheres
+        across = (2.0 * (0.5 * spheres + kappa) / total) / (total + 1.0)
+        along = across * (spheres / total)
+        return self._matrix(mu, across, along).astype(dtype)
 
     def _wide(self):
         """The fields in float32 at least, and the dtype of results."""
@@ -209,35 +221,9 @@ class PowerSpherical(Directional):
         kappa = where_valid(self.concentration.astype(wide))
         return self.mean_direction.astype(wide), kappa, dtype
 
-    def _peak(self, dim, kappa):
-        """Log density at the mean direction."""
-        half = 0.5 * (dim - 1)
-        area = half * (2.0 * math.log(2.0) + math.log(math.pi))
-        return _log_gamma_rise(half, kappa) - area
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _log_gamma_rise(half: float, kappa: jax.Array) -> jax.Array:
-    """log Gamma(kappa + 2 half) - log Gamma(kappa + half)."""
-    return math.lgamma(half) - jax.scipy.special.betaln(half + kappa, half)
-
-
-@_log_gamma_rise.defjvp
-def _log_gamma_rise_jvp(half, primals, tangents):
-    # The function of JAX sorts its arguments, so that its second derivative is wrong
-    # where they are equal, at concentration 0.
-    (kappa,), (dkappa,) = primals, tangents
-    return _log_gamma_rise(half, kappa), _digamma_rise(half + kappa, half) * dkappa
-
-
-def _digamma_rise(x: jax.Array, step: float) -> jax.Array:
-    """digamma(x + step) - digamma(x) for positive numbers, without subtracting them."""
-    total = jnp.zeros_like(x)
-    for j in range(8):
-        total += step / ((x + j) * (x + step + j))
-    a, b = 1.0 / (x + 8.0), 1.0 / (x + step + 8.0)
-    total += jnp.log1p(step * a) + 0.5 * step * a * b
-    return total + (a * a - b * b) / 12.0 - (a**4 - b**4) / 120.0
+    def _log_uniform(self):
+        """Log density of the uniform law."""
+        return log_constant_at_zero(order_of(self.dim))
 
 
 def _one_minus_first(key, dim, kappa, gamma_beta):

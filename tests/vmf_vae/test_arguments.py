@@ -117,6 +117,39 @@ def test_half_precision_has_a_wider_tolerance():
         arguments.require_directions("mu", x)
 
 
+@pytest.mark.parametrize(
+    "mu",
+    [[1.0, 1.0, 0.0], np.array([1, 1, 0]), nnx.Param(jnp.array([1.0, 1.0, 0.0]))],
+    ids=["list", "numpy", "flax"],
+)
+def test_a_concrete_direction_is_checked_inside_of_jit_too(mu):
+    calls = (
+        lambda k: arguments.require_directions("mu", mu),
+        lambda k: vmf_vae.VonMisesFisher(mu, k).log_prob([1.0, 0.0, 0.0]),
+        lambda k: vmf_vae.PowerSpherical(mu, k).entropy(),
+        lambda k: vmf_vae.sample_vmf(jax.random.key(0), mu, k),
+        lambda k: vmf_vae.kl([1.0, 0.0, 0.0], k, mu, 1.0),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"unit norm, got norm 1\.41421"):
+            jax.jit(call)(5.0)
+
+
+def test_a_direction_that_is_traced_in_part_passes():
+    """The density on the sphere at its mean is kappa / (2 pi (1 - exp(-2 kappa)))."""
+
+    @jax.jit
+    def log_prob(angle, kappa):
+        mu = [jnp.cos(angle), 0.0, jnp.sin(angle)]
+        return vmf_vae.VonMisesFisher(mu, [kappa]).log_prob(mu)
+
+    expected = np.log(5.0 / (2 * np.pi * -np.expm1(-10.0)))
+    np.testing.assert_allclose(log_prob(0.4, 5.0), [expected], rtol=1e-6)
+    jax.jit(lambda law: law.entropy())(  # nothing is checked on unflattening
+        jax.tree.map(lambda x: 2 * x, vmf_vae.VonMisesFisher([0.0, 1.0], 1.0))
+    )
+
+
 @pytest.mark.parametrize("order", [0, 0.5, np.float32(2.5), 1e6])
 def test_orders(order):
     assert arguments.check_order(order) == float(order)

@@ -205,6 +205,31 @@ def test_second_derivative_of_the_ratio(dim):
     )
 
 
+@pytest.mark.parametrize("order", [0.5, 3.5, 20.0, 383.0])
+def test_second_derivative_of_log_iv_far_out(order, dtype):
+    """Where A' and nu / x^2 are close; their difference tends to 1 / (2 x^2)."""
+    xs = jnp.array([order + 1.5, 4 * order, 1e3, 1e4, 1e5, 2e6], dtype)
+    first = jax.grad(lambda x: bessel.log_iv(order, x))
+    third = jax.jit(jax.vmap(jax.grad(jax.grad(first))))(xs)
+    second = np.asarray(jax.jit(jax.vmap(jax.grad(first)))(xs))
+    assert second.dtype == dtype
+    with mpmath.workdps(60):
+        for at, bend, twist in zip(xs, second, third, strict=True):
+            x = mpmath.mpf(float(at))
+            a = mpmath.besseli(order + 1, x) / mpmath.besseli(order, x)
+            slope = 1 - a * a - (2 * order + 1) * a / x
+            # It is this much from its limit: near its zero no more can be asked for.
+            lack = abs(x * x * slope - order - 0.5) / (x * x)
+            want = slope - order / x**2
+            eps = float(jnp.finfo(dtype).eps)
+            size = min(lack + 0.5 / x**2, order / x**2)
+            assert abs(float(bend) - want) < 8 * eps * max(size, abs(want))
+            bent = -2 * a * slope - (2 * order + 1) * (slope / x - a / x**2)
+            want = bent + 2 * order / x**3
+            floor = (2 * lack + 1 / x**2) / x
+            assert abs(float(twist) - want) < 64 * eps * max(floor, abs(want))
+
+
 @pytest.mark.parametrize("narrow", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_computed_in_float32(narrow):
     x = jnp.array([0.0, 0.3, 12.0, 700.0], narrow)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from vmf_vae import expansion
 from vmf_vae.distribution import VonMisesFisher, fit
@@ -221,6 +221,46 @@ def test_weights_count_by_their_ratios(size):
     expected = fit(x, weights=[1.0, 2.0, 3.0])
     np.testing.assert_allclose(found.concentration, expected.concentration, rtol=1e-6)
     np.testing.assert_allclose(found.mean_direction, [2**-0.5, 2**-0.5, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-323, 1e-38, 1e-3, 1e30, 1e37, 1e38, 1e308])
+def test_the_size_of_the_weights_counts_nothing(size):
+    """Sums of them overflow in float32; at d = 3 the length is coth(k) - 1 / k."""
+    x = np.eye(3, dtype=np.float32)[np.arange(100) % 4 // 3]  # 3 to 1
+    length = np.sqrt(3**2 + 1) / 4
+    want = optimize.brentq(lambda k: 1 / np.tanh(k) - 1 / k - length, 1.0, 50.0)
+    weights = [np.full(100, size)]
+    if 1e-44 < size < 1e39:
+        weights.append(jnp.full(100, size))
+    found = [fit(x, weights=w) for w in weights]
+    if 1.2e-38 < size < 1e39:  # what is subnormal is 0 in XLA
+        found.append(jax.jit(lambda w: fit(x, weights=w))(weights[1]))
+    for law in found:
+        np.testing.assert_allclose(law.concentration, want, rtol=1e-6)
+        direction = np.array([3, 1, 0]) / 10**0.5
+        np.testing.assert_allclose(law.mean_direction, direction, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1.0, 0.2, -0.1],
+        [-1.0, -1.0, -1.0],
+        [3.0, -1.0, 0.5],
+        [1.0, np.inf, 1.0],
+        [np.nan, 1.0, 1.0],
+        [0.0, 0.0, 0.0],
+    ],
+)
+def test_traced_weights_that_are_none_give_nan(weights):
+    def fitted(w):
+        return fit(jnp.eye(3), weights=w)
+
+    law = jax.jit(fitted)(jnp.array(weights))
+    assert np.isnan(law.concentration)
+    assert np.isnan(law.mean_direction).all()
+    good = jax.jit(fitted)(jnp.array([1.0, 0.2, 0.0]))  # the control
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
 
 
 def test_weights_count_like_repetitions():

@@ -57,3 +57,27 @@ def test_arrays_vary_as_others_only_inside_of_a_map():
         run(lambda x: jnp.zeros(1))(x)
     outside = jnp.zeros(1)
     assert elementary.vary_like(outside, x) is outside
+
+
+def test_a_rule_in_forward_mode_can_be_transposed():
+    @jax.custom_jvp
+    def cube(x):
+        return x**3
+
+    cube.defjvp(lambda *args: elementary.along(lambda x: x**3, *args))
+    x = jnp.array([-2.0, 0.0, 1.5])
+    for derivative in (jax.grad, jax.jacfwd):
+        slope = jax.vmap(derivative(cube))(x)
+        np.testing.assert_allclose(slope, 3 * np.asarray(x) ** 2, rtol=1e-6)
+        bend = jax.vmap(jax.grad(derivative(cube)))(x)
+        np.testing.assert_allclose(bend, 6 * np.asarray(x), rtol=1e-6)
+
+
+def test_a_draw_without_explicit_axes_is_called_as_it_is():
+    def draw(key, x):
+        return x + 1.0, (key, len(x))
+
+    x = jnp.zeros(3)
+    got, (key, size) = elementary.freely(draw, "key", x, like=x, leading=1)
+    np.testing.assert_array_equal(got, np.ones(3))
+    assert (key, size) == ("key", 3)

@@ -1,6 +1,8 @@
 """The image models: parts of the bound, likelihoods, shapes and errors."""
 
+import copy
 import dataclasses
+import pickle
 import re
 import sys
 
@@ -134,6 +136,20 @@ def test_models_are_values():
         assert model == MAKE["fixed"]()
         assert hash(model) == hash(MAKE["fixed"]())
     assert models.GaussianVAE(SHAPE, np.int64(3), HIDDEN) == MAKE["gaussian"]()
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("encoder", ["mlp", "cnn"])
+def test_a_model_with_its_networks_is_pickled_and_copied(kind, encoder, x):
+    model = MAKE[kind](encoder=encoder)
+    params = model.init(jax.random.key(0))
+    elbo = model.elbo(params, x, jax.random.key(1))[0]
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again == model
+        assert hash(again) == hash(model)
+        assert "encoder_net" not in vars(again)
+        got = again.elbo(params, x, jax.random.key(1))[0]
+        np.testing.assert_array_equal(got, elbo)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,68 @@ def test_power_spherical_entropy_keeps_its_digits():
         np.testing.assert_allclose(got, float(fall - log_c), rtol=3e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dim", [2, 3, 4, 17, 40, 768])
+def test_power_spherical_density_and_entropy_have_the_digits_of_their_dtype(dim, dtype):
+    """Where JAX's beta function has those of float32 in float64, too."""
+    with jax.enable_x64(dtype == jnp.float64):
+        kappas = jnp.array([0, 0.3, 2, 7.1, 7.9, 8, 10, 20, 40, 100, 300], dtype)
+        mu = jnp.zeros(dim, dtype).at[0].set(1.0)
+        law = PowerSpherical(mu, kappas)
+        found = np.stack(jax.jit(lambda law: [law.log_prob(mu), law.entropy()])(law))
+    half = mpmath.mpf(dim - 1) / 2
+    for kappa, values in zip(map(float, kappas), found.T, strict=True):
+        with mpmath.workdps(50):
+            rise = mpmath.loggamma(2 * half + kappa) - mpmath.loggamma(half + kappa)
+            peak = rise - half * mpmath.log(4 * mpmath.pi)
+            fall = mpmath.digamma(2 * half + kappa) - mpmath.digamma(half + kappa)
+            errors = [abs(values[0] - peak), abs(values[1] + peak - kappa * fall)]
+            # They are sums with the log area, which has Gamma and pi in it.
+            size = 1 + half + abs(vmf_reference.log_area(dim)) + abs(peak)
+            assert max(errors) < 4 * float(jnp.finfo(dtype).eps) * size
+    if dim == 3:
+        want = np.log((np.asarray(kappas, float) + 1) / (4 * np.pi))
+        slack = 8 * float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(found[0], want, rtol=0, atol=slack)
+
+
+def central_moments_of_power(dim, kappa):
+    """Variances across and along the direction, by integrals over the angle."""
+    far = min(np.pi, 14.0 * np.sqrt((dim + 1.0) / (kappa + 1.0)))
+
+    def integral(fn):
+        def integrand(angle):
+            log_weight = 2 * kappa * np.log(np.cos(angle / 2))
+            return fn(angle) * np.exp(log_weight) * np.sin(angle) ** (dim - 2)
+
+        return integrate.quad(integrand, 0.0, far, epsabs=0, epsrel=1e-11, limit=200)[0]
+
+    mass = integral(lambda angle: 1.0)
+    apart = integral(lambda angle: 2 * np.sin(angle / 2) ** 2) / mass
+    along = integral(lambda angle: (2 * np.sin(angle / 2) ** 2 - apart) ** 2) / mass
+    across = integral(lambda angle: np.sin(angle) ** 2) / mass / (dim - 1)
+    return across, along
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1e-3, 0.7, 30.0, 2e6])
+@pytest.mark.parametrize("dim", [2, 3, 8, 50])
+def test_power_spherical_covariance_is_an_integral(dim, kappa):
+    across, along = central_moments_of_power(dim, kappa)
+    got = PowerSpherical(jnp.eye(dim)[0], kappa).covariance()
+    want = np.diag([along, *[across] * (dim - 1)])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    # Along any other direction it is turned, and the points have norm 1.
+    law = PowerSpherical(unit(*np.linspace(1.0, -2.0, dim)), kappa)
+    mu = np.asarray(law.mode(), float)
+    np.testing.assert_array_equal(law.mode(), law.mean_direction)
+    got, mean = np.asarray(law.covariance(), float), np.asarray(law.mean(), float)
+    want = across * (np.eye(dim) - np.outer(mu, mu)) + along * np.outer(mu, mu)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=3e-7 * across)
+    np.testing.assert_allclose(np.trace(got) + mean @ mean, 1.0, rtol=1e-6)
+    slope = jax.grad(lambda k: PowerSpherical(mu, k).covariance().sum())(kappa)
+    assert np.isfinite(slope)
+
+
 @pytest.mark.parametrize("kappa", [0.0, 1e-6, 2.0])
 @pytest.mark.parametrize("dim", [2, 3, 9])
 def test_power_spherical_derivatives_in_the_concentration(dim, kappa):
@@ -183,7 +245,9 @@ def test_shapes_dtypes_and_the_antipode():
     law = PowerSpherical(mu, jnp.array([[1.0], [2.0], [0.0]]))
     assert law.sample(jax.random.key(0), (4,)).shape == (4, 3, 2, 3)
     assert law.log_prob(mu).shape == law.entropy().shape == (3, 2)
-    assert law.mean().shape == (3, 2, 3)
+    assert law.mean().shape == law.mode().shape == (3, 2, 3)
+    assert law.covariance().shape == (3, 2, 3, 3)
+    assert (law.batch_shape, law.dim) == ((3, 2), 3)
     assert jax.jit(lambda p: p.sample(jax.random.key(0)))(law).shape == (3, 2, 3)
     antipode = PowerSpherical(mu[0], 2.0).log_prob(-mu[0])
     assert antipode == -jnp.inf
@@ -191,9 +255,12 @@ def test_shapes_dtypes_and_the_antipode():
     np.testing.assert_allclose(flat, -np.log(4 * np.pi), rtol=1e-6)
     half = PowerSpherical(mu[0].astype(jnp.bfloat16), jnp.bfloat16(3.0))
     assert half.sample(jax.random.key(0)).dtype == jnp.bfloat16
+    assert half.covariance().dtype == half.mode().dtype == jnp.bfloat16
     bad = jax.jit(lambda k: PowerSpherical(mu[0], k).sample(jax.random.key(0), (2,)))
     for kappa in (-1.0, jnp.nan, jnp.inf):
         assert np.isnan(bad(kappa)).all()
+        matrix = jax.jit(lambda k: PowerSpherical(mu[0], k).covariance())(kappa)
+        assert np.isnan(matrix).all()
 
 
 def test_draws_are_of_unit_norm_around_a_direction_that_is_nearly():

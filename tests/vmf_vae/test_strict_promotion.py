@@ -58,9 +58,10 @@ FUNCTIONS = {
             ("entropy", lambda k: ()),
             ("kl_to_uniform", lambda k: ()),
             ("mean", lambda k: ()),
+            ("mode", lambda k: ()),
+            ("covariance", lambda k: ()),
         )
     },
-    "covariance": of_law(vmf_vae.VonMisesFisher, "covariance", lambda k: ()),
 }
 
 OF_VECTORS = ("SphericalUniform", "table", "unit_vector")

@@ -1,6 +1,9 @@
 """The text model: which positions count, and likelihoods that sum to one."""
 
+import copy
+import dataclasses
 import itertools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +115,18 @@ def test_samples_are_texts():
     ids = model.sample(params, jax.random.key(0), 5)
     assert ids.shape == (5, 4)
     assert ((ids >= 0) & (ids < 7)).all()
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_a_model_with_its_networks_is_pickled_and_copied(latent):
+    model, params = make(latent, output_bias=np.arange(7.0), word_dropout=0.1)
+    elbo = model.elbo(params, IDS, jax.random.key(1))[0]
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        for field in dataclasses.fields(model):
+            got, want = getattr(again, field.name), getattr(model, field.name)
+            np.testing.assert_array_equal(got, want)
+        got = again.elbo(params, IDS, jax.random.key(1))[0]
+        np.testing.assert_array_equal(got, elbo)
 
 
 @pytest.mark.parametrize(
