@@ -174,7 +174,9 @@ def _prepare(scores, labels, metric):
                 f"labels must be boolean or 0 and 1, got {known[is_wrong][0]!r}; "
                 "compare grades with a threshold of their own first."
             )
-    is_usable = ~xp.any(xp.isnan(scores)) & xp.all((labels == 0) | (labels == 1))
+    is_usable = ~xp.any(xp.isnan(scores))
+    if labels.dtype != bool:
+        is_usable &= xp.all((labels == 0) | (labels == 1))
     return xp, scores, labels.astype(bool), is_usable
 
 

@@ -17,11 +17,16 @@ def log_ratio(
     has no digits left where it is small. That of the logits has, and it is the wanted
     one up to a constant for each example:
 
-    .. math:: t_i = c_i - \log \sum_j q_j e^{c_j}, \qquad c = a - b - m,
+    .. math:: t_i = c_i - \log S, \qquad c = a - b - m, \qquad
+        S = \sum_j q_j e^{c_j} = \frac{1 - Q + \sum_{j \notin F} q_j (e^{c_j} - 1)}
+                                      {1 - P},
 
-    for any m. Here m is the mean of :math:`a - b` under :math:`(p + q) / 2`, which
-    leaves a logarithm that is near 0. Where an entry of c is above 1 in magnitude the
-    logarithms are subtracted.
+    for any m and any set F of classes, which have the mass P of p and Q of q. Here m is
+    the mean of :math:`a - b` under :math:`\min(p, q)`, which leaves a logarithm that is
+    near 0, and F the classes that moved far: whose c is above 1 in magnitude. They take
+    the difference of the logarithms. If there are any, all classes of the example do so
+    where F has half of the mass, or where m is above 1 in magnitude, which rounds the
+    differences of the logits.
 
     Args:
         difference: of the logits, :math:`a - b`, float32 or wider; finite where
@@ -36,10 +41,21 @@ def log_ratio(
         finite and does not depend on the arguments there.
     """
     p, q = jnp.exp(log_p), jnp.exp(log_q)
-    mean = jnp.sum(0.5 * (p + q) * difference, axis, keepdims=True)
+    # t is the same for any m, so that m has no part in its derivatives.
+    weights = jax.lax.stop_gradient(jnp.minimum(p, q))
+    weights /= jnp.maximum(jnp.sum(weights, axis, keepdims=True), 0.01)
+    frozen = jax.lax.stop_gradient(difference)
+    mean = jnp.sum(weights * frozen, axis, keepdims=True)
     centered = jnp.where(is_used, difference - mean, 0.0)
-    is_near = jnp.all(jnp.abs(centered) <= 1.0, axis, keepdims=True)
-    near = jnp.where(is_near, centered, 0.0)
-    rest = jnp.log1p(jnp.sum(q * jnp.expm1(near), axis, keepdims=True))
+    is_close = jnp.abs(centered) <= 1.0
+    far_p, far_q = (
+        jnp.sum(jnp.where(is_close, 0.0, z), axis, keepdims=True) for z in (p, q)
+    )
+    far = far_p + far_q
+    is_near = (far == 0.0) | ((far < 0.5) & (jnp.abs(mean) <= 1.0))
+    close = jnp.where(is_close & is_near, centered, 0.0)
+    moved = jnp.sum(q * jnp.expm1(close), axis, keepdims=True)
+    rest = jnp.log1p(jnp.where(is_near, moved - far_q, 0.0))
+    rest -= jnp.log1p(jnp.where(is_near, -far_p, 0.0))
     safe_p, safe_q = (jnp.where(is_used, z, 0.0) for z in (log_p, log_q))
-    return jnp.where(is_near, near - rest, safe_p - safe_q)
+    return jnp.where(is_close & is_near, close - rest, safe_p - safe_q)

@@ -187,8 +187,8 @@ class LinearChainCRF:
 @jax.jit
 def _log_likelihoods(parameters, emissions, tags, mask):
     """Of a batch [batch, n]."""
-    score = jax.vmap(_score, (None, 0, 0, 0))(parameters, emissions, tags, mask)
-    return score - jax.vmap(_log_partition, (None, 0, 0))(parameters, emissions, mask)
+    arrays = parameters, emissions, tags, mask
+    return jax.vmap(_log_likelihood, (None, 0, 0, 0))(*arrays)
 
 
 @jax.jit
@@ -197,38 +197,38 @@ def _best_tags(parameters, emissions, mask):
     return jax.vmap(_viterbi, (None, 0, 0))(parameters, emissions, mask)
 
 
-def _score(parameters, emissions, tags, mask):
-    """S of one sequence [n], of which masked tokens are no part."""
+def _log_likelihood(parameters, emissions, tags, mask):
+    """Of one sequence [n], of which masked tokens are no part.
+
+    The forward algorithm on scores less that of the given sequence so far: the sum and
+    the score are large, and nearly the same where the sequence is likely. The entry of
+    its last tag is at least 0, since it contains the sequence itself.
+    """
     start, transitions, end = parameters
+    places = jnp.where(mask, jnp.arange(len(mask)), -1)
+    before = jnp.roll(jax.lax.cummax(places), 1).at[0].set(-1)
+    is_started = before >= 0
+    arrivals = jnp.where(is_started, transitions[tags[before], tags], start[tags])
+    own = jnp.take_along_axis(emissions, tags[:, None], axis=1, mode="clip")[:, 0]
+    last = tags[jnp.max(places)]
+    # What is impossible is not subtracted.
+    is_out = mask & (jnp.isneginf(arrivals) | jnp.isneginf(own))
+    is_possible = ~(jnp.any(is_out) | jnp.isneginf(end[last]))
+    arrivals, own = (jnp.where(is_out, 0.0, x) for x in (arrivals, own))
+    leave = end - jnp.where(is_possible, end[last], 0.0)
 
-    def step(carry, inputs):
-        last, is_started, total = carry
-        emission, tag, is_token = inputs
-        moved = jnp.where(is_started, transitions[last, tag], start[tag])
-        total += jnp.where(is_token, moved + emission[tag], 0.0)
-        return (jnp.where(is_token, tag, last), is_started | is_token, total), None
+    def step(alpha, inputs):
+        emission, arrival, is_token, is_later = inputs
+        moved = jax.nn.logsumexp(alpha[:, None] + (transitions - arrival), axis=0)
+        new = jnp.where(is_later, moved, start - arrival) + emission
+        return jnp.where(is_token, new, alpha), None
 
-    carry = tags[0], jnp.zeros((), bool), jnp.zeros((), emissions.dtype)
-    carry = explicit.varying_like(carry, parameters, emissions, tags, mask)
-    (last, is_started, total), _ = jax.lax.scan(step, carry, (emissions, tags, mask))
-    return total + jnp.where(is_started, end[last], 0.0)
-
-
-def _log_partition(parameters, emissions, mask):
-    """The logarithm of the sum over all sequences."""
-    start, transitions, end = parameters
-
-    def step(carry, inputs):
-        alpha, is_started = carry
-        emission, is_token = inputs
-        moved = jax.nn.logsumexp(alpha[:, None] + transitions, axis=0)
-        new = jnp.where(is_started, moved, start) + emission
-        return (jnp.where(is_token, new, alpha), is_started | is_token), None
-
-    carry = jnp.zeros_like(start), jnp.zeros((), bool)
-    carry = explicit.varying_like(carry, parameters, emissions, mask)
-    (alpha, is_started), _ = jax.lax.scan(step, carry, (emissions, mask))
-    return jnp.where(is_started, jax.nn.logsumexp(alpha + end), 0.0)
+    inputs = emissions - own[:, None], arrivals, mask, is_started
+    alpha = explicit.varying_like(jnp.zeros_like(start), parameters, inputs)
+    alpha, _ = jax.lax.scan(step, alpha, inputs)
+    likelihood = -jax.nn.logsumexp(alpha + leave)
+    likelihood = jnp.where(is_possible, likelihood, -jnp.inf)
+    return jnp.where(jnp.any(mask), likelihood, 0.0)
 
 
 def _viterbi(parameters, emissions, mask):

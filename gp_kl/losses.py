@@ -75,13 +75,15 @@ def multilabel_cross_entropy(
         Losses, at least 0, in the shape of the logits without `axis`, float32 or wider;
         gradients have the dtypes of the logits. 0 with a zero gradient where nothing
         counts. A class that applies at -inf, or does not at +inf, makes the loss inf,
-        with a zero gradient.
+        with a zero gradient. A label that counts and is a traced integer other than 0
+        and 1 makes it nan.
 
     Raises:
         TypeError: if `where` is not boolean, logits or labels are complex, or `axis` is
             no integer.
-        ValueError: if the shapes do not fit, an axis does not exist, or a concrete
-            label that counts is not in [0, 1].
+        ValueError: if the shapes do not fit, an axis does not exist, or a label that
+            counts is not in [0, 1], where labels and `where` are concrete; NumPy arrays
+            are also under `jit`.
 
     References:
         Su et al., *Global Pointer: Novel Efficient Span-based Approach for Named Entity
@@ -95,8 +97,9 @@ def multilabel_cross_entropy(
     require_shape("labels", t, s.shape)
     axes = _axes(axis, s.ndim)
     keep = broadcast_mask("where", where, s.shape)
+    _check_labels(labels, t.dtype, where, s.shape)
     s = jnp.where(keep, s.astype(trees.wide_dtype(s)), 0.0)
-    _check_labels(t, keep)
+    is_valid = None
     if jnp.issubdtype(t.dtype, jnp.floating):
         t = jnp.where(keep, t.astype(s.dtype), 0.0)
         # Negated, so that a label that is nan makes the loss nan.
@@ -106,7 +109,10 @@ def multilabel_cross_entropy(
         is_true = t.astype(bool)
         positive = jnp.where(keep & is_true, -s, -jnp.inf)
         negative = jnp.where(keep & ~is_true, s, -jnp.inf)
-    return _log_one_plus_sum(positive, axes) + _log_one_plus_sum(negative, axes)
+        if t.dtype != bool:
+            is_valid = jnp.all(~keep | (t == 0) | (t == 1), axes)
+    loss = _log_one_plus_sum(positive, axes) + _log_one_plus_sum(negative, axes)
+    return loss if is_valid is None else jnp.where(is_valid, loss, jnp.nan)
 
 
 def sparse_multilabel_cross_entropy(
@@ -195,11 +201,10 @@ def _soft(z, weight, is_used):
 def _log_one_plus_sum(z, axes):
     """`log(1 + sum exp(z))` over the axes, in which -inf has no part.
 
-    The derivative in closed form needs the value and the scores alone, where the one
-    that JAX finds keeps what is between them.
+    The derivative in closed form needs two numbers a row besides the scores, where the
+    one that JAX finds keeps what is between them.
     """
-    shift = jnp.max(z, axes, keepdims=True, initial=0.0)
-    shift = jnp.where(jnp.isposinf(shift), 0.0, shift)
+    shift = _shift(z, axes)
     total = jnp.sum(jnp.exp(z - shift), axes, keepdims=True)
     return jnp.squeeze(shift + jnp.log1p(total + jnp.expm1(-shift)), axes)
 
@@ -207,10 +212,20 @@ def _log_one_plus_sum(z, axes):
 @_log_one_plus_sum.defjvp
 def _log_one_plus_sum_jvp(axes, primals, tangents):
     (z,), (change,) = primals, tangents
-    value = _log_one_plus_sum(z, axes)
-    level = jnp.expand_dims(value, axes)
-    shares = jnp.where(jnp.isposinf(level), 0.0, jnp.exp(z - level))
-    return value, jnp.sum(shares * change, axes)
+    # Not exp(z - value), since the value is rounded to the digits of the scores. The
+    # shares are the same for any shift, which so has no part in their derivatives.
+    shift = jax.lax.stop_gradient(_shift(z, axes))
+    # Computed as in the value, so that XLA does it once and keeps no more.
+    powers = jnp.exp(z - shift)
+    whole = jnp.sum(powers, axes, keepdims=True) + jnp.exp(-shift)
+    shares = jnp.where(jnp.isposinf(whole), 0.0, powers / whole)
+    return _log_one_plus_sum(z, axes), jnp.sum(shares * change, axes)
+
+
+def _shift(z, axes):
+    """The largest of 0 and the scores; 0 where one of them is inf."""
+    shift = jnp.max(z, axes, keepdims=True, initial=0.0)
+    return jnp.where(jnp.isposinf(shift), 0.0, shift)
 
 
 def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -226,10 +241,15 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     return axes
 
 
-def _check_labels(labels, keep):
-    if not (is_concrete(labels) and is_concrete(keep)):
+def _check_labels(labels, dtype, where, shape):
+    """Raises for labels that are known and count; those of the host are under `jit`."""
+    if not all(map(is_concrete, jax.tree.leaves((labels, where)))):
         return
-    values = np.asarray(labels)[np.asarray(keep)]
+    values = np.asarray(labels)  # JAX would cut integers to 32 bits
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(dtype)
+    if where is not None:
+        values = values[np.broadcast_to(np.asarray(where), shape)]
     is_wrong = ~((values >= 0) & (values <= 1))
     if is_wrong.any():
         raise ValueError(

@@ -1,6 +1,7 @@
 """Logarithms of ratios of close outputs, against mpmath."""
 
 import jax
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
@@ -37,3 +38,60 @@ def test_ratios_keep_their_digits_in_float32(distance):
     np.testing.assert_array_equal(turned, got.T)
     if distance <= 1e-3:  # the negative control
         assert (np.abs(log_p - log_q - expected) / largest).max() > 2e-5
+
+
+@pytest.mark.parametrize(
+    ("logit", "change"), [(-5.0, 3.0), (-20.0, 1.5), (-30.0, -3.0), (-100.0, 80.0)]
+)
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_an_unlikely_class_that_moves_far_leaves_the_digits_of_the_others(
+    logit, change, is_masked
+):
+    rng = np.random.default_rng(4)
+    a = (3.0 * rng.normal(size=(20, 6))).astype(np.float32)
+    b = (a + 1e-4 * rng.normal(size=a.shape)).astype(np.float32)
+    a[:, 0], b[:, 0] = logit, logit + change
+    expected = np.array(list(map(exact, a, b)))
+    difference = a - b
+    if is_masked:
+        difference = np.insert(difference, 3, 0.0, axis=1)
+        a, b = (np.insert(z, 3, -np.inf, axis=1) for z in (a, b))
+    log_p, log_q = map(jax.nn.log_softmax, (a, b))
+    is_used, axis = np.isfinite(a), -1
+    got = np.asarray(log_ratio(difference, log_p, log_q, is_used, axis))
+    got, log_p, log_q = (
+        np.asarray(z)[is_used].reshape(20, 6) for z in (got, log_p, log_q)
+    )
+    np.testing.assert_allclose(got[:, 0], expected[:, 0], rtol=1e-5)
+    largest = np.abs(expected[:, 1:]).max(axis=1, keepdims=True)
+    errors = [np.abs((z - expected)[:, 1:]) / largest for z in (got, log_p - log_q)]
+    # Both logits, their difference and the sum round once: eps |t| each.
+    assert errors[0].max() < 2e-6
+    assert errors[1].max() > 1e-4  # the negative control
+
+
+def test_the_derivatives_are_those_of_the_difference_of_the_logarithms():
+    """Of the first and the second order, in float64, where some classes moved far."""
+    with jax.enable_x64(True):
+        a = jnp.array([[0.3, -1.0, -6.0, 0.5], [2.0, 0.0, -3.0, -9.0]])
+        b = a + jnp.array([[1e-3, -2e-3, 1.5, 0.0], [0.2, 0.1, -4.0, 3.0]])
+        weights = jnp.array([[1.0, -2.0, 0.5, 0.7]])
+
+        def total(a, b, ratio):
+            log_p, log_q = map(jax.nn.log_softmax, (a, b))
+            t = ratio(a - b, log_p, log_q, np.ones(a.shape, bool), -1)
+            return jnp.sum(weights * t * t)
+
+        def subtracted(difference, log_p, log_q, is_used, axis):
+            return log_p - log_q
+
+        for order in (jax.grad, jax.hessian):
+            got, expected = (
+                order(lambda a, b, r=r: total(a, b, r), (0, 1))(a, b)
+                for r in (log_ratio, subtracted)
+            )
+            jax.tree.map(
+                lambda x, y: np.testing.assert_allclose(x, y, atol=1e-13),
+                got,
+                expected,
+            )

@@ -44,6 +44,51 @@ def test_close_outputs_keep_their_digits_in_float32(distance, scale):
         assert np.abs(plain(a, b) / values - 1.0).max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("logit", "change"), [(-5.0, 3.0), (-20.0, 1.5), (-30.0, 3.0), (-100.0, 80.0)]
+)
+def test_an_unlikely_class_may_move_far(logit, change):
+    rng = np.random.default_rng(2)
+    a = (3.0 * rng.normal(size=(20, 10))).astype(np.float32)
+    b = (a + 1e-4 * rng.normal(size=a.shape)).astype(np.float32)
+    a[:, 0], b[:, 0] = logit, logit + change
+    for p, q in ((a, b), (b, a)):
+        values, slopes = map(np.array, zip(*map(exact, p, q), strict=True))
+        largest = np.abs(slopes).max(axis=1, keepdims=True)
+        errors = []
+        for divergence in (kl_divergence, plain):
+            got = jax.jit(divergence)(p, q)
+            gradient = jax.grad(lambda q, f=divergence, p=p: f(p, q).sum())(q)
+            of_slopes = np.abs((gradient - slopes) / largest).max()
+            errors.append((np.abs(got / values - 1.0).max(), of_slopes))
+        # exp(log p) alone has the relative error eps |log p|.
+        assert max(errors[0]) < 3e-6
+        assert errors[1][1] > 3e-5  # the negative control
+        if logit <= -20.0:
+            assert min(errors[1]) > 1e-3
+
+
+def test_a_class_that_only_the_second_allows_leaves_the_digits_of_the_others():
+    rng = np.random.default_rng(5)
+    a = (3.0 * rng.normal(size=(20, 10))).astype(np.float32)
+    b = (a + 1e-4 * rng.normal(size=a.shape)).astype(np.float32)
+    a[:, 0], b[:, 0] = -np.inf, -20.0
+    values, slopes = map(np.array, zip(*map(exact_without_first, a, b), strict=True))
+    np.testing.assert_allclose(jax.jit(kl_divergence)(a, b), values, rtol=3e-6)
+    gradient = jax.grad(lambda b: kl_divergence(a, b).sum())(b)
+    largest = np.abs(slopes).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(gradient / largest, slopes / largest, atol=3e-6)
+
+
+def exact_without_first(a, b):
+    """As `exact`, where p excludes the first class."""
+    with mpmath.workdps(50):
+        p, q = [mpmath.mpf(0), *probabilities(a[1:])], probabilities(b)
+        pairs = list(zip(p, q, strict=True))
+        value = mpmath.fsum(x * mpmath.log(x / y) for x, y in pairs[1:])
+        return float(value), [float(y - x) for x, y in pairs]
+
+
 def test_it_is_scipys_in_float64():
     with jax.enable_x64(True):
         rng = np.random.default_rng(1)
