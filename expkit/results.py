@@ -9,8 +9,8 @@ the rows of that experiment replaced and the others kept, each with the run that
 comes from. A row of a quick run never replaces one of a full run.
 
 A verdict may no longer stand, such as one with the best settings at an end of a grid
-that was moved since: `--reopen needs-rotary "the reason"` keeps the figures of the row,
-and makes it not decided for the reason.
+that was moved since: `--reopen needs-rotary "the reason."` keeps the figures of the
+row, and makes it not decided for the reason.
 """
 
 import sys
@@ -106,29 +106,40 @@ def reopen(root: Path, claim: str, reason: str) -> list[Path]:
 
     Args:
         root: the checkout.
-        claim: id of one that holds or does not hold.
-        reason: why that no longer stands, a sentence.
+        claim: id of one that holds or does not hold; `package/id` where several have
+            that id.
+        reason: why that no longer stands, the end of a sentence that starts with the
+            verdict and "but".
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: if there is no such claim, its verdict is none of the two, or a file
-            is damaged, missing, or without a place for results.
+        ValueError: if there is no such claim or more than one, its verdict is none of
+            the two, the reason is empty or does not end in a full stop, or a file is
+            damaged, missing, or without a place for results.
     """
+    if not reason[:-1].strip() or not reason.endswith("."):
+        raise ValueError(f"the reason must end in a full stop, got {reason!r}.")
     contents = {
         path: read_published(path) for path in (root / "results").glob("*.json")
     }
     found = {
-        row["id"]: (path, row)
+        f"{content['package']}/{row['id']}": (path, row)
         for path, content in contents.items()
         for row in content["claims"]
     }
-    if claim not in found:
+    names = [name for name in sorted(found) if claim in (name, name.split("/")[1])]
+    if not names:
         raise ValueError(unknown("claim", claim, found))
-    path, row = found[claim]
+    if len(names) > 1:
+        raise ValueError(f"several claims are called {claim!r}: {', '.join(names)}.")
+    path, row = found[names[0]]
     if row["verdict"] not in (HOLDS, DOES_NOT_HOLD):
-        raise ValueError(f"the verdict of {claim!r} is {row['verdict']!r} already.")
+        raise ValueError(
+            f"only what holds or does not hold is reopened; {names[0]!r} is "
+            f"{row['verdict']!r}."
+        )
     details = f"{row.get('details', '')} {row['verdict'].capitalize()}, but {reason}"
     row |= {"verdict": NOT_DECIDED, "details": details.strip()}
     return _write(root, {path: contents[path]})

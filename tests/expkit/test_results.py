@@ -314,11 +314,28 @@ def test_a_verdict_that_is_reopened_keeps_its_figures(tmp_path, monkeypatch):
     assert "--full" not in (tmp_path / "README.md").read_text()  # it does not wait
 
 
+def test_of_two_claims_with_one_name_the_package_says_which(tmp_path):
+    results.publish(make_run(tmp_path), tmp_path)
+    content = json.loads((tmp_path / "results/pkg.json").read_text())
+    other = content | {"package": "other"}
+    (tmp_path / "results/other.json").write_text(json.dumps(other))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/README.md").write_text(README)
+    with pytest.raises(ValueError, match="are called 'a': other/a, pkg/a"):
+        results.reopen(tmp_path, "a", "it is old.")
+    for package in ("pkg", "other"):
+        results.reopen(tmp_path, f"{package}/a", "it is old.")
+        stored = json.loads((tmp_path / f"results/{package}.json").read_text())
+        assert [row["verdict"] for row in stored["claims"]] == ["not decided"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--reopen", "bb", "it."], "unknown claim 'bb'; the nearest of 2 is 'b'"),
-        (["--reopen", "b", "it."], "the verdict of 'b' is 'not decided' already"),
+        (["--reopen", "bb", "it."], "unknown claim 'bb'; the nearest of 2 is 'pkg/b'"),
+        (["--reopen", "b", "it."], "reopened; 'pkg/b' is 'not decided'."),
+        (["--reopen", "a", "it"], "the reason must end in a full stop, got 'it'."),
+        (["--reopen", "a", "."], "the reason must end in a full stop, got '.'."),
         (["out", "--reopen", "a", "it."], "give no folder with it"),
         (["--reopen", "a"], "expected 2 arguments"),
     ],
