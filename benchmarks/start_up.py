@@ -6,11 +6,8 @@ Each import is timed inside a fresh interpreter, each compilation on a function 
 has not seen; rounds go through all variants in turn and the least time of each counts.
 Packages that are not installed are left out.
 
-What ours compile and the first of their table does not: a generator of random numbers
-for each of 12 leaves (`child_tuning_f`, which has AdamW besides), blocks of 8-bit
-momentum (`lion.lion`, int8), a sort and sums in groups (`cosent_loss`), a gradient and
-its derivative along itself (`with_gradient_penalty`), both directions with masks and a
-logarithm by cases (`symmetric_kl`), and a loop of rejections (`sample_vmf`).
+What ours compile and the first of their table does not is listed in the introduction of
+`benchmarks/README.md`.
 """
 
 import importlib

@@ -253,8 +253,12 @@ def _check_layer(index, layer, size, before):
     """Raises for a layer that does not take `size` inputs; returns its outputs."""
     name = f"params[{index}]"
     is_pair = isinstance(layer, Sequence) and len(layer) == 2
-    if is_pair and any(isinstance(leaf, Sequence) for leaf in layer):
-        raise TypeError(f"{name} must be arrays, got a list; use jnp.asarray.")
+    for part, leaf in zip("wb", layer if is_pair else (), strict=False):
+        if isinstance(leaf, Sequence):
+            kind = type(leaf).__name__
+            raise TypeError(
+                f"{part} of {name} must be an array, got a {kind}; use jnp.asarray."
+            )
     if not is_pair or layer[0] is None or jnp.ndim(layer[0]) != 2:
         raise ValueError(
             f"{name} must be (w [in, out], b [out] or None), got "

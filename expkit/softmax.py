@@ -25,8 +25,8 @@ def log_ratio(
     the mean of :math:`a - b` under :math:`\min(p, q)`, which leaves a logarithm that is
     near 0, and F the classes that moved far: whose c is above 1 in magnitude. They take
     the difference of the logarithms. If there are any, all classes of the example do so
-    where F has half of the mass, or where m is above 1 in magnitude, which rounds the
-    differences of the logits.
+    where P + Q is 1/2 or more, or where m is above 8 in magnitude: a constant that all
+    logits of one side have more rounds their differences, and should be taken off.
 
     Args:
         difference: of the logits, :math:`a - b`, float32 or wider; finite where
@@ -52,7 +52,7 @@ def log_ratio(
         jnp.sum(jnp.where(is_close, 0.0, z), axis, keepdims=True) for z in (p, q)
     )
     far = far_p + far_q
-    is_near = (far == 0.0) | ((far < 0.5) & (jnp.abs(mean) <= 1.0))
+    is_near = (far == 0.0) | ((far < 0.5) & (jnp.abs(mean) <= 8.0))
     close = jnp.where(is_close & is_near, centered, 0.0)
     moved = jnp.sum(q * jnp.expm1(close), axis, keepdims=True)
     rest = jnp.log1p(jnp.where(is_near, moved - far_q, 0.0))

@@ -199,7 +199,8 @@ def modified_flow(
         *Geometric Numerical Integration*, 2006, section IX.1, example 1.1, for the
         third term. https://doi.org/10.1007/3-540-30666-8
     """
-    if isinstance(order, (bool, float)) or order not in (1, 2, 3):
+    is_whole = hasattr(order, "__index__") and not isinstance(order, bool)
+    if not is_whole or order not in (1, 2, 3):
         raise ValueError(f"order must be 1, 2 or 3, got {order!r}.")
     _require_learning_rate(learning_rate)
 

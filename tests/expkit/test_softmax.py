@@ -70,6 +70,26 @@ def test_an_unlikely_class_that_moves_far_leaves_the_digits_of_the_others(
     assert errors[1].max() > 1e-4  # the negative control
 
 
+@pytest.mark.parametrize(("offset", "share"), [(0.9, 0.2), (2.0, 0.5), (7.0, 1.0)])
+def test_a_constant_of_one_side_costs_no_more_digits_than_the_subtraction(
+    offset, share
+):
+    rng = np.random.default_rng(4)
+    a = (3.0 * rng.normal(size=(20, 6))).astype(np.float32)
+    b = (a + 1e-4 * rng.normal(size=a.shape)).astype(np.float32)
+    a[:, 0], b[:, 0] = -20.0, -18.5
+    b = (b + np.float32(offset)).astype(np.float32)
+    expected = np.array(list(map(exact, a, b)))
+    log_p, log_q = map(jax.nn.log_softmax, (a, b))
+    got = np.asarray(log_ratio(a - b, log_p, log_q, np.isfinite(a), -1))
+    largest = np.abs(expected[:, 1:]).max(axis=1, keepdims=True)
+    ours, usual = (
+        np.mean(np.abs((np.asarray(z) - expected)[:, 1:]) / largest)
+        for z in (got, log_p - log_q)
+    )
+    assert ours < share * usual
+
+
 def test_the_derivatives_are_those_of_the_difference_of_the_logarithms():
     """Of the first and the second order, in float64, where some classes moved far."""
     with jax.enable_x64(True):
