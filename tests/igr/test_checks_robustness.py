@@ -128,7 +128,7 @@ def test_a_handful_of_images_decides_nothing(context, monkeypatch):
     finding = checks_robustness.check_clean_accuracy("vat", context)
     assert finding.measured == pytest.approx(2 / 270, abs=0.005)
     assert finding.verdict == claims.NOT_DECIDED
-    assert "of the 270 images" in finding.details
+    assert "of the 270 test images" in finding.details
 
 
 def test_robustness_follows_the_gradient_where_it_does(context, trained):

@@ -337,6 +337,7 @@ GP_KL: dict[str, Callable[[], Case]] = {
         gp_kl.sparse_multilabel_cross_entropy, normal(2, 8), np.array([[0, 2], [7, -1]])
     ),
 }
+LAW_METHODS = ("covariance", "entropy", "kl_to_uniform", "mean", "mode")
 VMF_VAE: dict[str, Callable[[], Case]] = (
     {
         f"vmf_vae.{name}.{method}": lambda name=name, method=method: of_model(
@@ -352,13 +353,13 @@ VMF_VAE: dict[str, Callable[[], Case]] = (
         f"vmf_vae.VonMisesFisher.{method}": lambda method=method: of_law(
             vmf_vae.VonMisesFisher, method
         )
-        for method in ("covariance", "entropy", "kl_to_uniform", "mean", "mode")
+        for method in LAW_METHODS
     }
     | {
         f"vmf_vae.PowerSpherical.{method}": lambda method=method: of_law(
             vmf_vae.PowerSpherical, method
         )
-        for method in ("entropy", "kl_to_uniform", "mean")
+        for method in LAW_METHODS
     }
     | {
         f"vmf_vae.{name} {dim}": lambda name=name, dim=dim: scored(

@@ -19,6 +19,8 @@ NOT_EXPORTED = {
     "cosent.best_class_weights": "the number of sweeps depends on the data",
     "cosent.encode_once": "iterates over batches and jits its function itself",
     "gp_kl.LinearChainCRF.num_tags": "a Python number of Python numbers",
+    "vmf_vae.PowerSpherical.batch_shape": "a tuple of Python numbers",
+    "vmf_vae.PowerSpherical.dim": "a Python number",
     "vmf_vae.VonMisesFisher.batch_shape": "a tuple of Python numbers",
     "vmf_vae.VonMisesFisher.dim": "a Python number",
 } | {
