@@ -20,14 +20,14 @@ def is_concrete(value: Any) -> bool:
     """Whether the value is known now, so that it can be checked.
 
     Args:
-        value: number or array.
+        value: number or array, or a list of such.
 
     Returns:
-        False under `jit`, `vmap` and `grad` of it.
+        False under `jit`, `vmap` and `grad` of it, or of a part of it.
     """
     # A parameter of Flax holds its array.
     value = jnp.asarray(value) if hasattr(type(value), "__jax_array__") else value
-    return not isinstance(value, jax.core.Tracer)
+    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value))
 
 
 def is_real(value: Any) -> bool:

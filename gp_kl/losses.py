@@ -243,7 +243,7 @@ def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
 
 def _check_labels(labels, dtype, where, shape):
     """Raises for labels that are known and count; those of the host are under `jit`."""
-    if not all(map(is_concrete, jax.tree.leaves((labels, where)))):
+    if not (is_concrete(labels) and is_concrete(where)):
         return
     values = np.asarray(labels)  # JAX would cut integers to 32 bits
     if jnp.issubdtype(values.dtype, jnp.floating):

@@ -168,6 +168,14 @@ def test_traced_nan_is_not_silent():
 
 
 @pytest.mark.parametrize("search", [best_threshold, bisect_threshold])
+def test_labels_that_are_traced_in_part_are_traced(search):
+    scores = jnp.array([0.1, 0.2, 0.3])
+    found = jax.jit(lambda label: search(scores, [0, label, 1]))
+    np.testing.assert_array_equal(found(1), search(scores, [0, 1, 1]))
+    assert np.isnan(found(2)).all()
+
+
+@pytest.mark.parametrize("search", [best_threshold, bisect_threshold])
 def test_labels_of_no_class_are_not_silent_under_jit(search):
     scores, labels = jnp.array([0.1, 0.2, 0.3]), np.array([0, 2, 2])
     assert np.isnan(jax.jit(search)(scores, labels)).all()

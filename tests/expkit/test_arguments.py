@@ -98,6 +98,8 @@ def test_masks_are_boolean():
 
 def test_tracers_are_not_concrete():
     assert arguments.is_concrete(np.float32(1.0))
+    assert arguments.is_concrete([1.0, [np.float32(2.0)], None])
+    assert jax.jit(lambda x: jnp.array(arguments.is_concrete([0.0, x])))(1.0) == False  # noqa: E712
     assert jax.jit(lambda x: jnp.array(arguments.is_concrete(x)))(1.0) == False  # noqa: E712
 
 

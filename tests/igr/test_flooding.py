@@ -75,6 +75,11 @@ def test_levels_that_are_no_level_are_refused(level):
         igr.flood(jnp.ones(2), jnp.array(level) if isinstance(level, list) else level)
 
 
+def test_levels_that_are_traced_in_part_are_traced():
+    flooded = jax.jit(lambda level: igr.flood(jnp.array([0.1, 0.3]), [0.2, level]))
+    np.testing.assert_allclose(flooded(0.5), [0.3, 0.7], rtol=1e-6)
+
+
 @pytest.mark.parametrize("level", ["a", None, 1j, True])
 def test_levels_that_are_no_numbers_are_refused(level):
     with pytest.raises(TypeError, match="level must be real numbers, got"):
