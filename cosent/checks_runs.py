@@ -14,6 +14,7 @@ from expkit import arms, bag_of_ngrams, data, finetuning, sweep
 from expkit import config as config_lib
 from expkit.claims import Context
 from expkit.datasets import word_order
+from expkit.grids import Settings
 
 SPLITS = ("validation", "test")
 NUM_BLOCKS = 4  # of a run, with a record of the validation scores after each
@@ -174,7 +175,7 @@ class Study(arms.Arms):
             config.max_length *= 2  # which holds both texts
         return config
 
-    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
+    def measure(self, arm: str, seed: int, settings: Settings) -> dict[str, Any]:
         """Trains once.
 
         Args:

@@ -19,10 +19,7 @@ from collections.abc import Mapping
 
 from expkit import claims, dot_plots
 from expkit.claims import Finding
-from expkit.grids import Grid, Settings
 from expkit.tuning import TunedRuns
-
-__all__ = ["LEFT_TO_FULL_MODE", "Arms", "Grid", "Settings"]
 
 LEFT_TO_FULL_MODE = Finding(
     None, claims.NOT_DECIDED, details="Minutes a run: measured with --full."

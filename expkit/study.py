@@ -14,6 +14,7 @@ from expkit import arms, nets
 from expkit.claims import Finding
 from expkit.context import Context
 from expkit.finetuning_runs import Lab, Run
+from expkit.grids import Grid, Settings
 
 
 class Study(arms.Arms):
@@ -28,7 +29,7 @@ class Study(arms.Arms):
         context: Context,
         config: ml_collections.ConfigDict,
         compile_arm: Callable[[Lab, str], Run],
-        grids: Mapping[str, arms.Grid],
+        grids: Mapping[str, Grid],
         seeds: Sequence[int],
     ):
         super().__init__(context, config, grids, seeds)
@@ -40,7 +41,7 @@ class Study(arms.Arms):
         """Data and pretrained model."""
         return Lab(self.config)
 
-    def run(self, arm: str, seed: int, settings: arms.Settings) -> nets.Params:
+    def run(self, arm: str, seed: int, settings: Settings) -> nets.Params:
         """Parameters after a run; quick mode keeps them in memory.
 
         Args:
@@ -59,7 +60,7 @@ class Study(arms.Arms):
             self._kept[name] = params
         return self._kept[name]
 
-    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, float]:
+    def measure(self, arm: str, seed: int, settings: Settings) -> dict[str, float]:
         """Figures of a run on the validation and test splits.
 
         Args:

@@ -11,6 +11,7 @@ import gp_kl
 from expkit import arms, gazetteer, labelled_spans, sweep
 from expkit import config as config_lib
 from expkit.claims import Context
+from expkit.grids import Settings
 from gp_kl import train
 
 SPLITS = ("validation", "test")
@@ -100,7 +101,7 @@ class Lab:
             loss_settings=("strength", "radius"),
         )
 
-    def measure(self, seed: int, settings: arms.Settings) -> dict[str, Any]:
+    def measure(self, seed: int, settings: Settings) -> dict[str, Any]:
         """Trains once.
 
         Args:
@@ -202,7 +203,7 @@ class Study(arms.Arms):
         rate = self.tuned("pointer")
         return [rate | settings for settings in choices]
 
-    def measure(self, arm: str, seed: int, settings: arms.Settings) -> dict[str, Any]:
+    def measure(self, arm: str, seed: int, settings: Settings) -> dict[str, Any]:
         """Trains once.
 
         Args:

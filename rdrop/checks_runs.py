@@ -3,10 +3,11 @@
 import functools
 from typing import NamedTuple
 
-from expkit import arms, finetuning_runs
 from expkit import config as config_lib
+from expkit import finetuning_runs
 from expkit import study as study_lib
 from expkit.claims import Context
+from expkit.grids import Grid
 from rdrop import train
 
 NAMES = {
@@ -80,7 +81,7 @@ def study(context: Context, setting: str) -> study_lib.Study:
     full, quick = SETTINGS[setting]
     config = config_lib.load(full if context.full or quick is None else quick)
     rates = RATES_OF.get(setting, RATES)
-    grids: dict[str, arms.Grid] = {"none": {"learning_rate": PLAIN_RATES[rates]}}
+    grids: dict[str, Grid] = {"none": {"learning_rate": PLAIN_RATES[rates]}}
     for arm, (name, values) in FURTHER.items():
         tried = values[1:2] if setting == "all_reviews" else values
         grids[arm] = {"learning_rate": rates, name: tried}
@@ -90,7 +91,7 @@ def study(context: Context, setting: str) -> study_lib.Study:
     return study_lib.Study(context, config, compile_arm, grids, seeds)
 
 
-def _middle(grid: arms.Grid) -> arms.Grid:
+def _middle(grid: Grid) -> Grid:
     """The middle value of each setting alone."""
     return {name: (values[len(values) // 2],) for name, values in grid.items()}
 
