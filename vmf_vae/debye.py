@@ -28,9 +28,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial import polynomial
 from numpy.typing import DTypeLike
 
-Polynomial = list[Fraction]  # by rising powers of p
 _DIGITS = 40
 _LN_2PI = Decimal("1.837877066409345483560659472811235279722794947275566826")
 
@@ -80,26 +80,26 @@ def series(order: float, precision: float) -> Series:
     Returns:
         The polynomials.
     """
-    scale = Fraction(1, 1) / Fraction(order)
+    scale = 1 / Fraction(order)
     grid = np.linspace(0.0, 1.0, 101)
-    total: Polynomial = [Fraction(0)]
+    total = np.array([Fraction(0)])
     for k in range(1, 25):
-        term = [c * scale**k for c in _log_debye(k)]
-        size = np.abs(np.polynomial.polynomial.polyval(grid, _floats(term))).max()
+        term = scale**k * np.array(_log_debye(k))
+        size = np.abs(polynomial.polyval(grid, term.astype(float))).max()
         if size < precision * order / 64:
             break
-        total = _add(total, term)
-    value = _divide_by_one_minus_p(_add(total, [-sum(total, Fraction(0))]))
-    derivative = [k * c for k, c in enumerate(total)][1:] or [Fraction(0)]
-    ratio = _multiply([Fraction(0), Fraction(-1), Fraction(-1)], derivative)
+        total = polynomial.polyadd(total, term)
+    one_minus_p = [Fraction(1), Fraction(-1)]
+    value = polynomial.polydiv(polynomial.polysub(total, [total.sum()]), one_minus_p)[0]
+    ratio = polynomial.polymul([0, -1, -1], polynomial.polyder(total))
     # z dp/dz = -p (1 - p^2), applied to (1 - p) ratio.
-    whole = _multiply([Fraction(1), Fraction(-1)], ratio)
-    slope = [k * c for k, c in enumerate(whole)][1:] or [Fraction(0)]
-    minus_p = [Fraction(0), Fraction(-1), Fraction(0), Fraction(1)]
-    slope = _add(_multiply(minus_p, slope), [-c for c in whole])
-    slope = _divide_by_one_minus_p(slope)
+    whole = polynomial.polymul(one_minus_p, ratio)
+    slope = polynomial.polysub(
+        polynomial.polymul([0, -1, 0, 1], polynomial.polyder(whole)), whole
+    )
+    slope = polynomial.polydiv(slope, one_minus_p)[0]
     # Numbers of Python, which leave float32 as it is where float64 is enabled.
-    return Series(*(tuple(_floats(c)[::-1].tolist()) for c in (value, ratio, slope)))
+    return Series(*(tuple(map(float, c[::-1])) for c in (value, ratio, slope)))
 
 
 def high_order(order: float, dtype: DTypeLike) -> tuple[float, Series]:
@@ -243,43 +243,19 @@ def _debye(k: int) -> tuple[Fraction, ...]:
     """u_k: u_{k+1} = p^2 (1 - p^2) u_k' / 2 + 1/8 int_0^p (1 - 5 t^2) u_k dt."""
     if k == 0:
         return (Fraction(1),)
-    u = list(_debye(k - 1))
-    derivative = [j * c for j, c in enumerate(u)][1:] or [Fraction(0)]
+    u = np.array(_debye(k - 1))
     half = Fraction(1, 2)
-    first = _multiply([Fraction(0), Fraction(0), half, Fraction(0), -half], derivative)
-    inner = _multiply([Fraction(1, 8), Fraction(0), Fraction(-5, 8)], u)
-    integral = [Fraction(0), *(c / (j + 1) for j, c in enumerate(inner))]
-    return tuple(_add(first, integral))
+    first = polynomial.polymul([0, 0, half, 0, -half], polynomial.polyder(u))
+    inner = polynomial.polymul([Fraction(1, 8), 0, Fraction(-5, 8)], u)
+    return tuple(polynomial.polyadd(first, polynomial.polyint(inner)))
 
 
 @functools.cache
 def _log_debye(k: int) -> tuple[Fraction, ...]:
     """d_k, from the derivative of the logarithm: k u_k = sum_j j d_j u_{k-j}."""
-    total: Polynomial = [k * c for c in _debye(k)]
+    total = k * np.array(_debye(k))
     for j in range(1, k):
-        product = _multiply(list(_log_debye(j)), list(_debye(k - j)))
-        total = _add(total, [-j * c for c in product])
-    return tuple(c / k for c in total)
-
-
-def _add(a: Polynomial, b: Polynomial) -> Polynomial:
-    size = max(len(a), len(b))
-    a, b = ([*x, *[Fraction(0)] * (size - len(x))] for x in (a, b))
-    return [x + y for x, y in zip(a, b, strict=True)]
-
-
-def _multiply(a: Polynomial, b: Polynomial) -> Polynomial:
-    product = [Fraction(0)] * (len(a) + len(b) - 1)
-    for i, x in enumerate(a):
-        for j, y in enumerate(b):
-            product[i + j] += x * y
-    return product
-
-
-def _divide_by_one_minus_p(a: Polynomial) -> Polynomial:
-    """The exact quotient; `a` vanishes at p = 1."""
-    return [sum(a[: k + 1], Fraction(0)) for k in range(len(a) - 1)] or [Fraction(0)]
-
-
-def _floats(a: Polynomial) -> np.ndarray:
-    return np.array([float(c) for c in a])
+        total = polynomial.polysub(
+            total, j * polynomial.polymul(_log_debye(j), _debye(k - j))
+        )
+    return tuple(total / k)

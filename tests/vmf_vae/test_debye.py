@@ -38,6 +38,13 @@ def test_a_higher_order_needs_fewer_terms():
     assert lengths[-1] < 10 < lengths[0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [0.0, 8.0, 16.0, 383.0])
+def test_no_term_is_evaluated_for_nothing(order, dtype):
+    _, series = debye.high_order(order, dtype)
+    assert all(coefficients[0] for coefficients in series)
+
+
 @pytest.mark.parametrize("order", [0.3, 1.0, 8.5, 40.0, 511.0])
 def test_anchor_of_log_iv_is_its_zero(order):
     anchor = debye.anchor_of_log_iv(order)
