@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import explicit, trees
-from expkit.arguments import is_concrete, require_scalar
+from expkit.arguments import is_concrete, require_count, require_scalar
 from igr.arguments import require_callable, require_floating_tree
 from igr.divergence import kl_divergence
 from igr.perturbation import (
@@ -168,9 +168,7 @@ def _perturbation_and_logits(
 ):
     """The perturbation, and the logits of the clean input that it came from."""
     require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
-    require_scalar("num_iterations", num_iterations, "at least 0", lambda x: x >= 0)
-    if not hasattr(num_iterations, "__index__"):
-        raise TypeError(f"num_iterations must be an integer, got {num_iterations!r}.")
+    num_iterations = require_count("num_iterations", num_iterations, smallest=0)
     require_scalar("xi", xi, "above 0", lambda x: x > 0)
     require_floating_tree("x", x)
     if divergence is not None:
