@@ -33,6 +33,7 @@ from expkit.arguments import (
     as_real,
     is_concrete,
     require_count,
+    require_shape,
     wide_integers,
 )
 
@@ -265,10 +266,7 @@ def _select(u, v, where):
 
 def _check_targets(name, values, where, smallest, largest, beyond=0.0):
     """Targets with a value in range where a pair does not count."""
-    if values.shape != where.shape:
-        raise ValueError(
-            f"{name} must have the shape {where.shape}, got {values.shape}."
-        )
+    require_shape(name, values, where.shape)
     values = jnp.where(where, values, 0)
     if is_concrete(values):
         known = np.asarray(values)

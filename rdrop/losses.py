@@ -31,6 +31,7 @@ from expkit.arguments import (
     require_choice,
     require_mask,
     require_same_shape,
+    require_shape,
     wide_integers,
 )
 from rdrop.arguments import require_alpha
@@ -220,8 +221,7 @@ def _check_where(where, shape):
     if where is None:
         return jnp.ones(shape, bool)
     mask = require_mask("where", where)
-    if mask.shape != shape:
-        raise ValueError(f"where must have the shape {shape}, got {mask.shape}.")
+    require_shape("where", mask, shape)
     return mask
 
 
