@@ -36,6 +36,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from childtuning.arguments import require_number
 from expkit import explicit
+from expkit.arguments import require_choice
 
 CONVENTIONS = ("paper", "authors")
 
@@ -93,10 +94,7 @@ def fisher_information(
         https://arxiv.org/abs/2109.05687; the authors' form:
         https://github.com/RunxinXu/ChildTuning
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(
-            f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}."
-        )
+    require_choice("convention", convention, CONVENTIONS)
     if clip_norm is not None:
         require_number("clip_norm", clip_norm, "above 0 or None", lambda x: x > 0)
         clip_norm = float(clip_norm)  # static below, so an array would not do

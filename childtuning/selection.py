@@ -33,6 +33,7 @@ import numpy as np
 
 from childtuning import blocks, order, sums
 from childtuning.arguments import require_reserve_p
+from expkit.arguments import require_choice
 
 TIES = ("exact", "keep")
 
@@ -284,8 +285,7 @@ def _check(fisher: Any, leaves: list[jax.Array], reserve_p: Any, ties: str) -> N
     require_reserve_p(reserve_p)
     if not isinstance(reserve_p, (int, float)):
         raise ValueError(f"reserve_p must be a Python number, got {reserve_p!r}.")
-    if ties not in TIES:
-        raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}.")
+    require_choice("ties", ties, TIES)
     for path, leaf in zip(_paths(fisher), leaves, strict=True):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(

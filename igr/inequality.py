@@ -46,6 +46,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import explicit, per_example, trees
+from expkit.arguments import require_choice
 from igr.spectral import spectral_norm
 
 Layer = tuple[jax.Array, jax.Array | None]
@@ -138,8 +139,7 @@ def penalty_inequality(
         2021. https://arxiv.org/abs/2111.15090; with all layers and the bias:
         https://kexue.fm/archives/8796
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}.")
+    require_choice("norm", norm, NORMS)
     params, x, activation = _prepare(params, x, fn, activation)
     of_x, deltas, inputs = _gradients(params, x, fn, activation)
     factors = jnp.stack(

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import trees
-from expkit.arguments import require_scalar
+from expkit.arguments import require_choice, require_scalar
 from igr import attached
 from igr.attached import Arrays, Call
 from igr.linearization import difference, linearize, value_and_gradient
@@ -230,8 +230,7 @@ def check_options(
     require_scalar("coefficient", coefficient)
     if isinstance(argnum, bool) or not hasattr(argnum, "__index__"):
         raise TypeError(f"argnum must be one integer, got {argnum!r}.")
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
+    require_choice("mode", mode, MODES)
 
 
 def as_coefficient(value: jax.typing.ArrayLike, floats: Arrays) -> jax.Array:

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from expkit import nets
+from expkit.arguments import require_choice
 from vmf_vae import networks
 from vmf_vae.autoencoder import VAE, Params
 from vmf_vae.gaussian_latents import BatchNormLatent, GaussianLatent
@@ -61,11 +62,7 @@ class ImageVAE(VAE):
 
     def __post_init__(self) -> None:
         """Raises ValueError for a setting that cannot be used."""
-        if self.likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood must be one of {', '.join(LIKELIHOODS)}, got "
-                f"{self.likelihood!r}."
-            )
+        require_choice("likelihood", self.likelihood, LIKELIHOODS)
         if not self.noise_scale > 0:
             raise ValueError(f"noise_scale must be positive, got {self.noise_scale!r}.")
         for name in ("input_shape", "hidden"):  # lists would have no hash

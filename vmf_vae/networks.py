@@ -17,6 +17,7 @@ import jax
 from flax import nnx
 
 from expkit import nets
+from expkit.arguments import require_choice
 
 KINDS = ("mlp", "cnn")
 
@@ -145,8 +146,7 @@ def _coarse_sides(shape: Sequence[int], hidden: Sequence[int]) -> tuple[int, int
 
 
 def _check(kind: str, shape: Sequence[int], hidden: Sequence[int]) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"encoder must be one of {', '.join(KINDS)}, got {kind!r}.")
+    require_choice("encoder", kind, KINDS)
     if min((*shape, *hidden), default=0) < 1:
         raise ValueError(
             "input_shape and hidden must be sizes of at least 1, got "

@@ -236,6 +236,7 @@ def test_entries_that_are_no_fisher_information_are_refused_by_path(bad, ties):
         ({"reserve_p": 1.5}, r"reserve_p must be in \(0, 1\]"),
         ({"reserve_p": jnp.float32(0.3)}, "reserve_p must be a Python number"),
         ({"ties": "all"}, "ties must be one of exact, keep, got 'all'"),
+        ({"ties": "kep"}, "got 'kep'. Did you mean 'keep'"),
         ({"where": lambda path: False}, r"select at least one entry.*2 leaves: a, b"),
         ({"where": {"a": False, "b": False}}, "select at least one entry"),
         ({"where": {"a": True}}, "where must be a function of a path, or a pytree"),
