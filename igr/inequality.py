@@ -47,6 +47,7 @@ import jax.numpy as jnp
 
 from expkit import explicit, per_example, trees
 from expkit.arguments import require_choice
+from igr.arguments import require_callable
 from igr.spectral import spectral_norm
 
 Layer = tuple[jax.Array, jax.Array | None]
@@ -202,9 +203,8 @@ def _prepare(params, x, fn, activation):
                 f"got {activation!r}."
             )
         activation = ACTIVATIONS[activation]
-    for name, value in (("activation", activation), ("fn", fn)):
-        if not callable(value):
-            raise TypeError(f"{name} must be a function, got {value!r}.")
+    require_callable("activation", activation)
+    require_callable("fn", fn)
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise ValueError(
