@@ -111,9 +111,7 @@ def comparable(name: str, values: Any) -> jax.Array:
     """
     if not isinstance(values, jax.Array):
         values = np.asarray(values)
-    if values.dtype != bool and not jnp.issubdtype(values.dtype, jnp.number):
-        raise TypeError(f"{name} must be real numbers, got {values.dtype}.")
-    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+    if values.dtype != bool and not arguments.is_real(values):
         raise TypeError(f"{name} must be real numbers, got {values.dtype}.")
     is_narrowed = jax.dtypes.canonicalize_dtype(values.dtype) != values.dtype
     if isinstance(values, jax.Array) or not is_narrowed:
