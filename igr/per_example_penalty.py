@@ -120,6 +120,7 @@ class _Examples:
         shared: floating-point and other arrays of the parameters, of keyword arguments,
             and those that the loss closes over.
         own: floating-point and other arrays of the batch.
+        has_aux: whether the loss returns anything beside itself.
     """
 
     def __init__(self, loss, params, batch, kwargs, *, has_aux):
@@ -129,7 +130,7 @@ class _Examples:
         floats = [shared[0], self.own[0]]
         shared[0], self.own[0] = explicit.varying_like(floats, shared, self.own)
         self._num_params = len(jax.tree.leaves(params))
-        self._has_aux = has_aux
+        self.has_aux = has_aux
 
         def one(floats, others, own_floats, own_others):
             params, kwargs = merge_shared(floats, others)
@@ -149,7 +150,7 @@ class _Examples:
             )
 
         both = floats + own[0], others + own[1]
-        return Call(loss, *both, list(range(self._num_params)), self._has_aux)
+        return Call(loss, *both, list(range(self._num_params)), self.has_aux)
 
 
 def _penalise_each(
@@ -191,9 +192,8 @@ def _penalise_each(
     others = [*examples.shared[1], *examples.own[1]]
     if mode == "nested":
         return value_fn(floats, others)
-    has_aux = examples.call(examples.shared, examples.own).has_aux
     return attached.attach_gradient(
-        value_fn, gradient_fn, floats, others, aux_fn if has_aux else None
+        value_fn, gradient_fn, floats, others, aux_fn if examples.has_aux else None
     )
 
 
