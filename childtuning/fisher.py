@@ -36,7 +36,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from childtuning.arguments import require_number
 from expkit import explicit
-from expkit.arguments import require_choice
+from expkit.arguments import is_concrete, require_choice
 
 CONVENTIONS = ("paper", "authors")
 
@@ -270,9 +270,7 @@ def _batch_size(index: int, batch: Any) -> int:
 
 def _require_finite(losses: list[jax.Array], total: Any) -> None:
     """Raises ValueError naming the batch or the parameter; skips traced values."""
-    if any(
-        isinstance(x, jax.core.Tracer) for x in (losses[0], *jax.tree.leaves(total))
-    ):
+    if not is_concrete([losses[0], total]):
         return
     bad = np.flatnonzero(~np.isfinite(np.array([float(loss) for loss in losses])))
     if bad.size:

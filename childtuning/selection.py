@@ -33,7 +33,7 @@ import numpy as np
 
 from childtuning import blocks, order, sums
 from childtuning.arguments import require_reserve_p
-from expkit.arguments import require_choice
+from expkit.arguments import is_concrete, require_choice
 
 TIES = ("exact", "keep")
 
@@ -145,8 +145,8 @@ def trainable_fraction(mask: Any) -> float:
 def _masks(names, leaves, p: float, ties: str) -> list[jax.Array]:
     """Masks of the leaves that compete."""
     size = sum(leaf.size for leaf in leaves)
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    if is_traced or not all(leaf.is_fully_addressable for leaf in leaves):
+    is_local = is_concrete(leaves) and all(x.is_fully_addressable for x in leaves)
+    if not is_local:
         if ties == "exact":
             return _exact_by_sums(leaves, round(p * size))
         return _reach(leaves, _percentile_by_sums(leaves, size, p))
