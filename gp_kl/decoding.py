@@ -194,7 +194,7 @@ def span_f1(
         2.3. https://aclanthology.org/W03-0419
     """
     counts = span_counts(predicted, gold).values()
-    total = SpanCounts(*map(sum, zip(*counts, strict=True))) if counts else _NOTHING
+    total = SpanCounts(*map(sum, zip((0, 0, 0), *counts, strict=True)))
     return float(total.f1)
 
 
@@ -275,9 +275,6 @@ def score_counts(
     is_true = keep & labels.astype(bool)
     cells = is_found & is_true, is_found, is_true
     return SpanCounts(*(jnp.sum(x, (0, 2, 3), dtype=jnp.int32) for x in cells))
-
-
-_NOTHING = SpanCounts(0, 0, 0)
 
 
 def _ratio(part, whole):
