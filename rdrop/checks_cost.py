@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from expkit import claims, finetuning_runs, loop
+from expkit import claims, finetuning, finetuning_runs, loop
 from expkit.claims import Context, Finding
 from rdrop import checks_runs, train
 
@@ -23,7 +23,7 @@ def check_cost(context: Context) -> Finding:
     for arm in ("none", "rdrop"):
         config = lab.config.copy_and_resolve_references()
         config.regularizer = arm
-        optimizer = train.make_optimizer(config)
+        optimizer = finetuning.make_adamw(config)
         step = loop.make_step(train.make_loss(config, lab.texts.task), optimizer)
         state = loop.init_state(lab.initial(0), optimizer, jax.random.key(0))
         steps[arm] = functools.partial(jax.jit(step), state, batch)

@@ -4,7 +4,7 @@ import functools
 from typing import NamedTuple
 
 from expkit import config as config_lib
-from expkit import finetuning_runs
+from expkit import finetuning, finetuning_runs
 from expkit import study as study_lib
 from expkit.claims import Context
 from expkit.grids import Grid
@@ -108,7 +108,7 @@ def compile_arm(
         config.num_steps = num_steps
     return lab.compile(
         train.make_loss(config, lab.texts.task),
-        functools.partial(train.make_optimizer, config),
+        functools.partial(finetuning.make_adamw, config),
         loss_settings=("strength", "unlabelled_strength", "radius"),
         with_unlabelled=arm in REGULARIZERS,
         num_steps=num_steps,

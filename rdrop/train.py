@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
     with config_lib.reporting_errors():
         texts = finetuning.load_texts(config)
         task = texts.task
-        loss_fn, optimizer = make_loss(config, task), make_optimizer(config)
+        loss_fn, optimizer = make_loss(config, task), finetuning.make_adamw(config)
         evaluate = supervised.make_evaluation(task)
         fit = training.prepare(
             config,
@@ -51,24 +51,6 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, flo
         loop.init_state(texts.params, optimizer, run_key),
     )
     return evaluate(state.params, "validation") | evaluate(state.params, "test")
-
-
-def make_optimizer(
-    config: ml_collections.ConfigDict, learning_rate: jax.Array | float | None = None
-) -> optax.GradientTransformation:
-    """Builds AdamW with clipping, warm-up and linear decay.
-
-    Args:
-        config: see `configs/rdrop/reviews.py`.
-        learning_rate: peak to use instead of the config's; may be traced.
-
-    Returns:
-        The transformation.
-
-    Raises:
-        ValueError: for a value out of range.
-    """
-    return finetuning.make_adamw(config, learning_rate)
 
 
 def make_loss(

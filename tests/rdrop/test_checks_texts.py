@@ -322,8 +322,8 @@ def test_a_step_costs_about_two_where_its_interval_is_near_two(
     lab.initial = staticmethod(lambda seed: {})
     runs = type("Runs", (), {"lab": lab})
     monkeypatch.setattr(checks_runs, "study", lambda context, setting: runs)
-    for name in ("make_optimizer", "make_loss"):
-        monkeypatch.setattr(checks_cost.train, name, lambda *arguments: None)
+    monkeypatch.setattr(checks_cost.finetuning, "make_adamw", lambda config: None)
+    monkeypatch.setattr(checks_cost.train, "make_loss", lambda *arguments: None)
     monkeypatch.setattr(checks_cost.loop, "make_step", lambda *arguments: len)
     monkeypatch.setattr(checks_cost.loop, "init_state", lambda *arguments: None)
     monkeypatch.setattr(

@@ -105,7 +105,7 @@ def test_fine_tuning_learns_the_character_that_tells_the_label(load):
     texts = finetuning.load_texts(config)
     evaluate = supervised.make_evaluation(texts.task)
     assert evaluate(texts.params, "test")["test_accuracy"] < 0.8
-    optimizer = train.make_optimizer(config)
+    optimizer = finetuning.make_adamw(config)
     step = jax.jit(loop.make_step(train.make_loss(config, texts.task), optimizer))
     state = loop.init_state(texts.params, optimizer, jax.random.key(0))
     batch = texts.task.splits["train"]
