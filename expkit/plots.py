@@ -222,7 +222,6 @@ def heat_map(
     columns: Sequence[object],
     *,
     row_label: str = "weight decay",
-    column_label: str = "learning rate",
     form: str = ".2f",
     best: str = "max",
 ) -> None:
@@ -232,9 +231,8 @@ def heat_map(
         ax: matplotlib axes.
         values: results `[rows, columns]`; nan (a run that diverged) is hatched.
         rows: settings down the vertical axis.
-        columns: settings along the horizontal axis.
+        columns: learning rates along the horizontal axis.
         row_label: label of the vertical axis.
-        column_label: label of the horizontal axis.
         form: how a number is written, as in `format(value, form)`.
         best: "max" or "min": which value is good.
 
@@ -270,4 +268,4 @@ def heat_map(
     ax.set_xticks(np.arange(len(columns)) + 0.5, [str(c) for c in columns])
     ax.set_yticks(np.arange(len(rows)) + 0.5, [str(r) for r in rows])
     ax.tick_params(length=0)
-    ax.set(xlabel=column_label, ylabel=row_label)
+    ax.set(xlabel="learning rate", ylabel=row_label)

@@ -119,16 +119,13 @@ def compile_recorded_finetuning(
     loss_fn: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
     make_optimizer: Callable[..., optax.GradientTransformation],
     record: Callable[[Any, Any], Any],
-    *,
-    loss_settings: Collection[str] = (),
 ) -> RecordedTrain:
     """As `compile_recorded_training`, from given parameters.
 
     Args:
         loss_fn: as there.
-        make_optimizer: as there.
+        make_optimizer: as there; it gets all settings.
         record: as there.
-        loss_settings: as there.
 
     Returns:
         `(settings, params, key, arrays, rows, held_out) -> (params, losses, records)`.
@@ -136,7 +133,7 @@ def compile_recorded_finetuning(
 
     @jax.jit
     def train(settings, params, key, arrays, rows, held_out):
-        run = _run(loss_fn, lambda key: params, make_optimizer, loss_settings, settings)
+        run = _run(loss_fn, lambda key: params, make_optimizer, (), settings)
         return _recorded(run, record, key, arrays, rows, held_out)
 
     return train

@@ -66,29 +66,19 @@ def finite_difference_gradient(
 
 
 def finite_difference_hessian_vector(
-    fn: Callable[[Any], jax.Array],
-    x: Any,
-    direction: Any,
-    step: float = 1e-3,
-    *,
-    order: int = 4,
+    fn: Callable[[Any], jax.Array], x: Any, direction: Any
 ) -> Any:
     """Hessian-vector product of a scalar function: central differences of `jax.grad`.
 
     Args:
-        fn: scalar function of one pytree, `order + 2` times differentiable near `x`.
+        fn: scalar function of one pytree, six times differentiable near `x`.
         x: pytree of floating-point arrays, best float64.
         direction: pytree like `x`.
-        step: distance between the gradients; the error is `O(step ** order)`.
-        order: 2 or 4.
 
     Returns:
         A pytree like `x`.
-
-    Raises:
-        ValueError: as `finite_difference_gradient`.
     """
-    return finite_difference_gradient(jax.grad(fn), x, direction, step, order=order)
+    return finite_difference_gradient(jax.grad(fn), x, direction)
 
 
 def random_direction(x: Any, seed: int = 0) -> Any:
