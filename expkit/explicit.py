@@ -17,12 +17,11 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-def placement(x: Any, *, leading: int = 0) -> NamedSharding | None:
+def placement(x: Any) -> NamedSharding | None:
     """How an array lies over the explicit axes of a mesh.
 
     Args:
         x: an array or a tracer; nothing else is cut.
-        leading: number of axes to put before those of the array; they are not cut.
 
     Returns:
         Its sharding, or None where no axis is cut.
@@ -32,8 +31,7 @@ def placement(x: Any, *, leading: int = 0) -> NamedSharding | None:
     sharding = jax.typeof(x).sharding
     if all(axes is None for axes in sharding.spec):
         return None
-    spec = PartitionSpec(*[None] * leading, *sharding.spec)
-    return NamedSharding(sharding.mesh, spec)
+    return NamedSharding(sharding.mesh, sharding.spec)
 
 
 def whole(x: Any, axes: Collection[str] | None = None) -> Any:

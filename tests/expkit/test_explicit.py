@@ -31,11 +31,9 @@ def test_what_is_not_cut_along_explicit_axes_is_left_alone(x):
     assert same is x
 
 
-def test_a_placement_can_have_axes_in_front():
+def test_a_placement_names_the_axes_of_every_dimension():
     x = place(np.ones((4, 3)), ("data",))
     assert explicit.placement(x).spec == PartitionSpec("data", None)
-    found = explicit.placement(x, leading=2)
-    assert found.spec == PartitionSpec(None, None, "data", None)
 
 
 def test_an_array_becomes_whole():
