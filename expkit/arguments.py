@@ -273,13 +273,12 @@ def require_mask(name: str, value: jax.typing.ArrayLike) -> jax.Array:
 
 
 def broadcast_mask(
-    name: str, value: jax.typing.ArrayLike | None, shape: tuple[int, ...]
+    where: jax.typing.ArrayLike | None, shape: tuple[int, ...]
 ) -> jax.Array:
     """The mask in the shape of what it selects from.
 
     Args:
-        name: of the argument.
-        value: what the caller gave; None selects everything.
+        where: what the caller gave; None selects everything.
         shape: of the array that is masked.
 
     Returns:
@@ -289,12 +288,12 @@ def broadcast_mask(
         TypeError: if it is not boolean.
         ValueError: if it does not broadcast to the shape.
     """
-    if value is None:
+    if where is None:
         return jnp.ones(shape, bool)
-    mask = require_mask(name, value)
+    mask = require_mask("where", where)
     try:
         return jnp.broadcast_to(mask, shape)
     except ValueError as error:
         raise ValueError(
-            f"{name} must broadcast to the shape {shape}, got {mask.shape}."
+            f"where must broadcast to the shape {shape}, got {mask.shape}."
         ) from error

@@ -268,7 +268,7 @@ def score_counts(
     if scores.ndim != 4 or scores.shape[2] != scores.shape[3]:
         raise ValueError(f"scores must be [batch, types, n, n], got {scores.shape}.")
     require_shape("labels", labels, scores.shape)
-    keep = broadcast_mask("where", where, scores.shape)
+    keep = broadcast_mask(where, scores.shape)
     keep &= span_mask(jnp.ones((1, 1, scores.shape[-1]), bool))
     wide = trees.wide_dtype(scores.dtype)  # else 0.3 is not above 0.3 in float16
     is_found = keep & (scores.astype(wide) > jnp.asarray(threshold, wide))

@@ -92,7 +92,7 @@ def span_divergence(
     require_scalar("temperature", temperature, "finite and above 0", lambda x: x > 0.0)
     if s.ndim < 1:
         raise ValueError("scores_s must be a batch [batch, ...], got a scalar.")
-    keep = broadcast_mask("where", where, s.shape)
+    keep = broadcast_mask(where, s.shape)
     keep &= ~(jnp.isneginf(s) & jnp.isneginf(t))
     wide = trees.wide_dtype(jnp.promote_types(s.dtype, t.dtype))
     cells = tuple(range(1, s.ndim))

@@ -96,7 +96,7 @@ def multilabel_cross_entropy(
     s, t = as_real("logits", logits), as_real("labels", labels)
     require_shape("labels", t, s.shape)
     axes = _axes(axis, s.ndim)
-    keep = broadcast_mask("where", where, s.shape)
+    keep = broadcast_mask(where, s.shape)
     _check_labels(labels, t.dtype, where, s.shape)
     s = jnp.where(keep, s.astype(trees.wide_dtype(s)), 0.0)
     is_valid = None
@@ -169,7 +169,7 @@ def sparse_multilabel_cross_entropy(
     beyond = num_classes + np.arange(indices.shape[-1], dtype=np.int32)
     place = jnp.where(counts, ordered, jnp.broadcast_to(beyond, ordered.shape))
     if where is not None:
-        keep = broadcast_mask("where", where, s.shape)
+        keep = broadcast_mask(where, s.shape)
         # nan must not reach the sums, nor the gradient of the gathered scores.
         wide = jnp.where(keep, wide, -jnp.inf)
         counts &= jnp.take_along_axis(keep, place, -1, mode="fill", fill_value=False)

@@ -97,20 +97,19 @@ def as_floats(argnum: int, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(convert, tree)
 
 
-def require_floating_tree(name: str, tree: Any) -> None:
+def require_floating_tree(x: Any) -> None:
     """Refuses what has no gradient.
 
     Args:
-        name: of the argument.
-        tree: what the caller gave.
+        x: what the caller gave.
 
     Raises:
         TypeError: if a leaf is not real floating-point.
     """
-    for leaf in jax.tree.leaves(tree):
+    for leaf in jax.tree.leaves(x):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
-                f"{name} must be real floating-point, got {dtype}: cast it first, or "
+                f"x must be real floating-point, got {dtype}: cast it first, or "
                 "perturb its embedding."
             )

@@ -90,7 +90,7 @@ def fast_gradient_perturbation(
         Adversarial Training*, 2017, eq. (4). https://arxiv.org/abs/1704.03976
     """
     require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
-    require_floating_tree("x", x)
+    require_floating_tree(x)
 
     def scalar_loss(x):
         loss = loss_fn(x)
@@ -131,7 +131,7 @@ def gaussian_perturbation(key: jax.Array, x: Any, stddev: jax.typing.ArrayLike) 
         section 2. https://doi.org/10.1162/neco.1995.7.1.108
     """
     require_scalar("stddev", stddev, "at least 0", lambda x: x >= 0)
-    require_floating_tree("x", x)
+    require_floating_tree(x)
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(key, len(leaves))
     noise = structure.unflatten(map(_draw_like, keys, leaves))

@@ -170,7 +170,7 @@ def _perturbation_and_logits(
     require_scalar("epsilon", epsilon, "at least 0", lambda x: x >= 0)
     num_iterations = require_count("num_iterations", num_iterations, smallest=0)
     require_scalar("xi", xi, "above 0", lambda x: x > 0)
-    require_floating_tree("x", x)
+    require_floating_tree(x)
     if divergence is not None:
         require_callable("divergence", divergence)
     x = jnp.asarray(x)

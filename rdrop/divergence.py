@@ -82,7 +82,7 @@ def symmetric_kl(
     a, b = a.astype(wide), b.astype(wide)
     keep = ~(jnp.isneginf(a) & jnp.isneginf(b))
     if where is not None:
-        keep &= broadcast_mask("where", where, a.shape)
+        keep &= broadcast_mask(where, a.shape)
     is_one_sided = keep & (jnp.isneginf(a) | jnp.isneginf(b))
     is_infinite = jnp.any(is_one_sided, axis, keepdims=True)
     keep &= ~is_infinite

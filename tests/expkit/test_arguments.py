@@ -112,12 +112,12 @@ def test_a_parameter_of_flax_is_what_it_holds():
 
 def test_masks_may_be_broadcast():
     with pytest.raises(TypeError, match="where must be boolean"):
-        arguments.broadcast_mask("where", np.ones(3), (2, 3))
-    assert arguments.broadcast_mask("where", None, (2, 3)).all()
-    mask = arguments.broadcast_mask("where", np.array([True, False, True]), (2, 3))
+        arguments.broadcast_mask(np.ones(3), (2, 3))
+    assert arguments.broadcast_mask(None, (2, 3)).all()
+    mask = arguments.broadcast_mask(np.array([True, False, True]), (2, 3))
     np.testing.assert_array_equal(mask, [[True, False, True]] * 2)
     with pytest.raises(ValueError, match=r"where must broadcast to .*2, 3.*got \(4,\)"):
-        arguments.broadcast_mask("where", np.ones(4, bool), (2, 3))
+        arguments.broadcast_mask(np.ones(4, bool), (2, 3))
 
 
 @pytest.mark.parametrize(
