@@ -71,12 +71,18 @@ def _low_precision(case: LossCase) -> None:
         value, gradient = evaluate(inputs, data)
         assert_tree_finite((value, gradient), f"(value, gradient) in {dtype}")
         _assert_output_dtypes(case, value, dtype)
-        expected, _ = evaluate(
+        expected, slopes = evaluate(
             cast_floating(inputs, jnp.float32), cast_floating(data, jnp.float32)
         )
         tolerance = 8 * float(jnp.finfo(dtype).eps)
-        what = f"value for {dtype} inputs (expected: the same numbers in float32)"
-        assert_trees_close(value, expected, what, rtol=tolerance, atol=tolerance)
+        what = f"for {dtype} inputs (expected: the same numbers in float32)"
+        assert_trees_close(
+            value, expected, f"value {what}", rtol=tolerance, atol=tolerance
+        )
+        largest = max(float(np.abs(slope).max(initial=0)) for slope in slopes)
+        assert_trees_close(
+            gradient, slopes, f"gradient {what}", rtol=0.0, atol=tolerance * largest
+        )
         limit = 0.9 * float(jnp.finfo(dtype).max)
         for what, extreme in extreme_inputs(case):
             clipped = [np.clip(x, -limit, limit) for x in extreme]

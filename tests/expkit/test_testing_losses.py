@@ -131,6 +131,10 @@ def is_narrow(x, y):
     return squared_error(x, y).astype(x.dtype)
 
 
+def has_no_gradient_in_half_precision(x, y):
+    return squared_error(jax.lax.stop_gradient(x) if x.dtype.itemsize == 2 else x, y)
+
+
 def multiplies_by_the_mask(x, y, *, where):
     squares = (wide(x) - wide(y)) ** 2 * where[:, None]
     return jnp.sum(squares) / jnp.maximum(jnp.sum(where), 1)
@@ -209,6 +213,7 @@ VIOLATIONS = [
     ),
     (overflows, PAIR, {}, {"low_precision"}),
     (is_narrow, PAIR, {}, {"low_precision"}),
+    (has_no_gradient_in_half_precision, PAIR, {}, {"low_precision"}),
     (multiplies_by_the_mask, PAIR, MASKED, {"masked_entries_have_no_influence"}),
     (ignores_the_mask, PAIR, MASKED, {"masked_entries_have_no_influence"}),
     (divides_by_the_count, PAIR, MASKED, {"empty_mask"}),
