@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 from scipy.special import log_softmax
 
 import cosent
@@ -25,6 +26,7 @@ U, V = RNG.normal(size=(2, 6, 3)).astype(np.float32)
 CLASSES = RNG.integers(0, 4, 6)
 TARGETS = RNG.uniform(-1, 1, 6).astype(np.float32)
 WHERE = np.array([True, False, True, True, True, False])
+UNIFORM = stats.uniform(-1, 2).cdf
 PARAMS = {"w": RNG.normal(size=(9, 4)).astype(np.float32), "b": np.ones(4, np.float32)}
 
 
@@ -95,11 +97,14 @@ def test_equal_vectors_have_no_gradient_through_their_distance():
 
 
 def test_fresh_parameters_have_the_scale_of_glorot():
-    params = init_sentence_bert(jax.random.key(0), dim=50, num_classes=3)
-    assert params["w"].shape == (150, 3)
+    params = init_sentence_bert(jax.random.key(0), dim=400, num_classes=3)
+    assert params["w"].shape == (1200, 3)
     np.testing.assert_array_equal(params["b"], np.zeros(3))
-    limit = np.sqrt(6.0 / 153)
-    assert 0.9 * limit < np.abs(params["w"]).max() <= limit
+    limit = np.sqrt(6.0 / 1203)
+    assert np.abs(params["w"]).max() <= limit
+    assert stats.kstest(np.ravel(params["w"]) / limit, UNIFORM).pvalue > 1e-4
+    normal = np.random.default_rng(0).normal(size=3600) / np.sqrt(3)  # the control
+    assert stats.kstest(normal, UNIFORM).pvalue < 1e-4
 
 
 def test_the_squared_error_is_that_of_the_cosine():

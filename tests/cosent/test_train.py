@@ -163,6 +163,12 @@ def test_thresholds_of_the_validation_split_are_applied_to_the_test_split(load):
     for split in SIZES:
         expected = scipy.stats.spearmanr(scores[split], rows[split]["label"])[0]
         np.testing.assert_allclose(figures[f"{split}_spearman"], expected, rtol=1e-5)
+    hits = [scores["validation"] > t for t in cuts]
+    both = [2 * np.sum(hit & truth["validation"]) for hit in hits]
+    either = [hit.sum() + truth["validation"].sum() for hit in hits]
+    f1s = np.divide(both, either)
+    assert figures["validation_f1"] == pytest.approx(f1s.max())
+    assert f1s.max() != pytest.approx(best)  # the control: another figure
     assert 0 < figures["test_f1"] <= 1
 
 

@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_equations(make_head, has_rotary):
     for b, kind, i, j in np.ndindex(got.shape):
         if i <= j and MASK[b, i] and MASK[b, j]:
             expected = definition(head, params, HIDDEN[b], kind, i, j)
-            np.testing.assert_allclose(got[b, kind, i, j], expected, atol=1e-6)
+            np.testing.assert_allclose(got[b, kind, i, j], expected, rtol=0, atol=1e-13)
         else:
             assert got[b, kind, i, j] == -np.inf
 

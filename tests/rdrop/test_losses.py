@@ -273,6 +273,17 @@ def test_regression_in_the_form_of_the_authors_sts_benchmark():
     np.testing.assert_array_equal(same, 2.0 * jnp.sum(jnp.square(f_1 - y)) / 9)
 
 
+@pytest.mark.parametrize("where", [np.ones(6, bool), WHERE])
+def test_both_outputs_of_a_regression_are_pulled_together(where):
+    f_1, f_2, y = np.random.default_rng(3).normal(size=(3, 6)).astype(np.float32)
+    alpha, n = 0.7, where.sum()
+    gradients = jax.grad(rdrop_regression_loss, (0, 1))(f_1, f_2, y, alpha, where=where)
+    for got, own, other in zip(gradients, (f_1, f_2), (f_2, f_1), strict=True):
+        own, other = own.astype(float), other.astype(float)
+        expected = np.where(where, 2 * (own - y) + 2 * alpha * (own - other), 0.0) / n
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("place", range(3))
 def test_complex_arrays_are_named(place):
     arrays = [np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)) / 3]

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import vmf_reference
 from scipy import optimize, stats
 
 from vmf_vae import expansion
@@ -80,6 +81,22 @@ def test_moments(dim, kappa):
     if kappa == 0.0:
         np.testing.assert_allclose(covariance, np.eye(dim) / dim, atol=1e-7)
     np.testing.assert_array_equal(vmf.mode(), mu)
+
+
+@pytest.mark.parametrize("kappa", [1e-3, 4.0, 1e4])
+@pytest.mark.parametrize("dim", [2, 3, 12])
+def test_variances_along_and_across_are_those_of_the_bessel_functions(dim, kappa):
+    exact = vmf_reference.values(dim, kappa)
+    along = float(exact["slope"]) / kappa**2
+    ratio = 1 - exact["complement"] / kappa
+    across = float(ratio) / kappa
+    got = VonMisesFisher(jnp.eye(dim)[0], kappa).covariance()
+    want = np.diag([along, *[across] * (dim - 1)])
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    mu = unit(*np.arange(1, dim + 1))
+    got, outer = VonMisesFisher(mu, kappa).covariance(), np.outer(mu, mu).astype(float)
+    want = across * (np.eye(dim) - outer) + along * outer
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * across)
 
 
 def test_moments_are_those_of_scipys_draws():
@@ -173,11 +190,13 @@ def test_traced_nonsense_gives_nan():
 def test_half_precision():
     mu = unit(1.0, 2.0, 2.0).astype(jnp.bfloat16)
     vmf = VonMisesFisher(mu, jnp.bfloat16(3.0))
-    for value in (vmf.entropy(), vmf.mean(), vmf.covariance()):
-        assert value.dtype == jnp.bfloat16
-        assert np.isfinite(value.astype(jnp.float32)).all()
-    # What is a sum has the digits of float32.
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), vmf)
+    for method in ("entropy", "mean", "covariance"):
+        value, expected = (getattr(law, method)() for law in (vmf, wide))
+        assert value.dtype == jnp.bfloat16
+        value = value.astype(jnp.float32)
+        np.testing.assert_allclose(value, expected, rtol=2.0**-7)
+    # What is a sum has the digits of float32.
     log_prob = vmf.log_prob(mu)
     assert log_prob.dtype == jnp.float32
     np.testing.assert_allclose(log_prob, wide.log_prob(mu), rtol=1e-6)
