@@ -43,7 +43,7 @@ def loss_checks(
     extremes: Sequence[float] = (0.0, 1e4, -1e4),
     elementwise: bool = False,
     second_order: bool = False,
-    gradient_rtol: float = 1e-6,
+    gradient_rtol: float = 1e-9,
     rtol: float = 1e-5,
     atol: float = 1e-6,
     exempt: Mapping[str, str] | None = None,

@@ -39,7 +39,6 @@ CHECKS = {
         kwargs={"where": WHERE, "scale": 5.0},
         mask_name="where",
         second_order=True,
-        gradient_rtol=1e-5,
     )
 }
 SLOW = (

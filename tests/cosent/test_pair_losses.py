@@ -49,7 +49,6 @@ CHECKS = {
         kwargs={"where": WHERE},
         mask_name="where",
         second_order=True,
-        gradient_rtol=1e-5,
         # The alternating extremes make parallel vectors, where |u - v| is 0.
         rtol=2e-5,
     )

@@ -36,7 +36,6 @@ CHECKS = {
         kwargs={"where": np.broadcast_to(where, logits.shape)},
         mask_name="where",
         second_order=True,
-        gradient_rtol=1e-5,
     )
 }
 

@@ -26,7 +26,6 @@ CHECKS = testing.loss_checks(
     mask_name="where",
     masked_argnums=(0,),
     second_order=True,
-    gradient_rtol=1e-5,
 )
 
 

@@ -29,7 +29,6 @@ CHECKS = testing.loss_checks(
     argnums=(0, 1),
     kwargs={"where": WHERE},
     mask_name="where",
-    gradient_rtol=1e-5,
 )
 
 

@@ -206,7 +206,6 @@ def conformance():
             wrap=wrap,
             extremes=(0.0, 10.0, -10.0),
             second_order=True,
-            gradient_rtol=1e-5,
             rtol=1e-4,
             atol=1e-5,
             exempt=exempt,

@@ -262,7 +262,6 @@ def _checks():
             argnums=(0, 1),
             wrap=wrap,
             second_order=mode == "exact",
-            gradient_rtol=1e-5,
             extremes=(0.0, 30.0, -30.0),
         ):
             marks = [pytest.mark.slow] * (mode != "exact")

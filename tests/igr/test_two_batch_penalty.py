@@ -227,7 +227,6 @@ def example():
             argnums=(0, 1, 2),
             wrap=functools.partial(two_batch_gradient_penalty, coefficient=C),
             second_order=True,
-            gradient_rtol=1e-5,
             extremes=(0.0, 30.0, -30.0),  # whose squares float16 holds
         )
     ],

@@ -57,7 +57,6 @@ CHECKS = {
         kwargs={"where": where},
         mask_name="where",
         second_order=True,
-        gradient_rtol=1e-5,
     )
 }
 SLOW = (  # to compile

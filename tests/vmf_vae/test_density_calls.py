@@ -26,7 +26,6 @@ def of_features(fn):
             extremes=(0.0, 1e4, -10.0),
             elementwise=True,
             second_order=True,
-            gradient_rtol=1e-5,
         )
     ],
     ids=lambda check: check.name,
