@@ -71,7 +71,9 @@ def typical(dim, kappa):
     ],
 )
 def test_slope_is_the_integral(dim, kappa):
-    for dtype, rtol in ((jnp.float32, 1e-4), (jnp.float64, 1e-6)):
+    # Far out the nodes are few beyond the mean.
+    wide = {(2, 1e3): 1e-7, (50, 1e4): 5e-9}.get((dim, kappa), 1e-12)
+    for dtype, rtol in ((jnp.float32, 3e-5), (jnp.float64, wide)):
         with jax.enable_x64(dtype == jnp.float64):
             t = jnp.array(typical(dim, kappa), dtype)
             got = slope_over_sine2(dim, dtype(kappa), t)
