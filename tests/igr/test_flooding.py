@@ -112,7 +112,7 @@ def test_flooding_conforms(check):
 
 
 def network(params):
-    """Loss of a tanh network of 34 parameters on fixed data."""
+    """Loss of a tanh network of 40 parameters on fixed data."""
     rng = np.random.default_rng(1)
     x, y = (jnp.asarray(rng.normal(size=(8, n))) for n in (3, 2))
     w = params[:24].reshape(3, 8)
