@@ -111,18 +111,18 @@ def test_the_squared_error_is_that_of_the_cosine():
     cosines /= np.linalg.norm(U.astype(float), axis=1) * np.linalg.norm(V, axis=1)
     got = cosine_mse_loss(U, V, TARGETS, where=WHERE)
     expected = np.mean(((cosines - TARGETS) ** 2)[WHERE])
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(got, expected, rtol=5e-7)
     np.testing.assert_allclose(cosine_mse_loss(U, U, np.ones(6)), 0.0, atol=1e-12)
 
 
 def test_the_contrastive_loss_is_the_cross_entropy_of_the_table():
     table = 20.0 * np.asarray(cosine_matrix(U, V), float)
     expected = -np.mean(np.diag(log_softmax(table, axis=1)))
-    np.testing.assert_allclose(in_batch_contrastive_loss(U, V), expected, rtol=1e-5)
+    np.testing.assert_allclose(in_batch_contrastive_loss(U, V), expected, rtol=1e-6)
     kept = table[np.ix_(WHERE, WHERE)]
     expected = -np.mean(np.diag(log_softmax(kept, axis=1)))
     got = in_batch_contrastive_loss(U, V, where=WHERE)
-    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_the_contrastive_loss_of_optax_has_more_wrong_answers():
@@ -135,7 +135,7 @@ def test_the_contrastive_loss_of_optax_has_more_wrong_answers():
     np.fill_diagonal(table, -np.inf)
     log_p = log_softmax(table, axis=1)
     expected = -np.mean(log_p[np.arange(12), (np.arange(12) + 6) % 12])
-    np.testing.assert_allclose(theirs, expected, rtol=1e-5)
+    np.testing.assert_allclose(theirs, expected, rtol=1e-6)
     assert theirs > 1.05 * in_batch_contrastive_loss(U, V, scale=scale)
 
 

@@ -148,7 +148,7 @@ def test_what_is_on_the_padding_has_no_influence(make_head):
     for garbage in (np.nan, np.inf, 1e9):
         wrong = np.where(MASK[:, :, None], hidden, np.float32(garbage))
         got = evaluate(params, wrong)
-        testing.assert_trees_close(got, expected, "got", rtol=1e-5, atol=1e-6)
+        testing.assert_trees_close(got, expected, "got", rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(got[1][1][1, 3:], 0.0)
 
 
@@ -188,7 +188,7 @@ def test_a_batch_is_its_sentences_and_jit_changes_nothing(make_head):
     hidden = HIDDEN.astype(np.float32)
     batch = head.apply(params, hidden, MASK)
     single = jax.jit(jax.vmap(lambda h, m: head.apply(params, h[None], m[None])[0]))
-    np.testing.assert_allclose(single(hidden, MASK), batch, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(single(hidden, MASK), batch, rtol=1e-6, atol=1e-6)
 
 
 def largest_array(fn, *arguments):

@@ -172,7 +172,7 @@ def test_the_record_is_that_of_the_network_that_is_trained(
         leaves = jax.tree.leaves(tree)
         return sum(np.square(leaf).reshape(20, -1).sum(axis=-1) for leaf in leaves)
 
-    close = {"rtol": 1e-4, "atol": 0.0}
+    close = {"rtol": 5e-6, "atol": 0.0}
     np.testing.assert_allclose(got["input_energy"], squares.mean(), **close)
     np.testing.assert_allclose(got["squared_input_gradient"], squares[:16], **close)
     np.testing.assert_allclose(

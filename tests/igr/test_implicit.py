@@ -108,7 +108,7 @@ def test_third_order_flow_is_that_of_dense_derivatives():
 
         wanted = dense(params)
         got = jax.jit(igr.modified_flow(loss, 0.2, order=3))(params)
-        np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(got, wanted, rtol=1e-13, atol=1e-13)
 
 
 def test_second_order_flow_descends_the_modified_loss():

@@ -40,7 +40,7 @@ def test_stochastic_modified_loss_is_the_mean_of_a_loop():
     got = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(PARAMS, batches)
     plain = jax.value_and_grad(plain_stochastic_loss, argnums=(0, 1))
     wanted = jax.jit(plain)(PARAMS, batches, 0.3)
-    testing.assert_trees_close(got, wanted, "loss", rtol=1e-4, atol=1e-6)
+    testing.assert_trees_close(got, wanted, "loss", rtol=5e-6, atol=1e-6)
 
 
 def test_batches_may_hold_labels_and_keys():
@@ -70,7 +70,7 @@ def test_penalties_of_batches_and_of_their_mean_differ_by_the_variance():
         return stochastic - full, sum(jnp.sum(jnp.var(g, axis=0)) for g in gradients)
 
     difference, variance = both(PARAMS, BATCHES)
-    np.testing.assert_allclose(difference, rate / 4 * variance, rtol=1e-4)
+    np.testing.assert_allclose(difference, rate / 4 * variance, rtol=1.5e-5)
 
 
 def temp_bytes(loss, num_batches):

@@ -38,7 +38,7 @@ def test_density_integrates_to_one():
     for kappa in (0.0, 1.0, 50.0, 2e4):
         log_prob = VonMisesFisher(unit(0.6, 0.8), kappa).log_prob(circle)
         mass = np.exp(np.asarray(log_prob, float)).mean() * 2 * np.pi
-        np.testing.assert_allclose(mass, 1.0, rtol=2e-4)
+        np.testing.assert_allclose(mass, 1.0, rtol=2e-6)
 
 
 def test_log_prob_keeps_its_digits_at_high_concentration():
@@ -220,7 +220,7 @@ def test_fit_is_scipys():
     mu, kappa = stats.vonmises_fisher.fit(x.astype(float))
     got = fit(x)
     np.testing.assert_allclose(got.mean_direction, mu, atol=1e-6)
-    np.testing.assert_allclose(got.concentration, kappa, rtol=1e-5)
+    np.testing.assert_allclose(got.concentration, kappa, rtol=7e-7)
 
 
 def test_a_difference_from_one_would_lose_the_concentration():
@@ -288,7 +288,7 @@ def test_weights_count_like_repetitions():
     repeated = fit(np.repeat(x, counts, axis=0))
     weighted = fit(x, weights=counts)
     for a, b in zip(*map(jax.tree.leaves, (repeated, weighted)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=7e-7)
 
 
 def test_degenerate_data():
@@ -319,11 +319,11 @@ def test_fit_jits_and_differentiates():
             float(fit(x.astype(float), weights=w).concentration) for w in (up, down)
         )
     difference = high - low
-    np.testing.assert_allclose(grad[3], difference / (2 * h), rtol=1e-3)
+    np.testing.assert_allclose(grad[3], difference / (2 * h), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kappa", [1e3, 1e5, 1e6])
-def test_the_derivative_in_the_weights_keeps_its_digits(kappa):
+@pytest.mark.parametrize(("kappa", "tol"), [(1e3, 4e-6), (1e5, 1e-4), (1e6, 3e-4)])
+def test_the_derivative_in_the_weights_keeps_its_digits(kappa, tol):
     """At d = 3 a large concentration is 1 / (1 - r), in float64 from the points."""
     x = scipy_draws(unit(1.0, 1.0, 1.0), kappa, 40, 10).astype(np.float32)
     grad, second = (
@@ -335,13 +335,15 @@ def test_the_derivative_in_the_weights_keeps_its_digits(kappa):
     length = np.linalg.norm(points.mean(axis=0))
     rise = (points @ points.mean(axis=0) / length - length) / 40
     expected = rise / (1 - length) ** 2
-    np.testing.assert_allclose(grad, expected, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        grad, expected, rtol=0, atol=tol * np.abs(expected).max()
+    )
     # The direction turns with the weights, and what is divided by is their sum.
     across = points @ points.T - np.outer(*2 * [points @ points.mean(axis=0) / length])
     bend = across / (1600 * length) - (rise[:, None] + rise[None]) / 40
     bend /= (1 - length) ** 2
     bend += 2 * np.outer(rise, rise) / (1 - length) ** 3
-    np.testing.assert_allclose(second, bend, atol=1e-3 * np.abs(bend).max())
+    np.testing.assert_allclose(second, bend, rtol=0, atol=tol * np.abs(bend).max())
 
 
 def test_points_that_are_rounded_beyond_the_sphere_leave_the_derivative():

@@ -23,7 +23,7 @@ def test_the_unit_is_that_of_flax():
         h, _ = theirs(h, x[:, i])
         expected.append(h)
     np.testing.assert_allclose(
-        ours(x, start), jnp.stack(expected, axis=1), rtol=1e-4, atol=1e-6
+        ours(x, start), jnp.stack(expected, axis=1), rtol=1e-6, atol=1e-6
     )
 
 
