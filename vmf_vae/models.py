@@ -32,6 +32,7 @@ from expkit import nets
 from expkit.arguments import require_choice
 from vmf_vae import networks
 from vmf_vae.autoencoder import VAE, Params
+from vmf_vae.elementary import wide_dtype
 from vmf_vae.gaussian_latents import BatchNormLatent, GaussianLatent
 from vmf_vae.spherical_latent import VMFLatent
 
@@ -154,13 +155,14 @@ class ImageVAE(VAE):
             z: latent vectors [batch, latent_dim].
 
         Returns:
-            [batch], float32.
+            [batch], float32 or wider.
 
         Raises:
             ValueError: if `x` has another shape.
         """
         networks.require_examples(x, self.input_shape)
-        out = self.decode(params, z).astype(jnp.float32)
+        out = self.decode(params, z)
+        out = out.astype(wide_dtype(out.dtype))
         if self.likelihood == "bernoulli":
             terms = x * out - jax.nn.softplus(out)
         else:

@@ -26,7 +26,7 @@ import numpy as np
 from expkit import nets
 from vmf_vae import recurrent_networks
 from vmf_vae.autoencoder import VAE, Latent, Params
-from vmf_vae.elementary import vary_like
+from vmf_vae.elementary import vary_like, wide_dtype
 from vmf_vae.recurrent_networks import PAD
 
 START, UNKNOWN = 1, 2
@@ -135,9 +135,10 @@ class TextVAE(VAE):
             key: of the word dropout; None hides nothing.
 
         Returns:
-            [batch], float32.
+            [batch], float32 or wider.
         """
-        logits = self.decode(params, x, z, key).astype(jnp.float32)
+        logits = self.decode(params, x, z, key)
+        logits = logits.astype(wide_dtype(logits.dtype))
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), x[..., None], axis=-1)
         return jnp.sum(log_p[..., 0], axis=1, where=is_predicted(x))
 

@@ -62,6 +62,24 @@ def test_the_log_likelihood_is_that_of_scipy(kind, x):
     np.testing.assert_allclose(model.log_likelihood(params, x, z), expected, rtol=7e-7)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_log_likelihood_of_doubles_has_their_digits(likelihood, x):
+    with jax.enable_x64(True):
+        model = MAKE["gaussian"](likelihood=likelihood, noise_scale=0.3)
+        params = model.init(jax.random.key(0))
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        x, z = x.astype(jnp.float64), jax.random.normal(jax.random.key(2), (6, 3))
+        assert z.dtype == jnp.float64
+        got, out = model.log_likelihood(params, x, z), model.decode(params, z)
+    out, x = np.asarray(out), np.asarray(x)
+    if likelihood == "bernoulli":
+        terms = scipy.stats.bernoulli(scipy.special.expit(out)).logpmf(x)
+    else:
+        terms = scipy.stats.norm(out, 0.3).logpdf(x)
+    assert got.dtype == jnp.float64
+    np.testing.assert_allclose(got, terms.sum(axis=(1, 2, 3)), rtol=1e-13)
+
+
 def test_the_log_likelihood_is_finite_for_extreme_logits(x):
     model = MAKE["gaussian"]()
     params = jax.tree.map(lambda leaf: 1e4 * leaf, model.init(jax.random.key(0)))
