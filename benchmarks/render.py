@@ -32,22 +32,22 @@ for GPUs and TPUs by `tests/test_export.py`; nothing has been run there.
   ([claims](../cosent/README.md#results)). Under `jit` the sweep takes XLA's sort, on a
   CPU the slower one. For class weights Powell's method is faster than the eight starts
   of `best_class_weights`, and loses points; from 10 classes on one start is faster yet.
-- **Draws at a fixed concentration.** `FixedConcentrationSampler` is slower than
-  `sample_vmf` everywhere. It is the table of an essay, kept since a claim is about it,
-  and since a draw takes a fixed count of random numbers and no loop.
+- **Draws at a fixed concentration.** `FixedConcentrationSampler` takes about as long as
+  `sample_vmf`, and in three coordinates four times as long. It is the table of an
+  essay, kept since a claim is about it, and since a draw takes a fixed count of random
+  numbers and no loop.
 - **Draws in 768 coordinates.** They are made of normal numbers here and in TensorFlow
-  Probability, whose rows are up to 5 % ahead at concentrations up to 100.
+  Probability, and take as long, within 3 % either way.
 - **AdamW's memory.** With a weight decay `child_adamw` has 4 temporary bytes a
   parameter and `optax.adamw` none: weights decay after the step, as in the authors'
-  code, so that the step is used twice and XLA keeps it. A decay of 0 is left out since
-  the table was made, which shows the 4 bytes for it too.
+  code, so that the step is used twice and XLA keeps it. The row of the table has no
+  decay, which is left out and needs none.
 - **A step of Lion.** PyTorch's fused AdamW is ahead of every step with a float32
   momentum.
 - **Spans.** A CRF alone trains several times as fast as Global Pointer, which computes
   n² m scores; the efficient head is nearer to it, and beside an encoder both are.
   `span_divergence` takes about twice as long as the plain product: it masks before it
-  subtracts, and keeps the digits where scores are close or both large. The gradient of
-  the dense loss takes longer than that of the form with -1e12, and half of its memory.
+  subtracts, and keeps the digits where scores are close or both large.
 - **Dense layers.** At length 128 the products of transformers are ahead; the whole
   encoder is not.
 - **Compilation.** What ours compile and the first of their table does not: random
