@@ -89,7 +89,7 @@ class VAE(abc.ABC):
             z: latent vectors [batch, latent_dim].
 
         Returns:
-            [batch], float32.
+            [batch], float32 or wider.
         """
 
     def __getstate__(self) -> dict[str, Any]:
