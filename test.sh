@@ -9,6 +9,11 @@ make_environment
 .venv/bin/ruff check .
 .venv/bin/pyrefly check --python-interpreter-path "$python"
 
+# Hundreds of tests start a process, which imports JAX in 3 s, or in 8 without bytecode:
+# uv installs none, and where Python is told to write none it would stay away.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX="$PWD/.venv/bytecode"
+
 run() {
   "$python" -m pytest -n "$(getconf _NPROCESSORS_ONLN)" --maxprocesses=8 \
     --dist=worksteal "$@"
