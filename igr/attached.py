@@ -45,6 +45,14 @@ class Call(NamedTuple):
     target: list[int]
     has_aux: bool = False
 
+    def without_arrays(self) -> "Call":
+        """The call for the functions of a custom derivative, which live on in a trace.
+
+        They are given arrays when they are called. Those of this call would be leaked
+        tracers there, and would keep all that they depend on in memory.
+        """
+        return self._replace(floats=[], others=[])
+
 
 def scalar_loss(loss_fn: Callable[..., Any], *, has_aux: bool) -> Loss:
     """The loss in the form that this module works with.
@@ -184,12 +192,13 @@ def without_closure(
     traced, shape = jax.make_jaxpr(fn, return_shape=True)(floats, others, *rest)
     more_floats, more_others, merge = partition(list(traced.consts))
     treedef = jax.tree.structure(shape)
+    # The function holds none of the arrays, as in `Call.without_arrays`.
+    jaxpr, start, begin = traced.jaxpr, len(floats), len(others)
 
     def converted(floats, others, *rest):
-        start, begin = len(floats) - len(more_floats), len(others) - len(more_others)
         consts = merge(floats[start:], others[begin:])
         arguments = jax.tree.leaves((floats[:start], others[:begin], *rest))
-        outputs = jax.core.eval_jaxpr(traced.jaxpr, consts, *arguments)
+        outputs = jax.core.eval_jaxpr(jaxpr, consts, *arguments)
         return jax.tree.unflatten(treedef, outputs)
 
     return converted, floats + more_floats, others + more_others

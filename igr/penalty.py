@@ -120,16 +120,17 @@ def penalise(
     Returns:
         `(L + c ||g||^2, aux)`.
     """
+    form = call.without_arrays()
 
     def value_fn(floats, others):
-        return value(call._replace(floats=floats[1:], others=others), floats[0])
+        return value(form._replace(floats=floats[1:], others=others), floats[0])
 
     def gradient_fn(floats, others, wanted):
-        moved = call._replace(floats=floats[1:], others=others)
+        moved = form._replace(floats=floats[1:], others=others)
         return gradient(moved, floats[0], wanted, mode=mode, step=step)
 
     def aux_fn(floats, others):
-        return call.loss(floats[1:], others)[1]
+        return form.loss(floats[1:], others)[1]
 
     if mode == "finite_difference":
         _require_digits([call.floats[i] for i in call.target])

@@ -20,7 +20,7 @@ Its gradient costs one Hessian-vector product an example, as in `igr.penalty`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,7 @@ def with_per_example_gradient_penalty(
     loss = attached.scalar_loss(loss_fn, has_aux=has_aux)
 
     def over_examples(params, batch, kwargs):
-        examples = _Examples(loss, params, batch, kwargs, has_aux=has_aux)
+        examples = _examples(loss, params, batch, kwargs, has_aux=has_aux)
         return _penalise_each(examples, coefficient, mode, chunk_size)
 
     def penalised(params, *batch, **kwargs):
@@ -113,50 +113,59 @@ def with_per_example_gradient_penalty(
     return penalised
 
 
-class _Examples:
-    """A loss of one example as a function of shared arrays and of its own.
+class _Examples(NamedTuple):
+    """A batch, and the loss of one example as a function of arrays.
 
     Attributes:
+        call: `(shared, own) -> Call`; the arrays of the call are those shared, then its
+            own. It holds none of this batch, as in `Call.without_arrays`.
         shared: floating-point and other arrays of the parameters, of keyword arguments,
             and those that the loss closes over.
         own: floating-point and other arrays of the batch.
         has_aux: whether the loss returns anything beside itself.
     """
 
-    def __init__(self, loss, params, batch, kwargs, *, has_aux):
-        params = arguments.as_floats(0, params)
-        *shared, merge_shared = attached.partition((params, kwargs))
-        *self.own, merge = attached.partition(batch)
-        floats = [shared[0], self.own[0]]
-        shared[0], self.own[0] = explicit.varying_like(floats, shared, self.own)
-        self._num_params = len(jax.tree.leaves(params))
-        self.has_aux = has_aux
+    call: Callable[[Sequence[Arrays], Sequence[Arrays]], Call]
+    shared: Sequence[Arrays]
+    own: Sequence[Arrays]
+    has_aux: bool
 
-        def one(floats, others, own_floats, own_others):
-            params, kwargs = merge_shared(floats, others)
-            return loss(params, *merge(own_floats, own_others), **kwargs)
 
-        first = [[x[0] for x in arrays] for arrays in self.own]
-        self._loss, *self.shared = attached.without_closure(one, *shared, *first)
+def _examples(loss, params, batch, kwargs, *, has_aux: bool) -> _Examples:
+    """Splits the arguments, and what the loss closes over."""
+    params = arguments.as_floats(0, params)
+    *shared, merge_shared = attached.partition((params, kwargs))
+    *own, merge = attached.partition(batch)
+    floats = [shared[0], own[0]]
+    shared[0], own[0] = explicit.varying_like(floats, shared, own)
+    target = list(range(len(jax.tree.leaves(params))))
 
-    def call(self, shared: Sequence[Arrays], own: Sequence[Arrays]) -> Call:
-        """The loss of one example; its arrays are those shared, then its own."""
+    def one(floats, others, own_floats, own_others):
+        params, kwargs = merge_shared(floats, others)
+        return loss(params, *merge(own_floats, own_others), **kwargs)
+
+    first = [[x[0] for x in arrays] for arrays in own]
+    of_one, *shared = attached.without_closure(one, *shared, *first)
+
+    def call(shared, own):
         floats, others = shared
         n, m = len(floats), len(others)
 
         def loss(all_floats, all_others):
-            return self._loss(
+            return of_one(
                 all_floats[:n], all_others[:m], all_floats[n:], all_others[m:]
             )
 
-        both = floats + own[0], others + own[1]
-        return Call(loss, *both, list(range(self._num_params)), self.has_aux)
+        return Call(loss, floats + own[0], others + own[1], target, has_aux)
+
+    return _Examples(call, shared, own, has_aux)
 
 
 def _penalise_each(
     examples: _Examples, coefficient: jax.typing.ArrayLike, mode: str, chunk_size: int
 ) -> tuple[jax.Array, Any]:
     """Mean of the penalised losses; the gradients are added up example by example."""
+    call_of = examples.call
     num_shared = [1 + len(examples.shared[0]), len(examples.shared[1])]
 
     def over(fn, floats, others):
@@ -164,7 +173,7 @@ def _penalise_each(
         own = floats[num_shared[0] :], others[num_shared[1] :]
 
         def one(own):
-            return fn(examples.call(shared, own), floats[0])
+            return fn(call_of(shared, own), floats[0])
 
         return _mean_and_stack(one, own, chunk_size)
 

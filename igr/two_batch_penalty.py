@@ -59,9 +59,10 @@ def two_batch_gradient_penalty(
 
         call = attached.make_call(both, 0, (params, batch_a, batch_b), {})
         floats = [penalty.as_coefficient(coefficient, call.floats), *call.floats]
+        form = call.without_arrays()
         return attached.attach_gradient(
-            functools.partial(_product_value, call),
-            functools.partial(_product_gradient, call),
+            functools.partial(_product_value, form),
+            functools.partial(_product_gradient, form),
             floats,
             call.others,
         )[0]

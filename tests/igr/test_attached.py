@@ -253,3 +253,49 @@ def test_what_only_has_a_dtype_is_static(static):
     assert fn(jnp.float32(2.0), jnp.ones(3), kind=static) == 34.0
     with pytest.raises(TypeError, match="argument 0 must hold floating-point arrays"):
         losses[0](static, jnp.ones(1), kind=static)
+
+
+def mean_loss(params, x):
+    return jnp.mean(jnp.tanh(x @ params) ** 2)
+
+
+VALUES = {
+    "exact": lambda p, x, c: igr.with_gradient_penalty(mean_loss, c)(p, x),
+    "finite_difference": lambda p, x, c: igr.with_gradient_penalty(
+        mean_loss, c, mode="finite_difference"
+    )(p, x),
+    "closure": lambda p, x, c: igr.with_gradient_penalty(
+        lambda p: c * mean_loss(p, x), 0.1
+    )(p),
+    "examples": lambda p, x, c: igr.with_per_example_gradient_penalty(mean_loss, c)(
+        p, x
+    ),
+    "examples-closure": lambda p, x, c: igr.with_per_example_gradient_penalty(
+        lambda p, x: c * mean_loss(p, x), 0.1
+    )(p, x),
+    "two-batches": lambda p, x, c: igr.two_batch_gradient_penalty(mean_loss, c)(
+        p, x, x
+    ),
+    "batches": lambda p, x, c: igr.stochastic_modified_loss(mean_loss, 0.1)(p, x[None]),
+}
+"""Values whose own derivative is left for later."""
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_derivative_for_later_holds_no_tracers(name):
+    """What `jax.jit` caches of the value would keep the arrays of a trace."""
+    arguments = (jnp.ones((3, 2)), jnp.ones((4, 3)), jnp.float32(0.5))
+    with jax.checking_leaks():
+        jax.make_jaxpr(jax.jit(VALUES[name]))(*arguments)
+
+
+def test_a_tracer_that_is_held_is_found():
+    """The negative control: the rule of a custom derivative that closes over one."""
+
+    def fn(x):
+        identity = jax.custom_jvp(lambda y: y)
+        identity.defjvp(lambda y, dy: (y[0], dy[0] * x))
+        return identity(x)
+
+    with jax.checking_leaks(), pytest.raises(Exception, match="Leaked trace"):
+        jax.make_jaxpr(jax.jit(fn))(jnp.float32(1.0))
