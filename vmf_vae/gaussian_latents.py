@@ -227,9 +227,10 @@ class BatchNormLatent(_Normal):
         """Makes the parameters.
 
         Returns:
-            `{"shift": zeros [dim]}`, or nothing if the shift is not trained.
+            `{"shift": zeros [dim]}` in float32, as the networks are with float64
+            enabled too, or nothing if the shift is not trained.
         """
-        return {"shift": jnp.zeros(self.dim)} if self.learn_shift else {}
+        return {"shift": jnp.zeros(self.dim, jnp.float32)} if self.learn_shift else {}
 
     def posterior(self, params: Params, features: jax.Array) -> DiagonalGaussian:
         """Reads a posterior from the features of an encoder.

@@ -77,10 +77,11 @@ class VMFLatent:
         """Makes the parameters.
 
         Returns:
-            A raw concentration if it is shared, otherwise nothing.
+            A raw concentration in float32, as the networks are, if it is shared,
+            otherwise nothing.
         """
         is_shared = self.concentration == SHARED
-        return {"raw_concentration": jnp.zeros(())} if is_shared else {}
+        return {"raw_concentration": jnp.zeros((), jnp.float32)} if is_shared else {}
 
     def posterior(self, params: Params, features: jax.Array) -> VonMisesFisher:
         """Reads a posterior from the features of an encoder.

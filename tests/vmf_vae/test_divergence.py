@@ -63,6 +63,19 @@ def test_kl_properties():
     assert jax.eval_shape(kl, mu[:, None], a[:, None], nu, b).shape == (50, 50)
 
 
+@pytest.mark.parametrize("batched", range(4))
+def test_any_argument_alone_may_be_a_batch(batched):
+    one = [jnp.array([0.6, 0.8, 0.0]), 5.0, jnp.array([0.0, 0.6, 0.8]), 3.0]
+    many = [jnp.array([[1.0, 0, 0], [0, 1, 0]]), jnp.array([1.0, 30.0])] * 2
+    pair = [
+        divergence.kl(*one[:batched], x, *one[batched + 1 :]) for x in many[batched]
+    ]
+    found = divergence.kl(*one[:batched], many[batched], *one[batched + 1 :])
+    assert found.shape == (2,)
+    np.testing.assert_allclose(found, jnp.stack(pair), rtol=3e-7)
+    assert abs(found[1] - found[0]) > 0.1
+
+
 def test_kl_gradient_matches_finite_differences():
     with jax.enable_x64(True):
         mu = jnp.array([0.6, 0.8, 0.0])

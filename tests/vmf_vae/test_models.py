@@ -190,6 +190,13 @@ def test_wrong_settings_are_named(make, message):
 
 
 @pytest.mark.parametrize("kind", MAKE)
+def test_parameters_are_of_one_dtype_with_float64_too(kind):
+    with jax.enable_x64(True):
+        params = jax.eval_shape(MAKE[kind]().init, jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("kind", MAKE)
 def test_a_model_takes_no_other_attribute(kind):
     with pytest.raises(dataclasses.FrozenInstanceError):
         MAKE[kind]().hiden = (3,)

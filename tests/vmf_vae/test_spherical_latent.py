@@ -72,6 +72,14 @@ def test_a_learned_concentration_has_a_gradient():
     np.testing.assert_array_equal(gradient[:, :6], 0.0)
 
 
+def test_a_learned_concentration_is_above_one():
+    raw = np.array([-90.0, -1.0, 0.0, 3.0, 1e4], np.float32)
+    x = np.column_stack([np.ones((5, 2), np.float32), raw])
+    kappa = VMFLatent(2).posterior({}, jnp.asarray(x)).concentration
+    expected = 1.0 + np.logaddexp(0.0, raw.astype(float))
+    np.testing.assert_allclose(kappa, expected, rtol=2e-7)
+
+
 def test_a_shared_concentration_is_one_parameter():
     latent = VMFLatent(4, "shared")
     params = {"raw_concentration": jnp.float32(2.0)}
