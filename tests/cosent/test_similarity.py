@@ -58,6 +58,13 @@ def test_an_entry_whose_inverse_is_subnormal_makes_no_nan(length):
     np.testing.assert_allclose(slopes, np.zeros((2, 3)), atol=2 / length)
 
 
+def test_entries_near_the_smallest_normal_number_have_a_direction():
+    tiny = np.finfo(np.float32).tiny
+    u = np.float32([[tiny, 0.0, -1.5 * tiny], [0.0, 3.9 * tiny, tiny]])
+    expected = u.astype(float) / np.linalg.norm(u.astype(float), axis=1, keepdims=True)
+    np.testing.assert_allclose(unit_vectors(u), expected, rtol=3e-7)
+
+
 def test_vectors_without_entries_have_the_cosine_zero():
     empty = np.zeros((2, 0), np.float32)
     np.testing.assert_array_equal(pairwise_cosine(empty, empty), [0, 0])

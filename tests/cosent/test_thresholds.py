@@ -151,6 +151,37 @@ def test_bisection_finds_a_single_maximum_with_a_slope():
     assert value >= 1.0 - 100 / 20_000
 
 
+def bisect_by_hand(scores, labels, metric, low, high, count):
+    """Of two points around the middle the better one keeps its half."""
+    tried = [(measure(scores, labels, low, metric), low)]
+    for _ in range(count):
+        middle, step = (low + high) / 2, (high - low) / 100
+        left, right = (
+            measure(scores, labels, t, metric) for t in (middle - step, middle + step)
+        )
+        if right > left:
+            tried.append((right, middle + step))
+            low = middle
+        else:
+            tried.append((left, middle - step))
+            high = middle
+    value = max(value for value, _ in tried)
+    return next(t for v, t in tried if v == value), value
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bisection_is_that_by_hand(metric):
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        labels = rng.random(60) < 0.5
+        scores = np.clip(labels * rng.random() + 0.5 * rng.normal(size=60), -1, 1)
+        found = bisect_threshold(
+            scores, labels, metric, low=-0.9, high=0.8, num_iterations=5
+        )
+        expected = bisect_by_hand(scores, labels, metric, -0.9, 0.8, 5)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
 def test_bisection_is_lost_in_a_narrow_band():
     rng = np.random.default_rng(0)
     labels = rng.random(1000) < 0.5

@@ -300,3 +300,16 @@ def test_low_precision_inputs_give_float32_losses(dtype):
     )
     loss = jax.eval_shape(vat(network), params, x)
     assert loss.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("xi", [1e-6, 1.0])
+def test_an_example_may_be_a_number(xi):
+    x = jnp.array([0.3, -1.0, 2.0])
+
+    def logits_fn(x):
+        return jnp.stack([x, x**2], axis=-1)
+
+    found = virtual_adversarial_perturbation(
+        logits_fn, x, jax.random.key(0), epsilon=0.3, xi=xi
+    )
+    np.testing.assert_allclose(np.abs(found), np.full(3, 0.3), rtol=1e-6)

@@ -128,6 +128,18 @@ def test_a_tiny_order_is_nearly_order_0(order, dtype):
     np.testing.assert_allclose(slope, float(special.i1e(1) / special.i0e(1)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", [1e-17, 1e-24])
+def test_a_tiny_order_is_a_power_where_nothing_else_is_left(order, dtype):
+    x = jnp.asarray([1e-20, 1e-15], dtype)
+    with mpmath.workdps(80):
+        want = [
+            float(mpmath.log(mpmath.besseli(mpmath.mpf(order), mpmath.mpf(float(k)))))
+            for k in x
+        ]
+    got = bessel.log_iv(order, x)
+    np.testing.assert_allclose(got, want, rtol=BOUNDS[dtype]["log_iv"])
+
+
 def test_elementary_orders():
     x = np.linspace(0.1, 30.0, 50, dtype=np.float32)
     wide = x.astype(np.float64)

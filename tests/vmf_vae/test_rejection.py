@@ -96,6 +96,7 @@ def test_any_number_of_samples_is_completed(n):
     assert t.shape == (n,)
     assert np.isfinite(t).all()
     assert info.proposals >= n
+    assert (info.rounds > 0) == (n > 0)
 
 
 def served(bits, turns):
