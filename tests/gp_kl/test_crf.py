@@ -151,6 +151,12 @@ def test_low_precision_is_added_up_in_float32(dtype):
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
+def test_a_chain_is_a_value_that_compares_and_hashes():
+    same = LinearChainCRF(hidden_size=4, num_types=1)
+    assert (same, hash(same)) == (CRF, hash(CRF))
+    assert same != LinearChainCRF(hidden_size=4, num_types=2)
+
+
 def test_parameters_are_those_of_a_layer_and_a_chain():
     crf = LinearChainCRF(hidden_size=64, num_types=3)
     params = crf.init(jax.random.key(0))

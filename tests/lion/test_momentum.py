@@ -247,3 +247,17 @@ def test_floating_point_dtypes_are_those_of_optax_lion(mu_dtype):
     wanted = momentum_after_a_step(optax.scale_by_lion(mu_dtype=mu_dtype))
     assert got.dtype == wanted.dtype
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_updates_have_the_dtype_that_optax_gives_them(dtype):
+    """With codes, which are expanded to float32, that of the gradient."""
+    g = {"w": jnp.ones(3, dtype)}
+
+    def dtype_of_update(tx):
+        return jax.eval_shape(tx.update, g, tx.init(g))[0]["w"].dtype
+
+    for mu_dtype in (None, "bfloat16", "float32"):
+        ours = dtype_of_update(lion.scale_by_lion(mu_dtype=mu_dtype))
+        assert ours == dtype_of_update(optax.scale_by_lion(mu_dtype=mu_dtype)), mu_dtype
+    assert dtype_of_update(lion.scale_by_lion(mu_dtype="int8")) == dtype

@@ -218,7 +218,7 @@ def test_fit_recovers_the_concentration(dim, kappa):
 def test_fit_is_scipys():
     x = scipy_draws(unit(1.0, 1.0, 0.0, 2.0), 12.0, 500, 6)
     mu, kappa = stats.vonmises_fisher.fit(x.astype(float))
-    got = fit(x)
+    got = fit(x=x)
     np.testing.assert_allclose(got.mean_direction, mu, atol=1e-6)
     np.testing.assert_allclose(got.concentration, kappa, rtol=7e-7)
 
