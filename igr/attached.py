@@ -46,10 +46,13 @@ class Call(NamedTuple):
     has_aux: bool = False
 
     def without_arrays(self) -> "Call":
-        """The call for the functions of a custom derivative, which live on in a trace.
+        """What the functions of a custom derivative may keep of a call.
 
         They are given arrays when they are called. Those of this call would be leaked
         tracers there, and would keep all that they depend on in memory.
+
+        Returns:
+            The call with empty `floats` and `others`.
         """
         return self._replace(floats=[], others=[])
 
