@@ -165,7 +165,7 @@ def _penalise_each(
     examples: _Examples, coefficient: jax.typing.ArrayLike, mode: str, chunk_size: int
 ) -> tuple[jax.Array, Any]:
     """Mean of the penalised losses; the gradients are added up example by example."""
-    call_of = examples.call
+    call_of = examples.call  # the functions below must not hold the examples
     num_shared = [1 + len(examples.shared[0]), len(examples.shared[1])]
 
     def over(fn, floats, others):
