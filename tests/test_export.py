@@ -5,7 +5,6 @@ that what it calls is stable, and does not compile. A serialised function needs 
 of this repository where it runs.
 """
 
-import importlib
 import subprocess
 import sys
 import types
@@ -17,13 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import smoke
 
 import lion
 import vmf_vae
 from childtuning import train as childtuning_train
 from cosent import train as cosent_train
-from expkit import config as config_lib
-from expkit import loop
 from gp_kl import train as gp_kl_train
 from igr import train as igr_train
 from lion import train as lion_train
@@ -31,13 +29,9 @@ from rdrop import train as rdrop_train
 from vmf_vae import train as vmf_vae_train
 
 PACKAGES = ("childtuning", "cosent", "gp_kl", "igr", "lion", "rdrop", "vmf_vae")
-# The other two have the same methods.
-SLOW = ("vmf_vae.BatchNormVAE.", "vmf_vae.GaussianVAE.")
 STEPS = (
-    "childtuning/reviews.py:method=f",
     "igr/digits.py:",
     "lion/digits.py:",
-    "rdrop/reviews.py:",
     "vmf_vae/digits.py:",
 )
 
@@ -73,7 +67,9 @@ def other_steps(root) -> list[str]:
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         cases = [
-            pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ())
+            pytest.param(
+                name, marks=pytest.mark.slow if name in export_cases.ALIKE else ()
+            )
             for name in export_cases.CASES
         ]
         metafunc.parametrize("case", cases)
@@ -113,37 +109,26 @@ def test_a_new_public_function_or_method_is_found(monkeypatch):
 
 def test_a_public_function_lowers_for_every_platform(case):
     fn, args = export_cases.CASES[case]()
-    artifact = exports.export(fn, args)
+    fn = jax.jit(fn)  # is traced once
+    # That it can be is what `test_strict_promotion.py` asserts of other cases.
+    with jax.numpy_dtype_promotion("strict"):
+        artifact = exports.export(fn, args)
+        out = jax.eval_shape(fn, *args)
     assert artifact.platforms == ("cpu", "cuda", "rocm", "tpu")
     assert [x.shape for x in artifact.in_avals] == shapes(args)
-    assert [x.shape for x in artifact.out_avals] == shapes(jax.eval_shape(fn, *args))
+    assert [x.shape for x in artifact.out_avals] == shapes(out)
 
 
 def shapes(tree) -> list[tuple[int, ...]]:
     return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-class Captured(Exception):
-    """Raised instead of training, with the step, the first state and the batches."""
-
-
-def captured_step(root, config, folder):
-    """What `train.py` of a package hands to the loop, before anything is compiled."""
-
-    def fit(step, state, batches, **options):
-        raise Captured(step, state, batches[0])
-
-    package, _, _ = config.partition("/")
-    train = importlib.import_module(f"{package}.train")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "fit", fit)
-        with pytest.raises(Captured) as stop:
-            train.run(config_lib.load(f"{root / 'configs' / config},smoke"), folder)
-    return stop.value.args
-
-
 def test_a_training_step_lowers_for_every_platform(repository_root, config, tmp_path):
-    step, state, batch = captured_step(repository_root, config, tmp_path)
+    package, _, _ = config.partition("/")
+    step, state, batch = smoke.captured_step(
+        repository_root, package, f"configs/{config}", tmp_path
+    )
+    step = jax.jit(step)  # is traced once
     artifact = exports.export(step, (state, batch))
     assert artifact.platforms == ("cpu", "cuda", "rocm", "tpu")
     after, metrics = jax.eval_shape(step, state, batch)
@@ -194,7 +179,9 @@ def in_another_process(fn, args, folder, times=1) -> list[np.ndarray]:
     return list(np.load(folder / "got.npz").values())
 
 
-@pytest.mark.parametrize("mu_dtype", [None, "int8"])
+@pytest.mark.parametrize(
+    "mu_dtype", [pytest.param(None, marks=pytest.mark.slow), "int8"]
+)
 def test_the_artifact_of_lion_takes_the_steps_of_jit(tmp_path, mu_dtype):
     optimizer = lion.lion(1e-3, weight_decay=0.1, mu_dtype=mu_dtype)
     params = {"w": export_cases.normal(40, 16), "b": export_cases.normal(3)}

@@ -22,11 +22,14 @@ SHELLS = ("bash", "sh", "shell", "console")
 FOREIGN = ("git", "cd", "source", "export", "pip", "uv")
 FOREIGN_MODULES = ("venv", "pip", "mkdocs")
 PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
-# Other runs of configs that CI runs, which take longest. Of these it loads the config.
+# The runs that take longest, of methods that CI trains. Of these it loads the config.
 LONG = (
     "--config=configs/gp_kl/code_spans.py:head=efficient",
+    "--config=configs/lion/digits.py:model=vit",
     "--config=configs/lion/zh_char.py:",
     "--config=configs/rdrop/reviews.py:regularizer=none",
+    "--config=configs/vmf_vae/digits.py:model=gaussian",
+    "--config=configs/vmf_vae/mnist.py",
 )
 
 
@@ -165,6 +168,10 @@ def is_long(words: list[str]) -> bool:
 
 
 def pytest_generate_tests(metafunc):
+    if "readme" in metafunc.fixturenames:
+        files = checkout.files(metafunc.config.rootpath)
+        readmes = [f for f in files if f.name == "README.md"]
+        metafunc.parametrize("readme", readmes, ids=map(str, readmes))
     if not {"words", "long_words"} & set(metafunc.fixturenames):
         return
     found = documented_commands(metafunc.config.rootpath)
@@ -185,28 +192,28 @@ def test_command_works_as_printed(repository_root, words, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [("", None), (",sed=1", "no field 'sed'"), (",num_steps=x", "num_steps")],
+    [
+        ([], None),
+        (["--config.sed=1"], "no field 'sed'"),
+        (["--config.num_steps=x"], "num_steps"),
+    ],
 )
 def test_a_long_command_has_a_config_that_loads(
     repository_root, long_words, monkeypatch, change, problem
 ):
     def load(root, package, reference):
-        path, _, arg = reference.partition(":")
-        config = config_lib.load(f"{root / path}:{arg},smoke")
+        config = smoke.load(root, reference)
         return [] if config.num_steps == smoke.STEPS else ["trains for longer"]
 
     monkeypatch.chdir(repository_root)
     monkeypatch.setattr(smoke, "problems_of", load)
-    words = [w + change if w.startswith(LONG) else w for w in long_words]
-    found = problems(repository_root, words)
+    found = problems(repository_root, long_words + change)
     assert problem in " ".join(found) if problem else found == []
 
 
-def test_python_blocks_of_readmes_run(repository_root, tmp_path, monkeypatch):
-    readmes = [f for f in checkout.files(repository_root) if f.name == "README.md"]
+def test_python_blocks_of_a_readme_run(repository_root, readme, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for file in readmes:
-        execute((repository_root / file).read_text(encoding="utf-8"))
+    execute((repository_root / readme).read_text(encoding="utf-8"))
 
 
 def test_mains_hand_over_to_their_train_module(repository_root):

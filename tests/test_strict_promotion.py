@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import pytest
 
 
-@pytest.mark.parametrize("name", export_cases.CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # CI lowers the others under strict promotion, in `test_export.py`.
+        pytest.param(name, marks=() if name in export_cases.ALIKE else pytest.mark.slow)
+        for name in export_cases.CASES
+    ],
+)
 def test_no_dtypes_are_promoted_in_silence(name):
     fn, args = export_cases.CASES[name]()
     with jax.numpy_dtype_promotion("strict"):

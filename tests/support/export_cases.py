@@ -275,7 +275,7 @@ COSENT: dict[str, Callable[[], Case]] = {
         cosent.binary_cosent_loss, normal(8), IS_TRUE
     ),
     "cosent.bisect_threshold": lambda: call(
-        cosent.bisect_threshold, normal(8), IS_TRUE
+        cosent.bisect_threshold, normal(8), IS_TRUE, num_iterations=3
     ),
     "cosent.cosent_loss all pairs": lambda: scored(
         cosent.cosent_loss, normal(8), LABELS
@@ -407,3 +407,9 @@ VMF_VAE: dict[str, Callable[[], Case]] = (
     }
 )
 CASES = OPTIMIZERS | IGR | RDROP | CHILDTUNING | COSENT | GP_KL | VMF_VAE
+# The third image model has the same methods.
+ALIKE = [
+    name
+    for name in CASES
+    if name.startswith(("vmf_vae.BatchNormVAE.", "vmf_vae.GaussianVAE."))
+]

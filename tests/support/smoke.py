@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from expkit import config as config_lib
-from expkit import jsonfile, metrics
+from expkit import jsonfile, loop, metrics
 
 STEPS = 2
 FIELDS = ("dataset", "seed", "num_steps", "batch_size")
@@ -45,13 +47,36 @@ def problems(run: Callable, config, workdir: Path) -> list[str]:
     return found
 
 
+def load(root: Path, reference: str):
+    """A config in smoke form."""
+    path, _, arg = reference.partition(":")
+    return config_lib.load(f"{root / path}:{arg},smoke")
+
+
+class Captured(Exception):
+    """Raised instead of training, with the step and the first state and batch."""
+
+
+def captured_step(root: Path, package: str, reference: str, workdir: Path) -> tuple:
+    """What `train.py` of a package hands to the loop, before anything is compiled."""
+
+    def fit(step, state, batches, **options):
+        raise Captured(step, state, batches[0])
+
+    run = importlib.import_module(f"{package}.train").run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "fit", fit)
+        with pytest.raises(Captured) as stop:
+            run(load(root, reference), str(workdir))
+    return stop.value.args
+
+
 _problems: dict[tuple[str, str], list[str]] = {}
 
 
 def problems_of(root: Path, package: str, reference: str) -> list[str]:
     """What is wrong with `python -m package.main --config=reference` in smoke form."""
-    path, _, arg = reference.partition(":")
-    config = config_lib.load(f"{root / path}:{arg},smoke")
+    config = load(root, reference)
     # Two references with the same values are one run.
     key = package, json.dumps(jsonfile.plain(config.to_dict()), sort_keys=True)
     if key not in _problems:
