@@ -51,6 +51,8 @@ def test_a_flooded_loss_falls_to_its_level_and_stays_above(run, name, capsys):
     assert f"level {level}" in capsys.readouterr().out
 
 
+# What the next two call, the READMEs call too, and pyrefly checks the calls.
+@pytest.mark.slow
 def test_rdrop_on_spans_brings_the_passes_together(run, capsys):
     found = run("rdrop_on_spans")
     for losses, f1, _ in found.values():
@@ -60,6 +62,7 @@ def test_rdrop_on_spans_brings_the_passes_together(run, capsys):
     assert capsys.readouterr().out.count("F1") == 2
 
 
+@pytest.mark.slow
 def test_the_spherical_prior_restores_better_than_the_mean_image(run, capsys):
     losses, (of_mean, of_sphere) = run("spherical_prior")
     assert np.mean(losses[-50:]) < 0.7 * losses[0]
