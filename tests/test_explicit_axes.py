@@ -38,6 +38,12 @@ OF_BATCHES = [
     if name not in OPTIMIZERS and "track_gradient_norm" not in name
 ]
 
+# What each of these runs, another of them runs too.
+WITHIN_OTHERS = (
+    *("cosent.average_ranks", "igr.penalty_inequality spectral"),
+    *("igr.virtual_adversarial_perturbation", "rdrop.symmetric_kl"),
+)
+
 
 @pytest.fixture
 def mesh():
@@ -106,13 +112,22 @@ def batch_axis(x):
     return 0 if x.shape[:1] == (BATCH,) else None
 
 
-@pytest.mark.parametrize("find_axis", [first_even, last_even])
+# Codes and masks are packed along the last axis.
+@pytest.mark.parametrize(
+    "find_axis", [pytest.param(first_even, marks=pytest.mark.slow), last_even]
+)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_parameters_may_be_cut(name, find_axis, mesh):
     assert compare(export_cases.CASES[name](), mesh, find_axis) > 0
 
 
-@pytest.mark.parametrize("name", OF_BATCHES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in WITHIN_OTHERS else ())
+        for n in OF_BATCHES
+    ],
+)
 def test_the_batch_may_be_cut(name, mesh):
     compare(export_cases.CASES[name](), mesh, batch_axis)
 
@@ -131,7 +146,11 @@ def directions(dim):
     return mu / np.linalg.norm(mu, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize(("dim", "shape"), [(2, ()), (3, (3,)), (5, (3,))])
+# The next test draws in dimension 5 too.
+@pytest.mark.parametrize(
+    ("dim", "shape"),
+    [(2, ()), (3, (3,)), pytest.param(5, (3,), marks=pytest.mark.slow)],
+)
 def test_samples_lie_where_their_directions_do(dim, shape, mesh):
     mu, kappa = directions(dim), np.linspace(1, 50, BATCH, dtype=np.float32)
     sample = jax.jit(functools.partial(vmf_vae.sample_vmf, shape=shape))
