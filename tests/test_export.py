@@ -110,7 +110,7 @@ def test_a_new_public_function_or_method_is_found(monkeypatch):
 def test_a_public_function_lowers_for_every_platform(case):
     fn, args = export_cases.CASES[case]()
     fn = jax.jit(fn)  # is traced once
-    # That it can be is what `test_strict_promotion.py` asserts of other cases.
+    # Strictly, so that `test_strict_promotion.py` need not trace it once more in CI.
     with jax.numpy_dtype_promotion("strict"):
         artifact = exports.export(fn, args)
         out = jax.eval_shape(fn, *args)
