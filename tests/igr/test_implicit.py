@@ -38,7 +38,7 @@ BATCH = jax.tree.map(lambda leaf: leaf[0], BATCHES)
 
 
 def test_regularizer_of_a_quadratic_is_the_mean_square_of_its_gradient():
-    got = igr.implicit_regularizer(quadratic)(jnp.asarray(POINT, jnp.float32))
+    got = jax.jit(igr.implicit_regularizer(quadratic))(np.float32(POINT))
     np.testing.assert_allclose(got, np.mean((MATRIX @ POINT) ** 2), rtol=1e-5)
 
 
@@ -53,8 +53,8 @@ def test_regularizer_of_one_parameter_is_its_squared_slope():
 
 def test_modified_loss_of_a_quadratic_has_the_closed_form():
     with jax.enable_x64(True):
-        loss = igr.modified_loss(quadratic, 0.3)
-        value, gradient = jax.value_and_grad(loss)(jnp.asarray(POINT))
+        evaluate = jax.jit(jax.value_and_grad(igr.modified_loss(quadratic, 0.3)))
+        value, gradient = evaluate(POINT)
     plain = POINT @ MATRIX @ POINT / 2
     slope = MATRIX @ POINT
     np.testing.assert_allclose(value, plain + 0.075 * slope @ slope, rtol=1e-13)
@@ -68,13 +68,16 @@ def test_modified_losses_agree_with_the_eigenvalues_of_a_quadratic(momentum):
     middle = 1 + momentum - rate * curvature
     root = (middle + np.sqrt(middle**2 - 4 * momentum)) / 2
     time = rate / (1 - momentum)
-    with jax.enable_x64(True):
+
+    def gradient(rate, momentum):
         loss = igr.modified_loss(
             lambda t: curvature * t**2 / 2, rate, momentum=momentum
         )
-        got = float(jax.grad(loss)(jnp.float64(1.0)))
-        plain = igr.modified_loss(lambda t: curvature * t**2 / 2, time)
-        control = float(jax.grad(plain)(jnp.float64(1.0)))
+        return jax.grad(loss)(jnp.float64(1.0))
+
+    with jax.enable_x64(True):
+        evaluate = jax.jit(gradient, static_argnums=1)
+        got, control = float(evaluate(rate, momentum)), float(evaluate(time, 0.0))
     exact = -np.log(root) / time - curvature
     np.testing.assert_allclose(got - curvature, exact, rtol=1e-2)
     if momentum:
@@ -88,7 +91,7 @@ def test_flows_of_a_quadratic_are_the_taylor_terms_of_its_logarithm():
     with jax.enable_x64(True):
         for order in (1, 2, 3):
             flow = igr.modified_flow(lambda t: curvature * t**2 / 2, rate, order)
-            got = flow(jnp.float64(2.0))
+            got = jax.jit(flow)(np.float64(2.0))
             np.testing.assert_allclose(got, -2.0 * sum(terms[:order]), rtol=1e-14)
 
 
@@ -190,6 +193,7 @@ LOSSES = {
 }
 LONG = (
     "closes_over_traced_arrays",
+    "jit_equals_eager",
     "low_precision",
     "second_derivative_matches_finite_differences",
     "vmap_equals_loop",
@@ -210,7 +214,8 @@ def conformance():
             atol=1e-5,
             exempt=exempt,
         ):
-            is_slow = name == "stochastic_modified_loss" and check.name in LONG
+            # A modified loss is a penalised one: test_penalty.py checks the rest of it.
+            is_slow = check.name in LONG and name != "implicit_regularizer"
             marks = [pytest.mark.slow] if is_slow else []
             yield pytest.param(check, id=f"{name}-{check.name}", marks=marks)
 

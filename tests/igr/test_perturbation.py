@@ -27,6 +27,7 @@ def order(sizes, errors):
     return np.log(errors[-2] / errors[-1]) / np.log(sizes[-2] / sizes[-1])
 
 
+gradient_in_x = jax.jit(jax.grad(loss_fn, 1))
 SIZES = 0.1 * 0.5 ** np.arange(6)
 
 
@@ -46,7 +47,7 @@ def test_a_linear_loss_is_left_along_its_weight():
 def test_the_loss_rises_by_the_norm_of_the_gradient(normalize, power, wanted):
     with jax.enable_x64(True):
         params, x = example()
-        norm = np.linalg.norm(jax.grad(loss_fn, 1)(params, x))
+        norm = np.linalg.norm(gradient_in_x(params, x))
 
         @jax.jit
         def rise(epsilon):
@@ -78,13 +79,18 @@ def test_a_constant_direction_trains_on_a_penalty(normalize, coefficient, wanted
             )
             return loss_fn(params, x + r)
 
-        plain, extra = jax.grad(loss_fn)(params, x), jax.grad(penalty)(params)
-        gradient = jax.jit(jax.grad(perturbed))
-        errors = []
-        for size in SIZES:
-            predicted = jax.tree.map(lambda a, b: a + size * b, plain, extra)  # noqa: B023
-            wrong = jax.tree.map(jnp.subtract, gradient(params, size), predicted)
-            errors.append(max(float(jnp.abs(leaf).max()) for leaf in wrong))
+        @jax.jit
+        def error(params, size):
+            plain, extra = jax.grad(loss_fn)(params, x), jax.grad(penalty)(params)
+            wrong = jax.tree.map(
+                lambda got, a, b: jnp.abs(got - (a + size * b)).max(),
+                jax.grad(perturbed)(params, size),
+                plain,
+                extra,
+            )
+            return jnp.maximum(*wrong)
+
+        errors = [float(error(params, size)) for size in SIZES]
     assert order(SIZES, errors) == pytest.approx(wanted, abs=0.1)
 
 
@@ -98,7 +104,8 @@ def test_the_norm_neither_vanishes_nor_overflows(scale):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_is_kept_and_normalised_in_float32(dtype):
     x = jnp.ones(4096, dtype)  # 4096 * 200**2 overflows float16
-    got = fast_gradient_perturbation(lambda x: 200 * jnp.sum(x), x, 2.0)
+    loss = lambda x: 200 * jnp.sum(x)  # noqa: E731
+    got = jax.jit(lambda x: fast_gradient_perturbation(loss, x, 2.0))(x)
     assert got.dtype == dtype
     np.testing.assert_array_equal(np.asarray(got, np.float32), 2.0 / 64.0)
 
@@ -115,11 +122,17 @@ def test_at_a_stationary_point_all_derivatives_are_finite(normalize):
         )
         return jnp.sum(x + r) + jnp.sum((x + r) ** 2)
 
-    x = jnp.zeros(3)
-    r = fast_gradient_perturbation(lambda x: jnp.sum(x**2), x, 0.1, normalize=normalize)
+    @jax.jit
+    def perturbation_and_derivatives(x):
+        r = fast_gradient_perturbation(
+            lambda x: jnp.sum(x**2), x, 0.1, normalize=normalize
+        )
+        return r, jax.grad(perturbed)(x), jax.hessian(perturbed)(x)
+
+    r, slope, hessian = perturbation_and_derivatives(jnp.zeros(3))
     np.testing.assert_array_equal(r, 0.0)
-    assert jnp.isfinite(jax.jit(jax.grad(perturbed))(x)).all()
-    assert jnp.isfinite(jax.jit(jax.hessian(perturbed))(x)).all()
+    assert np.isfinite(slope).all()
+    assert np.isfinite(hessian).all()
 
 
 def perturbed_loss(loss_fn, through_direction=True, normalize=True):
@@ -136,17 +149,24 @@ def perturbed_loss(loss_fn, through_direction=True, normalize=True):
     return loss
 
 
+SLOW = ("jit_equals_eager", "vmap_equals_loop")  # to compile
+
+
 @pytest.mark.parametrize(
     "check",
-    testing.loss_checks(
-        loss_fn,
-        jax.tree.map(lambda a: a.astype(jnp.float32), example()),
-        argnums=(0, 1),
-        wrap=perturbed_loss,
-        second_order=True,
-        exempt={"low_precision": "this loss returns the dtype of its input"},
-    ),
-    ids=lambda check: check.name,
+    [
+        pytest.param(
+            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
+        )
+        for check in testing.loss_checks(
+            loss_fn,
+            jax.tree.map(lambda a: a.astype(jnp.float32), example()),
+            argnums=(0, 1),
+            wrap=perturbed_loss,
+            second_order=True,
+            exempt={"low_precision": "this loss returns the dtype of its input"},
+        )
+    ],
 )
 def test_a_perturbed_loss_conforms(check):
     check()
@@ -155,28 +175,36 @@ def test_a_perturbed_loss_conforms(check):
 def test_no_derivative_flows_through_the_direction_unless_asked_for():
     with jax.enable_x64(True):
         params, x = example()
-        r = fast_gradient_perturbation(lambda x: loss_fn(params, x), x, 0.3)
-        as_constant = jax.grad(lambda p: loss_fn(p, x + np.asarray(r)))(params)
-        got = jax.grad(perturbed_loss(loss_fn, through_direction=False))(params, x)
+        direction = jax.jit(
+            lambda x: fast_gradient_perturbation(lambda x: loss_fn(params, x), x, 0.3)
+        )
+        moved = x + np.asarray(direction(x))
+        as_constant, got, full = (
+            jax.jit(jax.grad(f))(params, z)
+            for f, z in (
+                (loss_fn, moved),
+                (perturbed_loss(loss_fn, through_direction=False), x),
+                (perturbed_loss(loss_fn), x),
+            )
+        )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b), got, as_constant)
-        full = jax.grad(perturbed_loss(loss_fn))(params, x)
         assert not np.allclose(full[0], got[0], rtol=1e-3)
 
 
 def test_a_pytree_has_one_norm():
     x = {"a": jnp.zeros(1), "b": (jnp.zeros((1, 1)),)}
-    got = fast_gradient_perturbation(
-        lambda x: 3 * x["a"][0] - 4 * x["b"][0][0, 0], x, 5.0
-    )
+    loss = lambda x: 3 * x["a"][0] - 4 * x["b"][0][0, 0]  # noqa: E731
+    got = jax.jit(lambda x: fast_gradient_perturbation(loss, x, 5.0))(x)
     np.testing.assert_allclose(got["a"], [3.0], rtol=1e-6)
     np.testing.assert_allclose(got["b"][0], [[-4.0]], rtol=1e-6)
 
 
 def test_vmap_makes_one_norm_for_each_example():
     x = jnp.arange(1.0, 7.0).reshape(3, 2)
-    got = jax.vmap(
-        lambda x: fast_gradient_perturbation(lambda x: jnp.sum(x**2), x, 0.1)
-    )(x)
+    one = lambda x: fast_gradient_perturbation(  # noqa: E731
+        lambda x: jnp.sum(x**2), x, 0.1
+    )
+    got = jax.jit(jax.vmap(one))(x)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(got, 0.1 * np.asarray(x) / norms, rtol=1e-6)
 
@@ -192,15 +220,17 @@ def test_gaussian_noise_adds_half_the_variance_times_the_laplacian(
     monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: grid)
     with jax.enable_x64(True):
         params, x = example()
-        laplacian = jnp.trace(jax.hessian(loss_fn, 1)(params, x))
         xs = jnp.broadcast_to(x, grid.shape)
-        errors = []
-        for size in SIZES[1:]:
+
+        @jax.jit
+        def error(size):
             r = gaussian_perturbation(jax.random.key(0), xs, size)
             values = jax.vmap(loss_fn, (None, 0))(params, xs + r)
-            mean = mass @ np.asarray(values) / mass.sum()
+            laplacian = jnp.trace(jax.hessian(loss_fn, 1)(params, x))
             predicted = loss_fn(params, x) + leading * size**2 * laplacian
-            errors.append(abs(float(mean - predicted)))
+            return jnp.abs(mass @ values / mass.sum() - predicted)
+
+        errors = [float(error(size)) for size in SIZES[1:]]
     wanted = 4.0 if leading == 0.5 else 2.0
     assert order(SIZES[1:], errors) == pytest.approx(wanted, abs=0.1)
 

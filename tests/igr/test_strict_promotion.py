@@ -40,7 +40,13 @@ PENALISED = {
 } | {"modified": functools.partial(igr.modified_loss, loss, 0.1)}
 
 
-@pytest.mark.parametrize("tree", TREES)
+# In the mixed tree half precision meets float32 too.
+most_trees = pytest.mark.parametrize(
+    "tree", [pytest.param("bfloat16", marks=pytest.mark.slow), "mixed"]
+)
+
+
+@most_trees
 @pytest.mark.parametrize("name", PENALISED)
 def test_penalised_losses_and_their_gradients(tree, name):
     penalised = jax.value_and_grad(PENALISED[name]())
@@ -49,7 +55,7 @@ def test_penalised_losses_and_their_gradients(tree, name):
     )
 
 
-@pytest.mark.parametrize("tree", TREES)
+@most_trees
 @pytest.mark.parametrize("mode", ["exact", "nested"])
 def test_penalties_of_every_example(tree, mode):
     penalised = jax.value_and_grad(

@@ -35,6 +35,9 @@ def rows(*indices):
     return {"x": jnp.asarray(X[list(indices)]), "y": jnp.asarray(Y[list(indices)])}
 
 
+hessian = jax.jit(jax.hessian(loss_fn))
+
+
 def slopes_of_examples():
     """In numpy: the gradient of every example [n, d], and the losses [n]."""
     h = np.tanh(X @ PARAMS)
@@ -46,7 +49,6 @@ def test_value_and_gradient_are_those_of_dense_hessians():
         params, a, b = jnp.asarray(PARAMS), rows(0, 1, 2), rows(3)
         penalised = two_batch_gradient_penalty(loss_fn, C)
         value, got = jax.jit(jax.value_and_grad(penalised))(params, a, b)
-        hessian = jax.jit(jax.hessian(loss_fn))
         hessians = [np.asarray(hessian(params, x)) for x in (a, b)]
     slopes, losses = slopes_of_examples()
     g = slopes[:3].mean(axis=0), slopes[3]
@@ -72,9 +74,8 @@ def full_batch():
     """The penalised loss of all rows and its gradient, by a dense Hessian."""
     slopes, losses = slopes_of_examples()
     g = slopes.mean(axis=0)
-    hessian = jax.jit(jax.hessian(loss_fn))
-    hessian = hessian(jnp.asarray(PARAMS), rows(*range(NUM_ROWS)))
-    return losses.mean() + C * g @ g, g + 2 * C * np.asarray(hessian) @ g
+    dense = np.asarray(hessian(jnp.asarray(PARAMS), rows(*range(NUM_ROWS))))
+    return losses.mean() + C * g @ g, g + 2 * C * dense @ g
 
 
 def variance():
@@ -114,7 +115,7 @@ def test_the_mean_over_the_examples_has_the_whole_variance():
 
     with jax.enable_x64(True):
         penalised = with_per_example_gradient_penalty(loss_of_one, C, chunk_size=4)
-        value = penalised(jnp.asarray(PARAMS), jnp.asarray(X), jnp.asarray(Y))
+        value = jax.jit(penalised)(PARAMS, X, Y)
         expected, _ = full_batch()
     np.testing.assert_allclose(float(value) - expected, C * variance(), rtol=1e-11)
 
@@ -165,7 +166,7 @@ def test_the_derivative_in_the_coefficient_is_wider_than_the_parameters():
         params = jnp.array([3.0, 16.0], jnp.bfloat16)
         return two_batch_gradient_penalty(loss, c)(params, jnp.ones(2), jnp.ones(2))
 
-    slope = jax.grad(value)(jnp.float32(0.1))
+    slope = jax.jit(jax.grad(value))(jnp.float32(0.1))
     assert slope == 3.0**2 + 16.0**2
     assert float(slope.astype(jnp.bfloat16)) != slope  # the control
 
@@ -217,10 +218,16 @@ def example():
     return jax.tree.map(np.float32, (PARAMS, *batches))
 
 
+# Compiled op by op, and checked of all arguments by `test_it_is_differentiated_...`.
+SLOW = ("jit_equals_eager", "closes_over_traced_arrays")
+
+
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, id=check.name)
+        pytest.param(
+            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
+        )
         for check in loss_checks(
             loss_fn,
             example(),

@@ -102,6 +102,7 @@ def test_a_finite_distance_is_that_of_algorithm_1():
     w, x = rng.normal(size=(5, 3)), rng.normal(size=(7, 5))
     with jax.enable_x64(True):
 
+        @functools.partial(jax.jit, static_argnums=0)
         def run(num_iterations):
             return virtual_adversarial_perturbation(
                 lambda x: x @ w,
@@ -140,20 +141,24 @@ def divergence(logits_p, logits_q):
 
 def test_the_loss_is_the_divergence_at_the_perturbed_input():
     params, x = example()
-    r = perturbation(params, x, epsilon=0.5)
+    r = np.asarray(perturbation(params, x, epsilon=0.5))
     np.testing.assert_allclose(np.linalg.norm(r, axis=1), 0.5, rtol=1e-6)
     got = jax.jit(vat(network, 0.5))(params, x)
-    expected = divergence(network(params, x), network(params, x + r))
+    logits_fn = jax.jit(network)
+    expected = divergence(logits_fn(params, x), logits_fn(params, x + r))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_arguments_may_have_their_names():
     params, x = example()
     logits_fn, key = functools.partial(network, params), jax.random.key(0)
-    named = virtual_adversarial_loss(logits_fn=logits_fn, x=x, key=key, epsilon=0.5)
-    np.testing.assert_array_equal(
-        named, virtual_adversarial_loss(logits_fn, x, key, epsilon=0.5)
-    )
+    named, placed = jax.jit(
+        lambda x: (
+            virtual_adversarial_loss(logits_fn=logits_fn, x=x, key=key, epsilon=0.5),
+            virtual_adversarial_loss(logits_fn, x, key, epsilon=0.5),
+        )
+    )(x)
+    np.testing.assert_array_equal(named, placed)
     with pytest.raises(TypeError, match="positional"):
         virtual_adversarial_loss(logits_fn, x, key, 0.5)
 
@@ -185,7 +190,7 @@ def test_derivatives_see_neither_the_direction_nor_the_clean_prediction():
     with jax.enable_x64(True):
         params, x = example(dtype=np.float64)
         r = np.asarray(perturbation(params, x))
-        p = softmax(np.asarray(network(params, x)), axis=1)
+        p = softmax(np.asarray(jax.jit(network)(params, x)), axis=1)
         loss = vat(network, 1.0)
         got = jax.jit(jax.grad(lambda *a: loss(*a).sum(), (0, 1)))(params, x)
         wanted = jax.jit(jax.grad(as_constants, (0, 1)))(params, x, p, r)
@@ -200,7 +205,7 @@ def test_derivatives_see_neither_the_direction_nor_the_clean_prediction():
 
 def test_the_perturbation_is_a_constant():
     params, x = example()
-    slope = jax.grad(lambda *a: perturbation(*a).sum(), (0, 1))(params, x)
+    slope = jax.jit(jax.grad(lambda *a: perturbation(*a).sum(), (0, 1)))(params, x)
     for leaf in jax.tree.leaves(slope):
         np.testing.assert_array_equal(leaf, 0.0)
 
@@ -284,9 +289,12 @@ def test_examples_do_not_influence_each_other_and_the_key_counts():
 
 
 def test_a_flat_prediction_is_not_perturbed():
-    got = virtual_adversarial_perturbation(
-        lambda x: 0.0 * x, np.ones((4, 3), np.float32), KEY, epsilon=1.0
+    flat = jax.jit(
+        lambda x: virtual_adversarial_perturbation(
+            lambda x: 0.0 * x, x, KEY, epsilon=1.0
+        )
     )
+    got = flat(np.ones((4, 3), np.float32))
     np.testing.assert_array_equal(got, 0.0)
 
 
@@ -309,7 +317,9 @@ def test_an_example_may_be_a_number(xi):
     def logits_fn(x):
         return jnp.stack([x, x**2], axis=-1)
 
-    found = virtual_adversarial_perturbation(
-        logits_fn, x, jax.random.key(0), epsilon=0.3, xi=xi
-    )
+    found = jax.jit(
+        lambda x: virtual_adversarial_perturbation(
+            logits_fn, x, jax.random.key(0), epsilon=0.3, xi=xi
+        )
+    )(x)
     np.testing.assert_allclose(np.abs(found), np.full(3, 0.3), rtol=1e-6)

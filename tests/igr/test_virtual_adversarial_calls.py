@@ -46,7 +46,13 @@ CHECKS = testing.loss_checks(
         "low_precision": "the network computes in low precision",
     },
 )
-SLOW = ("jit_equals_eager", "vmap_equals_loop")  # to compile, op by op
+# To compile, most of them op by op.
+SLOW = (
+    "jit_equals_eager",
+    "keyword_arguments",
+    "no_recompilation",
+    "vmap_equals_loop",
+)
 
 
 @pytest.mark.parametrize(
