@@ -1,5 +1,6 @@
 """Orders of accuracy in float64: steps of gradient descent against scipy's flows."""
 
+import functools
 import itertools
 
 import jax
@@ -52,12 +53,12 @@ def rates(largest):
 
 
 def follow(field, start, rate, time):
-    """Where the flow `field(params, rate)` is after a time; compiled once."""
-    flat, unravel = ravel_pytree(start)
+    """Where the flow `field(vector, rate)` is after a time."""
+    flat = np.asarray(ravel_pytree(start)[0])
     solution = integrate.solve_ivp(
-        lambda _, v: np.asarray(field(unravel(v), rate)),
+        lambda _, v: np.asarray(field(v, rate)),
         (0.0, float(time)),
-        np.asarray(flat),
+        flat,
         method="DOP853",
         rtol=1e-13,
         atol=1e-15 * max(1.0, np.abs(flat).max()),
@@ -66,8 +67,10 @@ def follow(field, start, rate, time):
     return solution.y[:, -1]
 
 
-def compiled(field):
-    return jax.jit(lambda params, rate: ravel_pytree(field(params, rate))[0])
+def compiled(field, start):
+    """A field of trees as one of vectors."""
+    unravel = ravel_pytree(start)[1]
+    return jax.jit(lambda v, rate: ravel_pytree(field(unravel(v), rate))[0])
 
 
 def observed_order(errors):
@@ -76,12 +79,12 @@ def observed_order(errors):
     return np.log2(errors[-2] / errors[-1])
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def descend(loss, params, rate, batch, num_steps=1):
-    gradient = jax.jit(jax.grad(loss))
-    for _ in range(num_steps):
-        slopes = gradient(params, batch)
-        params = jax.tree.map(lambda p, g: p - rate * g, params, slopes)
-    return np.asarray(ravel_pytree(params)[0])
+    def step(_, p):
+        return jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p, batch))
+
+    return ravel_pytree(jax.lax.fori_loop(0, num_steps, step, params))[0]
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -89,10 +92,13 @@ def descend(loss, params, rate, batch, num_steps=1):
 def test_one_step_differs_from_the_flow_of_order_n_by_order_n_plus_one(name, order):
     with jax.enable_x64(True):
         loss, params, batch, largest = problem(name)
-        field = compiled(lambda p, h: igr.modified_flow(loss, h, order)(p, batch))
+        field = compiled(
+            lambda p, h: igr.modified_flow(loss, h, order)(p, batch), params
+        )
         errors = [
             np.linalg.norm(
-                follow(field, params, h, h) - descend(loss, params, h, batch)
+                follow(field, params, h, h)
+                - np.asarray(descend(loss, params, h, batch))
             )
             for h in rates(largest)
         ]
@@ -122,11 +128,12 @@ def test_without_any_one_of_its_terms_the_third_order_is_lost(term, order):
     with jax.enable_x64(True):
         loss, params, batch, largest = problem("far")
         field = compiled(
-            lambda p, h: flow_without(term)(lambda q: loss(q, batch), h, p)
+            lambda p, h: flow_without(term)(lambda q: loss(q, batch), h, p), params
         )
         errors = [
             np.linalg.norm(
-                follow(field, params, h, h) - descend(loss, params, h, batch)
+                follow(field, params, h, h)
+                - np.asarray(descend(loss, params, h, batch))
             )
             for h in rates(largest)
         ]
@@ -138,19 +145,22 @@ def test_without_any_one_of_its_terms_the_third_order_is_lost(term, order):
 def test_after_a_fixed_time_the_flow_of_order_n_is_off_by_order_n(name, order):
     with jax.enable_x64(True):
         loss, params, batch, largest = problem(name)
-        field = compiled(lambda p, h: igr.modified_flow(loss, h, order)(p, batch))
+        field = compiled(
+            lambda p, h: igr.modified_flow(loss, h, order)(p, batch), params
+        )
         steps = 4 * 2 ** np.arange(NUM_HALVINGS + 1)
         time = 4 * largest
         errors = [
             np.linalg.norm(
                 follow(field, params, time / n, time)
-                - descend(loss, params, time / n, batch, n)
+                - np.asarray(descend(loss, params, time / n, batch, n))
             )
             for n in steps
         ]
         assert observed_order(errors) == pytest.approx(order, abs=0.1)
 
 
+@jax.jit
 def mean_over_orders(params, batches, rate):
     """End of an epoch of SGD, the mean over all orders of the batches."""
     num_batches = len(batches[0])
@@ -180,7 +190,7 @@ SMITH = {
 }
 
 
-@pytest.mark.parametrize("num_batches", [3, 4])
+@pytest.mark.parametrize("num_batches", [3, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("penalty", SMITH)
 def test_the_mean_epoch_follows_the_squares_of_the_batches_gradients(
     num_batches, penalty
@@ -192,13 +202,13 @@ def test_the_mean_epoch_follows_the_squares_of_the_batches_gradients(
         field = compiled(
             lambda p, h: jax.tree.map(
                 jnp.negative, jax.grad(make(h))(p, jax.lax.stop_gradient(batches))
-            )
+            ),
+            params,
         )
-        epoch = jax.jit(mean_over_orders)
         errors = [
             np.linalg.norm(
                 follow(field, params, h, num_batches * h)
-                - np.asarray(epoch(params, batches, h))
+                - np.asarray(mean_over_orders(params, batches, h))
             )
             for h in rates(0.04 / num_batches)
         ]
@@ -227,7 +237,6 @@ def test_heavy_ball_follows_its_modified_loss_after_the_transient(assumed, order
     momentum, num_steps = 0.5, 52  # 0.5 ** 52 is one rounding error
     with jax.enable_x64(True):
         params, batch = network_problem()
-        unravel = ravel_pytree(params)[1]
 
         def modified(h):
             if assumed == "its own":
@@ -235,12 +244,13 @@ def test_heavy_ball_follows_its_modified_loss_after_the_transient(assumed, order
             return igr.modified_loss(network, h / (1 - momentum))
 
         field = compiled(
-            lambda p, h: jax.tree.map(jnp.negative, jax.grad(modified(h))(p, batch))
+            lambda p, h: jax.tree.map(jnp.negative, jax.grad(modified(h))(p, batch)),
+            params,
         )
         run = jax.jit(lambda h: heavy_ball(params, batch, h, momentum, num_steps))
         errors = []
         for h in rates(0.002):
             before, after = run(h)
-            end = follow(field, unravel(before), h, h / (1 - momentum))
+            end = follow(field, before, h, h / (1 - momentum))
             errors.append(np.linalg.norm(end - np.asarray(after)))
         assert observed_order(errors) == pytest.approx(order, abs=0.1)
