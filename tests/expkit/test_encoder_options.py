@@ -18,6 +18,14 @@ ROTARY = dataclasses.replace(PLAIN, is_rotary=True)
 FIRST = dataclasses.replace(PLAIN, norm_first=True)
 BOTH = dataclasses.replace(ROTARY, norm_first=True)
 CONFIGS = {"plain": PLAIN, "rotary": ROTARY, "first": FIRST, "both": BOTH}
+# Plain, and with all that is new; the others have one of two changes each.
+most_configs = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("rotary", "first")))
+        for name in CONFIGS
+    ],
+)
 IDS = np.random.default_rng(0).integers(0, 20, (3, 7)).astype(np.int32)
 MASK = np.arange(7) < np.array([[7], [4], [1]])
 RUN = jax.jit(text.apply_encoder, static_argnums=0)
@@ -71,7 +79,7 @@ def test_rotary_states_with_norms_in_front_are_those_of_the_definition(params):
     assert np.abs(other - got[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@most_configs
 def test_what_is_padding_influences_nothing(params, name):
     config = CONFIGS[name]
     offset = np.where(MASK[..., None], 0.0, 7.0) * np.ones(8)
@@ -85,7 +93,7 @@ def test_what_is_padding_influences_nothing(params, name):
     assert np.abs(seen - whole)[MASK].max() > 0.01
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@most_configs
 def test_padding_in_front_changes_nothing_where_positions_are_rotary(params, name):
     config, ids = CONFIGS[name], IDS[:, :6]
     mask = MASK[:, :6]
@@ -146,7 +154,9 @@ def test_an_offset_is_added_to_the_embedding_of_its_token(params, name):
     np.testing.assert_allclose(moved[MASK], expected[MASK], atol=5e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "both"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("plain", marks=pytest.mark.slow), "both"]
+)
 def test_gradients_in_the_offset_are_finite_differences(params, name):
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(*IDS.shape, 8))
@@ -168,8 +178,17 @@ def test_gradients_in_the_offset_are_finite_differences(params, name):
     assert (np.abs(gradient[MASK]).max(axis=-1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("name", ["rotary", "first", "both"])
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("rotary", "float32"),
+        ("first", "float32"),
+        ("both", "float32"),
+        ("both", "float16"),
+        pytest.param("rotary", "float16", marks=pytest.mark.slow),
+        pytest.param("first", "float16", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_written_is_read_back(params, tmp_path, name, dtype):
     text.save_encoder(tmp_path, CONFIGS[name], params[name], dtype=dtype)
     config, read = text.load_encoder(tmp_path)

@@ -111,7 +111,7 @@ def losses_and_state(workdir, mesh):
     key = jax.random.key(0)
     state = loop.fit(
         loop.make_step(loss_fn, optimizer),
-        loop.init_state(net.init(key), optimizer, key),
+        loop.init_state(jax.jit(net.init)(key), optimizer, key),
         Images(),
         num_steps=50,
         workdir=workdir,

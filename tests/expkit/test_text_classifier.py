@@ -21,9 +21,18 @@ def encoder():
     return random_params(SIZES)
 
 
+# By their arguments: a network that is made twice is compiled once.
+NETS = {}
+
+
 def make_net(encoder, num_outputs=3, dropout=0.0):
-    net = text_classifier.classifier(SIZES, 0, num_outputs, encoder, dropout=dropout)
-    return net._replace(apply=jax.jit(net.apply))
+    sizes = num_outputs, dropout
+    if sizes not in NETS:
+        net = text_classifier.classifier(
+            SIZES, 0, num_outputs, encoder, dropout=dropout
+        )
+        NETS[sizes] = net._replace(apply=jax.jit(net.apply))
+    return NETS[sizes]
 
 
 def random_head(net):
@@ -81,8 +90,8 @@ def test_an_offset_is_added_to_the_embeddings(encoder):
     offset = table[others] - table[IDS]
     moved = net.apply(params, {"ids": IDS, "offset": offset})
     np.testing.assert_allclose(moved, net.apply(params, {"ids": others}), atol=1e-5)
-    gradient = jax.grad(
-        lambda o: net.apply(params, {"ids": IDS, "offset": o})[:, 0].sum()
+    gradient = jax.jit(
+        jax.grad(lambda o: net.apply(params, {"ids": IDS, "offset": o})[:, 0].sum())
     )(jnp.zeros_like(offset))
     is_moved = np.abs(gradient).max(axis=-1) > 0
     np.testing.assert_array_equal(is_moved, IDS > 0)

@@ -19,7 +19,7 @@ def make(**options):
 
 @functools.cache
 def initial():
-    return make().init(jax.random.key(0))
+    return jax.jit(make().init)(jax.random.key(0))
 
 
 @functools.cache
@@ -50,14 +50,19 @@ def test_padding_does_not_influence_the_logits(ids):
     assert not np.allclose(unmasked[:, :5], without, atol=1e-4)
 
 
+@jax.jit
+def gradient(params, ids):
+    return jax.grad(lambda p: jnp.sum(make().apply(p, ids) ** 2))(params)
+
+
 def test_an_empty_row_is_finite_and_so_is_its_gradient(ids):
     ids[0] = 0
-    loss = jax.jit(jax.grad(lambda p: jnp.sum(make().apply(p, ids) ** 2)))
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(loss(initial())))
+    grads = gradient(initial(), ids)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
 def test_gradients_reach_every_leaf(ids):
-    grads = jax.jit(jax.grad(lambda p: jnp.sum(make().apply(p, ids) ** 2)))(initial())
+    grads = gradient(initial(), ids)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.any(grad), path
 
@@ -94,11 +99,17 @@ def test_rotary_is_the_turn_of_complex_numbers():
 def test_attention_is_that_of_jax_on_rotated_queries_and_keys():
     queries, keys, values = jax.random.normal(jax.random.key(1), (3, 2, 3, LENGTH, 4))
     mask = np.arange(LENGTH) < np.array([[5], [8]])
-    rotated = [text_nets.rotary(x, np.arange(LENGTH)) for x in (queries, keys)]
-    swapped = [jnp.swapaxes(x, 1, 2) for x in (*rotated, values)]
-    expected = jax.nn.dot_product_attention(*swapped, mask=mask[:, None, None, :])
-    got = text_nets.attention(queries, keys, values, mask)
-    np.testing.assert_allclose(got, jnp.swapaxes(expected, 1, 2), rtol=1e-5, atol=1e-6)
+
+    @jax.jit
+    def both(queries, keys, values):
+        rotated = [text_nets.rotary(x, np.arange(LENGTH)) for x in (queries, keys)]
+        swapped = [jnp.swapaxes(x, 1, 2) for x in (*rotated, values)]
+        expected = jax.nn.dot_product_attention(*swapped, mask=mask[:, None, None, :])
+        got = text_nets.attention(queries, keys, values, mask)
+        return got, jnp.swapaxes(expected, 1, 2)
+
+    got, expected = both(queries, keys, values)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_output_starts_near_its_bias_which_is_copied(ids):
@@ -109,7 +120,7 @@ def test_the_output_starts_near_its_bias_which_is_copied(ids):
     assert first["bias"].unsafe_buffer_pointer() != (
         second["bias"].unsafe_buffer_pointer()
     )
-    logits = net.apply(first, ids)
+    logits = jax.jit(net.apply)(first, ids)
     assert np.abs(logits - bias.astype(np.float32)[None, None]).max() < 0.5
 
 
@@ -154,7 +165,7 @@ def test_a_row_that_is_too_long_is_refused(ids):
 
 def test_outputs_at_positions_are_those_of_the_whole_row(ids):
     positions = np.array([[0, 3], [7, 1], [2, 2], [4, 5]])
-    got = make().apply(initial(), (ids, positions))
+    got = apply()(initial(), (ids, positions))
     whole = apply()(initial(), ids)
     wanted = np.take_along_axis(np.asarray(whole), positions[:, :, None], axis=1)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
@@ -169,13 +180,14 @@ def language_model(**options):
 def test_a_encoder_language_model_is_its_encoder_times_the_embeddings(ids):
     bias = np.linspace(-1, 1, VOCABULARY)
     config, net = language_model(output_bias=bias)
-    params = net.init(jax.random.key(0))
-    hidden = text.apply_encoder(config, params["encoder"], ids, ids != text.PAD)
+    params = jax.jit(net.init)(jax.random.key(0))
+    run, apply = jax.jit(text.apply_encoder, static_argnums=0), jax.jit(net.apply)
+    hidden = run(config, params["encoder"], ids, ids != text.PAD)
     word = params["encoder"]["embeddings"]["word"]
     wanted = np.einsum("bnd,vd->bnv", hidden, word) + bias[None, None]
-    np.testing.assert_allclose(net.apply(params, ids), wanted, atol=1e-5)
+    np.testing.assert_allclose(apply(params, ids), wanted, atol=1e-5)
     positions = np.array([[0, 3], [7, 1], [2, 2], [4, 5]])
-    got = net.apply(params, (ids, positions))
+    got = apply(params, (ids, positions))
     wanted = np.take_along_axis(wanted, positions[:, :, None], axis=1)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +34,16 @@ def params():
     return random_params(CONFIG, draw=lambda rng, n: rng.integers(-16, 16, n) / 16)
 
 
+@pytest.fixture(scope="module")
+def saved(params, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    text.save_encoder(folder, CONFIG, params)
+    return folder
+
+
 @pytest.fixture
-def folder(params, tmp_path):
-    text.save_encoder(tmp_path, CONFIG, params)
-    return tmp_path
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
 
 
 def rewrite(folder, change, **fields):
