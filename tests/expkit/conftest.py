@@ -1,7 +1,9 @@
 """A checkout with one package, and the command that runs it."""
 
+import functools
 from pathlib import Path
 
+import jinja2
 import pytest
 from fake_package import add_package
 
@@ -9,8 +11,18 @@ import expkit
 from expkit import reproduce
 
 
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory):
+    """Compiles the template of the report once, not for each report."""
+    kept = jinja2.FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+    environment = functools.partial(jinja2.Environment, bytecode_cache=kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Environment", environment)
+        yield
+
+
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path, monkeypatch, compiled_templates):
     """A checkout with one package, `demo`, of two experiments that run."""
     (tmp_path / "setup.cfg").write_text("")
     (tmp_path / "notes").mkdir()

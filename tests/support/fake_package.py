@@ -21,7 +21,8 @@ from expkit.claims import Claim, Finding, exact, main
 def counted(context):
     with open("count.txt", "a") as file:
         file.write("x")
-    return Finding(0.25, "does not hold", (0.2, 0.3), context.seeds())
+    # An interval of no width has no power to tell, for which scipy would be imported.
+    return Finding(0.25, "does not hold", (0.25, 0.25), context.seeds())
 
 def crash(context):
     raise ValueError("shapes differ")
@@ -31,7 +32,7 @@ def die(context):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def hoard(context):
-    hoarded = b"x" * 2**30
+    hoarded = b"x" * 2**29
     time.sleep(60)
 
 def meet(context):
