@@ -9,6 +9,9 @@ import pytest
 from training_runs import rows
 from waiting import has_rows, wait_until
 
+from expkit import config as config_lib
+from lion import train
+
 CONFIG = (
     "configs/lion/digits.py:smoke,dataset=synthetic:8x8x1:10,num_steps=300,"
     "dropout=0.2,checkpoint_every=20,evaluate_every=50,mesh=data:1"
@@ -60,21 +63,15 @@ INSTANTS = {
 
 
 @pytest.fixture(scope="module")
-def reference(start, tmp_path_factory):
-    """What a command that nothing disturbs writes; it runs beside the first test."""
+def reference(repository_root, tmp_path_factory):
+    """Rows and result of a run that nothing disturbs, in this process."""
     workdir = tmp_path_factory.mktemp("reference")
-    process = start(workdir)
-
-    def result():
-        if process.returncode is None:
-            finish(process)
-        return rows(workdir), json.loads((workdir / "result.json").read_text())
-
-    return result
+    result = train.run(config_lib.load(f"{repository_root}/{CONFIG}"), workdir)
+    return rows(workdir), result
 
 
 def assert_same_as(reference, workdir):
-    expected_rows, expected_result = reference()
+    expected_rows, expected_result = reference
     assert rows(workdir) == expected_rows
     assert [row["step"] for row in expected_rows] == list(range(1, 301))
     assert json.loads((workdir / "result.json").read_text()) == expected_result

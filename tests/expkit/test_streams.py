@@ -82,6 +82,7 @@ def test_what_can_be_printed_is(script):
     assert done.stderr == "err 0\nerr 1\nerr 2\nfrom a library"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_nobody_reads_its_lines(tmp_path, repository_root):
     config = "configs/lion/quadratic.py:smoke,num_steps=40"
     words = ["-m", "lion.main", f"--config={config}", f"--workdir={tmp_path}"]

@@ -38,10 +38,6 @@ def test_a_broken_override_is_caught(tmp_path, monkeypatch):
         )
 
 
-def test_a_command_that_is_wrong_says_so_in_one_line(tmp_path):
-    fuzz_commands.check_refused(fuzz_commands.make(3, tmp_path), tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(COMMANDS))
 def test_every_command_that_is_wrong_says_so_in_one_line(number, tmp_path):

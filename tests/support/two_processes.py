@@ -26,7 +26,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Starts a process with a number of virtual devices."""
     command = [sys.executable, "-m", f"{package}.main", f"--config={config}"]
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [*command, f"--workdir={workdir}"],
         cwd=root,
