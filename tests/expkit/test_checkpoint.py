@@ -144,7 +144,9 @@ def flip_a_bit(path, rng):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", [delete, truncate, flip_a_bit])
+@pytest.mark.parametrize(
+    "damage", [delete, pytest.param(truncate, marks=pytest.mark.slow), flip_a_bit]
+)
 def test_damage_to_any_file_gives_the_right_bits_or_the_older_ones(
     saved, tmp_path, damage
 ):

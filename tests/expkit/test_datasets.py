@@ -18,13 +18,11 @@ SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def prepared_data(tmp_path_factory):
+def temporary_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("tfds")
-        patch.setenv("TFDS_DATA_DIR", str(root))
         # TFDS leaves an empty folder behind for every set that is not prepared.
-        patch.setattr(tempfile, "tempdir", str(root))
-        yield root
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tfds")))
+        yield
 
 
 @pytest.fixture(scope="module")

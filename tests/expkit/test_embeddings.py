@@ -78,10 +78,9 @@ def test_order_batches_and_neighbours_change_nothing(tiny):
 
 def test_embeddings_are_the_normalised_mean_of_the_states(tiny):
     config, params = text.load_encoder(tiny)
-    hidden = np.asarray(
-        text.apply_encoder(config, params, [[3, 4, 8]], [[1, 1, 1]]), np.float64
-    )
-    mean = hidden[0].mean(axis=0)
+    apply = jax.jit(text.apply_encoder, static_argnums=0)
+    hidden = apply(config, params, np.array([[3, 4, 8]]), np.array([[1, 1, 1]]))
+    mean = np.asarray(hidden, np.float64)[0].mean(axis=0)
     got = text.sentence_embeddings(["abf"], encoder=tiny)
     np.testing.assert_allclose(got[0], mean / np.linalg.norm(mean), atol=1e-6)
 

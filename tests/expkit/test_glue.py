@@ -78,22 +78,29 @@ def test_a_prepared_task_is_read_without_a_network(no_network, split):
     np.testing.assert_array_equal(data["label"], np.float32([0, 2.5, 5]))
 
 
-def test_a_fresh_process_finds_it_and_needs_no_tensorflow():
+def test_a_fresh_process_is_as_quick_and_as_clear_and_needs_no_tensorflow():
     code = (
         "import sys; from expkit.data import load; n = len(load('glue/stsb', 'test')"
-        "['idx']); print(n, 'tensorflow' in sys.modules)"
+        "['idx']); print(n, 'tensorflow' in sys.modules); load('glue/rte', 'train')"
     )
-    assert run(code).stdout.split() == ["3", "False"]
+    start = time.monotonic()
+    reply = run(code)
+    assert time.monotonic() - start < 30  # of which most is starting Python
+    assert reply.stdout.split() == ["3", "False"]
+    assert "'glue/rte' is not prepared" in reply.stderr.splitlines()[-1]
 
 
 def test_without_importing_the_section_tfds_finds_no_glue(tmp_path):
-    code = (
-        "import tensorflow_datasets as tfds; {}"
-        f"tfds.builder('glue/rte', data_dir={str(tmp_path)!r})"
-    )
-    failed = run(code.format(""))
-    assert "DatasetNotFoundError" in failed.stderr
-    assert run(code.format("import tensorflow_datasets.text; ")).returncode == 0
+    code = f"""
+import tensorflow_datasets as tfds
+try:
+    tfds.builder("glue/rte", data_dir={str(tmp_path)!r})
+except tfds.core.DatasetNotFoundError:
+    import tensorflow_datasets.text
+    tfds.builder("glue/rte", data_dir={str(tmp_path)!r})
+    print("found")
+"""
+    assert run(code).stdout == "found\n"
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "stsb"])
@@ -107,13 +114,6 @@ def test_a_task_that_is_not_prepared_names_the_command_at_once(no_network, task)
     assert f"tfds.builder('glue/{task}'" in message
     assert "download_and_prepare()" in message
     assert "\n" not in message
-
-
-def test_a_fresh_process_is_as_quick_and_as_clear():
-    start = time.monotonic()
-    reply = run("from expkit.data import load; load('glue/rte', 'train')")
-    assert time.monotonic() - start < 30  # of which most is starting Python
-    assert "'glue/rte' is not prepared" in reply.stderr.splitlines()[-1]
 
 
 def test_columns_rename_a_pair_task(no_network):

@@ -83,7 +83,7 @@ def assert_same_run(workdir, state, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    "at", [0, 4, 5, 11, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6))]
+    "at", [4, 5, 11, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 6))]
 )
 def test_a_crash_at_any_step_changes_nothing(tmp_path, uninterrupted, at):
     with pytest.raises(CrashError):
@@ -110,10 +110,16 @@ def hangup():
 
 
 @pytest.mark.parametrize(
-    ("signum", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)],
+    ("signum", "status", "at"),
+    [
+        (signal.SIGTERM, 143, 0),
+        (signal.SIGINT, 130, 7),
+        (signal.SIGHUP, 129, 7),
+        pytest.param(signal.SIGTERM, 143, 7, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, 0, marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("at", [0, 7])
 @pytest.mark.usefixtures("hangup")
 def test_a_signal_saves_the_running_step_and_exits_with_its_number(
     tmp_path, uninterrupted, signum, status, at

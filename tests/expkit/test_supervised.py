@@ -41,9 +41,17 @@ def image_splits(num_rows=6, labels=(0, 1, 2)):
 @pytest.mark.parametrize("model", ["mlp", "cnn", "vit"])
 def test_figures_by_row_have_the_figures_of_the_split_as_their_means(model):
     task = supervised.classification_task(make_config(model=model), image_splits())
-    params = task.net.init(jax.random.key(0))
+    prepare = supervised.standardizer(task.splits["train"]["image"])
     arrays = task.splits["test"]
-    rows = jax.jit(supervised.make_row_figures(task))(params, arrays)
+    make_rows = supervised.make_row_figures(task)
+
+    @jax.jit  # all in one, since each operation by itself would be compiled
+    def compute(key):
+        params = task.net.init(key)
+        logits = task.net.apply(params, prepare(arrays["image"]))
+        return params, make_rows(params, arrays), logits
+
+    params, rows, logits = compute(jax.random.key(0))
     assert {name: x.shape for name, x in rows.items()} == {
         "loss": (6,),
         "accuracy": (6,),
@@ -51,8 +59,6 @@ def test_figures_by_row_have_the_figures_of_the_split_as_their_means(model):
     whole = supervised.make_evaluation(task)(params, "test")
     for name, values in rows.items():
         np.testing.assert_allclose(values.mean(), whole[f"test_{name}"], rtol=1e-5)
-    prepare = supervised.standardizer(task.splits["train"]["image"])
-    logits = task.net.apply(params, prepare(arrays["image"]))
     assert len(set(np.asarray(rows["loss"]).tolist())) == 6
     np.testing.assert_array_equal(
         rows["accuracy"], np.asarray(logits).argmax(-1) == arrays["label"]

@@ -43,7 +43,7 @@ def code_from_data(source: str) -> set[str]:
             found |= {name} & CALLS
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             found |= {"allow_pickle"} if ast.unparse(node.value) != "False" else set()
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "compile":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "compile":
             found.add("compile")
     return found
 
