@@ -123,7 +123,8 @@ def test_scores_start_at_the_size_of_one(make_head):
     params = head.init(jax.random.key(1))
     assert all(leaf.dtype == jnp.float32 for leaf in params.values())
     hidden = np.random.default_rng(1).normal(size=(4, 12, 64)).astype(np.float32)
-    scores = np.asarray(head.apply(params, hidden, np.ones((4, 12), bool)))
+    apply = jax.jit(head.apply)
+    scores = np.asarray(apply(params, hidden, np.ones((4, 12), bool)))
     spread = scores[np.isfinite(scores)].std()
     # A product of unit vectors, and with it a linear term of the same size.
     expected = 1.0 if make_head is GlobalPointer else np.sqrt(2.0)
@@ -156,7 +157,8 @@ def test_what_is_on_the_padding_has_no_influence(make_head):
 def test_special_tokens_in_front_can_be_masked_too(make_head):
     head, params = make(make_head)
     mask = MASK & (np.arange(5) > 0)
-    scores = head.apply(params, HIDDEN.astype(np.float32), mask)
+    apply = jax.jit(head.apply)
+    scores = np.asarray(apply(params, HIDDEN.astype(np.float32), mask))
     assert np.isneginf(scores[:, :, 0]).all()
     assert np.isfinite(scores[0, :, 1, 1:]).all()
 
@@ -177,7 +179,7 @@ def test_scores_keep_the_dtype_of_the_states(make_head, dtype):
     hidden = jnp.asarray(HIDDEN, dtype)
     got = jax.jit(head.apply)(params, hidden, MASK)
     assert got.dtype == dtype
-    expected = head.apply(params, hidden.astype(jnp.float32), MASK)
+    expected = jax.jit(head.apply)(params, hidden.astype(jnp.float32), MASK)
     tolerance = 20 * float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(got.astype(jnp.float32), expected, atol=tolerance)
 
@@ -268,7 +270,8 @@ def test_bad_sizes_are_named(make_head, options, error, message):
 @pytest.mark.parametrize("make_head", HEADS)
 def test_an_odd_head_is_fine_without_rotary_positions(make_head):
     head = make_head(6, 3, head_size=5, rotary=False)
-    scores = head.apply(head.init(jax.random.key(0)), HIDDEN.astype(np.float32), MASK)
+    params, hidden = head.init(jax.random.key(0)), HIDDEN.astype(np.float32)
+    scores = jax.jit(head.apply)(params, hidden, MASK)
     assert scores.shape == (2, 3, 5, 5)
 
 

@@ -44,13 +44,15 @@ LOSSES = {
     "masked": lambda s: total(s, where=~NOTHING),
     "sparse": sparse,
 }
+# Made once, since each function that `jax.grad` returns is another program.
+GRADIENTS = {name: jax.jit(jax.grad(loss)) for name, loss in LOSSES.items()}
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_keep_their_digits_at_large_scores(name, level):
     s = scores(level)
-    got = np.asarray(jax.jit(jax.grad(LOSSES[name]))(s))
+    got = np.asarray(GRADIENTS[name](s))
     # A rounding each: s - shift, exp, the sum of 300 and the quotient.
     np.testing.assert_allclose(got, shares(s), rtol=1e-6)
     # "At most 1", but for the rounding of the 300 terms.
@@ -65,6 +67,12 @@ def test_the_control_from_the_value_loses_them():
     assert np.abs(wrong / shares(s) - 1.0).max() > 1e-3
 
 
+PRODUCTS = (
+    jax.jit(lambda s, v: jax.jvp(jax.grad(total), (s,), (v,))[1]),
+    jax.jit(jax.grad(lambda s, v: jnp.vdot(jax.grad(total)(s), v))),
+)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_second_derivatives_are_those_of_the_closed_form(level):
     """The Hessian of the logarithm: diag p - p p^T, with 1 + sum exp in p."""
@@ -72,9 +80,7 @@ def test_second_derivatives_are_those_of_the_closed_form(level):
     v = np.random.default_rng(1).normal(size=s.shape).astype(np.float32)
     p = shares(s)
     expected = p * (v - (p * v).sum(axis=1, keepdims=True))
-    forward = jax.jit(lambda s, v: jax.jvp(jax.grad(total), (s,), (v,))[1])
-    reverse = jax.jit(jax.grad(lambda s, v: jnp.vdot(jax.grad(total)(s), v)))
-    for product in (forward, reverse):
+    for product in PRODUCTS:
         error = np.abs(np.asarray(product(s, v)) - expected) / np.abs(expected).max()
         assert error.max() < 1e-6
 
@@ -82,7 +88,7 @@ def test_second_derivatives_are_those_of_the_closed_form(level):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_scores_have_the_gradient_of_the_same_numbers(dtype):
     s = jnp.asarray(scores(100.0), dtype)
-    got = jax.grad(total)(s)
+    got = GRADIENTS["labels"](s)
     assert got.dtype == dtype
     expected = shares(np.asarray(s, np.float32))
     eps = float(jnp.finfo(dtype).eps)
@@ -99,7 +105,7 @@ def test_rows_without_a_share_have_no_gradient_and_change_no_other(rows):
     if rows == "one inf":
         s[0, 0] = np.inf
     where[0] = rows != "nothing counts"
-    gradient = jax.grad(lambda s: total(s, NOTHING[:2], where=where))(s)
+    gradient = jax.jit(jax.grad(total))(s, NOTHING[:2], where=where)
     np.testing.assert_array_equal(gradient[0], 0.0)
     np.testing.assert_allclose(gradient[1], expected[1], rtol=1e-6)
 

@@ -1,5 +1,6 @@
 """VAT's radius by the law of small perturbations, and alpha by that of the loss."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -48,8 +49,8 @@ def loss(name, setting, **settings):
             setting[1:],
         )
         settings = {"radius": 1.0, "reduction": "sum"} | settings
-        key = jax.random.key(1)
-        return float(train.OBJECTIVES[name](setting[0], *cast, key, **settings))
+        loss_fn = functools.partial(train.OBJECTIVES[name], setting[0], **settings)
+        return float(jax.jit(loss_fn)(*cast, jax.random.key(1)))
 
 
 def test_what_vat_adds_grows_with_the_square_of_a_small_radius(setting):
