@@ -102,8 +102,15 @@ def test_bad_input_of_the_consistency_loss_is_named():
         consistency_loss(LOGITS, LOGITS, where=np.zeros(2))
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
-@pytest.mark.parametrize("convention", ["paper", "fairseq"])
+@pytest.mark.parametrize(
+    ("convention", "wrap"),
+    [
+        pytest.param("paper", lambda f: f, marks=pytest.mark.slow),
+        ("paper", jax.jit),
+        ("fairseq", jax.jit),
+        pytest.param("fairseq", lambda f: f, marks=pytest.mark.slow),
+    ],
+)
 def test_of_no_example_the_losses_and_their_gradients_are_zero(convention, wrap):
     """The mask of a batch that is all padding is no mistake."""
     bad = np.full((2, 3), np.nan, np.float32)
@@ -123,8 +130,12 @@ def test_of_no_example_the_losses_and_their_gradients_are_zero(convention, wrap)
 WIDE = [2**32, 2**32 + 1, -(2**32), 2**40 + 2, -(2**63)]
 
 
-@pytest.mark.parametrize("label", WIDE)
-@pytest.mark.parametrize("make", [np.array, list])
+@pytest.mark.parametrize(
+    ("label", "make"),
+    [(label, np.array) for label in WIDE]
+    + [(WIDE[0], list)]
+    + [pytest.param(label, list, marks=pytest.mark.slow) for label in WIDE[1:]],
+)
 def test_a_label_beyond_32_bits_is_no_other_class(label, make):
     labels = make([np.int64(label), 1])
     counts, hides = np.array([True, True]), np.array([False, True])

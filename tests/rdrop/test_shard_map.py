@@ -54,7 +54,14 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+# The loss of labels has the divergence of consistency, and the mean of probabilities.
+PARTS = ("probabilities", "consistency")
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in PARTS)) for name in LOSSES
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_each_device_has_the_loss_and_gradient_of_its_examples(name):
     loss, labels = LOSSES[name]
     outputs = tuple(X @ w for w in PARAMS)
@@ -74,7 +81,7 @@ def test_each_device_has_the_loss_and_gradient_of_its_examples(name):
     assert got[0][0] != got[0][1]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_mean_over_devices_is_the_loss_of_the_batch(name):
     """Of parts with as many examples each; gradients are of what all devices hold."""
     loss, labels = LOSSES[name]

@@ -51,6 +51,7 @@ def test_texts_without_label_train_beside_the_others(load, tmp_path, name):
     assert all(row["unlabelled_divergence"] > 0 for row in found)
 
 
+@pytest.mark.slow
 def test_a_regression_with_r_drop_reports_losses_alone(load, tmp_path):
     config = load(label_column="score", strength=1.0)
     figures = train.run(config, tmp_path / "run")
@@ -88,11 +89,17 @@ def test_the_objective_of_a_regression_is_that_of_the_paper(load):
     batch = texts.task.splits["train"]
     outputs = jax.jit(texts.task.net.apply)(texts.params, {"ids": batch["ids"]})
     error = np.square(np.asarray(outputs[:, 0], float) - batch["label"]).mean()
-    for name, constant in (("none", 1.0), ("rdrop", 2.0)):
+    evaluation = supervised.make_evaluation(texts.task)
+    assert evaluation(texts.params, "test").keys() == {"test_loss"}
+    for name, constant, figures in (
+        ("none", 1.0, set()),
+        ("rdrop", 2.0, {"divergence"}),
+    ):
         config.regularizer = name
         loss_fn = jax.jit(train.make_loss(config, texts.task))
-        loss, _ = loss_fn(texts.params, batch, jax.random.key(0))
+        loss, found = loss_fn(texts.params, batch, jax.random.key(0))
         np.testing.assert_allclose(loss, constant * error, rtol=1e-5)
+        assert found.keys() == figures
 
 
 @pytest.mark.slow
