@@ -76,12 +76,15 @@ def test_a_violation_far_below_the_spread_keeps_its_digits():
     expected = definition(s, y, 1e4)
     assert 0.0 < expected[0] < 1.0
     assert_same(evaluate(s, y, scale=1e4), expected, scale=1e4)
-    x = 1e4 * jnp.asarray(s)
-    suffix = jax.lax.cumlogsumexp(-x, reverse=True)
-    above = jnp.minimum(2 * (jnp.arange(600) // 2) + 2, 599)
-    terms = jnp.where(jnp.arange(600) < 598, x + suffix[above], -jnp.inf)
-    plain = jnp.logaddexp(jax.nn.logsumexp(terms), 0.0)
-    assert abs(plain / expected[0] - 1.0) > 1e-5
+
+    @jax.jit
+    def plain(x):
+        suffix = jax.lax.cumlogsumexp(-x, reverse=True)
+        above = jnp.minimum(2 * (jnp.arange(600) // 2) + 2, 599)
+        terms = jnp.where(jnp.arange(600) < 598, x + suffix[above], -jnp.inf)
+        return jnp.logaddexp(jax.nn.logsumexp(terms), 0.0)
+
+    assert abs(plain(1e4 * jnp.asarray(s)) / expected[0] - 1.0) > 1e-5
 
 
 @pytest.mark.parametrize("size", [5, 300])
@@ -119,13 +122,14 @@ def test_rows_left_out_do_not_exist(size):
     assert evaluate(s, y * 0, where=np.zeros(size, bool))[0] == 0.0
 
 
-@pytest.mark.parametrize("size", [2, 50, 1000])
+@pytest.mark.parametrize("size", [2, 7, 300])
 def test_two_labels_factor(size):
     s, y = draw(size, levels=2)
     expected = definition(s, y)
     assert_same(evaluate(s, y == 1), expected)
     assert_same(evaluate(s, y), expected)
-    np.testing.assert_allclose(binary_cosent_loss(s, y == 1), expected[0], rtol=3e-7)
+    value = jax.jit(binary_cosent_loss)(s, y == 1)
+    np.testing.assert_allclose(value, expected[0], rtol=3e-7)
 
 
 def test_65536_rows_agree_with_the_factored_form():
@@ -147,9 +151,16 @@ def test_65536_rows_of_many_labels_agree_with_the_definition():
     np.testing.assert_allclose(value, np.logaddexp.reduce([0.0, *logs]), rtol=3e-7)
 
 
-@pytest.mark.parametrize("size", [12, 300])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_that_of_the_rounded_cosines(size, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        ("float16", 12),
+        ("float16", 300),
+        ("bfloat16", 12),
+        pytest.param("bfloat16", 300, marks=pytest.mark.slow),
+    ],
+)
+def test_half_precision_is_that_of_the_rounded_cosines(dtype, size):
     s, y = draw(size)
     s = jnp.asarray(s, dtype)
     value, gradient = evaluate(s, y)

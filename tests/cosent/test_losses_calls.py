@@ -45,6 +45,10 @@ SLOW = (
     "second_derivative_matches_finite_differences",
     "jit_equals_eager",
     "vmap_equals_loop",
+    "no_recompilation",
+    "keyword_arguments",
+    "closes_over_traced_arrays",
+    "low_precision",
 )
 
 
@@ -98,8 +102,17 @@ def test_sharded_inputs_have_the_loss_of_one_device(size, kind):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "kind"), BATCHES)
-@pytest.mark.parametrize("side", ["inside", "outside"])
+@pytest.mark.parametrize(
+    ("size", "kind", "side"),
+    [
+        (16, "pairs", "inside"),
+        pytest.param(16, "pairs", "outside", marks=pytest.mark.slow),
+        (400, "sorted", "inside"),
+        (400, "sorted", "outside"),
+        pytest.param(16, "binary", "inside", marks=pytest.mark.slow),
+        (16, "binary", "outside"),
+    ],
+)
 def test_shard_map_has_the_loss_and_gradient_of_the_whole_batch(size, kind, side):
     loss = functools.partial(model_loss, axis_name="data")
     inner = jax.value_and_grad(loss) if side == "inside" else loss

@@ -57,6 +57,8 @@ SLOW = (
     "second_derivative_matches_finite_differences",
     "jit_equals_eager",
     "vmap_equals_loop",
+    "no_recompilation",
+    "keyword_arguments",
     "closes_over_traced_arrays",
     "low_precision",
 )

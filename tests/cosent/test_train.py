@@ -144,6 +144,9 @@ def test_thresholds_of_the_validation_split_are_applied_to_the_test_split(load):
     config = load(positive_at=2.0)
     pairs = train.text_pairs.Pairs(None, rows, {}, np.arange(3.0))
     figures = train.make_figures(config, pairs)(scores)
+    assert figures.keys() == {
+        f"{split}_{name}" for split in SIZES for name in ("accuracy", "f1", "spearman")
+    }
     truth = {s: r["label"] == 2 for s, r in rows.items()}
     cuts = np.concatenate([[-np.inf], scores["validation"]])
     accuracies = [
@@ -206,9 +209,8 @@ def test_a_label_with_many_values_makes_no_classes(load, monkeypatch):
         train.load_pairs(config)
 
 
-@pytest.mark.parametrize(
-    "loss", ["cosent", pytest.param("sentence_bert", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cosent", "sentence_bert"])
 def test_a_run_reports_figures_of_both_splits(load, tmp_path, loss):
     figures = train.run(load(loss=loss), tmp_path / "run")
     assert figures.keys() == {
