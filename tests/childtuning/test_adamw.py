@@ -196,16 +196,34 @@ def build(params, **options):
     return childtuning.child_adamw(mask=mask, decay="child", **options)
 
 
+CHECKS = testing.transformation_checks(
+    build,
+    hyperparameters={"learning_rate": 0.02, "b1": 0.8, "weight_decay": 0.1},
+    takes_params=True,
+    optimizer=True,
+    max_loss_ratio=0.5,  # a quarter of the parameters stays where it is
+)
+# How it is wrapped, as the masks that test_masking.py wraps.
+SLOW = (
+    "chain",
+    "masked",
+    "multi_transform",
+    "multi_steps",
+    "apply_if_finite",
+    "extra_arguments",
+    "no_recompilation",
+    "export_runs_elsewhere",
+    "nested_containers",
+    "none_leaves",
+)
+
+
 @pytest.mark.parametrize(
     "check",
-    testing.transformation_checks(
-        build,
-        hyperparameters={"learning_rate": 0.02, "b1": 0.8, "weight_decay": 0.1},
-        takes_params=True,
-        optimizer=True,
-        max_loss_ratio=0.5,  # a quarter of the parameters stays where it is
-    ),
-    ids=lambda check: check.name,
+    [
+        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name in SLOW))
+        for c in CHECKS
+    ],
 )
 def test_child_adamw_passes_the_conformance_suite(check):
     check()

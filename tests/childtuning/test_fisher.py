@@ -129,7 +129,14 @@ def test_a_dense_network_has_the_same_in_closed_form():
 
 
 @pytest.mark.parametrize("convention", fisher.CONVENTIONS)
-@pytest.mark.parametrize("num_devices", [1, 2, 4])
+@pytest.mark.parametrize(
+    "num_devices",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.slow),
+        4,
+    ],
+)
 def test_examples_sharded_over_devices_give_the_same(convention, num_devices):
     params, batches = make_params(), [make_batch(8), make_batch(4, 1)]
     expected = childtuning.fisher_information(
