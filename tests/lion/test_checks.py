@@ -214,6 +214,7 @@ def worse(batch_size):
 def test_a_batch_whose_best_rate_is_at_an_end_of_the_grid_leaves_the_verdict_open(
     check, gain, context, monkeypatch
 ):
+    monkeypatch.setattr(checks_batch, "_draw", lambda *_: None)
     last = len(checks_batch.RATES["lion"]) - 1
     for best, verdict in ((2, claims.HOLDS), (last, claims.NOT_DECIDED)):
         monkeypatch.setattr(checks_batch, "_figures", batch_figures(gain, best))
@@ -277,7 +278,9 @@ def test_adam_under_noise_steps_by_the_closed_formula(context):
     assert finding.verdict == claims.DOES_NOT_HOLD
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "in_place", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_step_times_are_ratios(context, in_place):
     finding = checks_time.check_step_time(10_000, context, in_place=in_place)
     assert f"in_place={in_place}" in finding.details

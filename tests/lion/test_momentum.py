@@ -21,7 +21,8 @@ from lion import momentum
 @hypothesis.given(
     hnp.arrays(
         np.float32,
-        hnp.array_shapes(max_dims=3, max_side=40),
+        # Each shape is a program: few shapes, less and more than a block.
+        st.sampled_from([(), (0,), (40,), (256,), (7, 90), (40, 40, 3)]),
         elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False),
     )
 )
@@ -49,10 +50,10 @@ def test_codes_come_back_as_themselves():
 @pytest.mark.parametrize("value", [0.0, 1.5, -2.0])
 def test_constant_blocks_are_exact_and_finite(shape, value):
     x = jnp.full(shape, value)
-    stored = momentum.compress(x)
+    stored = jax.jit(momentum.compress)(x)
     assert stored.codes.shape == shape
     assert stored.scales.shape == (-(-x.size // 256),)
-    np.testing.assert_array_equal(momentum.expand(stored), x)
+    np.testing.assert_array_equal(jax.jit(momentum.expand)(stored), x)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -78,8 +79,8 @@ def test_a_block_of_zeros_makes_no_nan_on_the_way():
 
 def test_state_takes_a_quarter_of_float32():
     params = {"w": jnp.zeros((784, 256)), "b": jnp.zeros(256)}
-    state = lion.lion(1e-4, mu_dtype="int8").init(params)[0]
-    size = sum(x.nbytes for x in jax.tree.leaves(state.mu))
+    state = jax.eval_shape(lion.lion(1e-4, mu_dtype="int8").init, params)[0]
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.mu))
     assert size <= 0.27 * sum(p.nbytes for p in jax.tree.leaves(params))
 
 
@@ -122,7 +123,7 @@ def linear_expand(stored):
 
 def sign_agreement(compress, expand):
     """Mean over steps and entries, gradient scales over three decades in a block."""
-    num_blocks, num_steps, b1, b2 = 40, 200, 0.9, 0.99
+    num_blocks, num_steps, b1, b2 = 10, 200, 0.9, 0.99
     size = num_blocks * momentum.BLOCK_SIZE
     key_scale, key_mean, key_noise = jax.random.split(jax.random.key(0), 3)
     scales = 10.0 ** jax.random.uniform(key_scale, (size,), minval=-3.0, maxval=0.0)

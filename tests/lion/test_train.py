@@ -89,7 +89,7 @@ def test_evaluation_of_a_classifier_is_the_mean_over_all_rows(load):
     task = train.make_task(load("digits.py:smoke"))._replace(evaluation_rows=100)
     params = task.net.init(jax.random.key(0))
     arrays = task.splits["test"]
-    loss, metrics = task.loss_fn(params, arrays, None)
+    loss, metrics = jax.jit(task.loss_fn)(params, arrays, None)
     got = supervised.make_evaluation(task)(params, "test")
     assert len(arrays["label"]) % 100
     np.testing.assert_allclose(got["test_loss"], loss, rtol=1e-5)

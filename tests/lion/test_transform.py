@@ -31,7 +31,8 @@ def make_gradients(params, num_steps):
         scale = 10.0 ** np.linspace(-6, 1, max(p.size, 2))[: p.size].reshape(p.shape)
         key = jax.random.fold_in(jax.random.key(1), i)
         noise = jax.random.normal(key, (num_steps, *p.shape))
-        return (noise * scale[None]).astype(p.dtype)
+        # In NumPy, where a step's are a view and no program.
+        return np.asarray((noise * scale[None]).astype(p.dtype))
 
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(gradients(i, p) for i, p in enumerate(leaves))
