@@ -6,18 +6,22 @@ from pathlib import Path
 import mpmath
 
 TABLE = Path(__file__).parents[1] / "vmf_vae" / "vmf.csv"
+# With many steps of the recursion, with few, with some in float64 alone, and with none.
+FEW_DIMS = (2, 5, 20, 512, 100_000)
 NAMES = ("log_iv", "log_normalizer", "ratio", "kl", "entropy", "slope", "complement")
 
 
-def table():
+def table(dims=None):
     """Rows `(dim, concentration, {name: value with 40 digits})`.
 
     180 of them: 15 dimensions from 2 to 100,000, 12 concentrations from 1e-6 to 1e6,
-    each of which is a float32 number.
+    each of which is a float32 number; or those of some dimensions.
     """
     with TABLE.open() as file, mpmath.workdps(40):
         for row in csv.DictReader(file):
             dim, kappa = int(row["d"]), float(row["kappa"])
+            if dims is not None and dim not in dims:
+                continue
             columns = ("log_iv", "log_normalizer", "A_d", "kl_to_uniform", "entropy")
             values = {
                 name: mpmath.mpf(row[column])

@@ -62,9 +62,14 @@ def random_points(seed, count, dims, dtype):
         yield dim, kappa, vmf_reference.values(dim, kappa)
 
 
+@pytest.mark.parametrize(
+    "dims",
+    [vmf_reference.FEW_DIMS, pytest.param(None, marks=pytest.mark.slow)],
+    ids=["few", "all"],
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_table_is_met_in_every_row(name, dtype):
-    worst = largest_error(vmf_reference.table(), name, dtype)
+def test_table_is_met_in_every_row(name, dtype, dims):
+    worst = largest_error(vmf_reference.table(dims), name, dtype)
     assert worst <= BOUNDS[dtype][name]
 
 
@@ -79,8 +84,8 @@ def test_scipy_does_not_meet_the_table():
 
 
 def test_random_points_are_met(dtype):
-    dims = [2, 3, 6, 9, 17, 19, 33, 77, 1001]
-    points = list(random_points(0, 12, dims, dtype))
+    # As many of a dimension as the table has, for whose shapes there are programs.
+    points = [p for dim in (2, 5, 20, 33) for p in random_points(0, 12, [dim], dtype)]
     for name in FUNCTIONS:
         assert largest_error(points, name, dtype) <= BOUNDS[dtype][name]
 
@@ -93,7 +98,13 @@ def test_many_random_points_are_met(dtype):
         assert largest_error(points, name, dtype) <= BOUNDS[dtype][name]
 
 
-@pytest.mark.parametrize("order", [0, 0.25, 1, 3.7, 7.99, 15.5, 16.01, 250.125])
+@pytest.mark.parametrize(
+    "order",
+    [
+        *(0, 0.25, 7.99, 16.01),
+        *(pytest.param(v, marks=pytest.mark.slow) for v in (1, 3.7, 15.5, 250.125)),
+    ],
+)
 def test_log_iv_of_any_real_order(order, dtype):
     x = dtype(1.37 * max(order, 1.0))
     expected = mpmath.log(mpmath.besseli(order, mpmath.mpf(float(x))))
@@ -115,17 +126,24 @@ def test_log_iv_has_its_digits_around_its_zero(dtype):
             assert vmf_reference.error(got, expected) <= BOUNDS[dtype]["log_iv"]
 
 
-@pytest.mark.parametrize("order", [1e-15, 1e-17, 1e-24, 1e-30, 1e-300])
+@pytest.mark.parametrize(
+    "order",
+    [
+        *(1e-15, 1e-17, 1e-300),
+        *(pytest.param(v, marks=pytest.mark.slow) for v in (1e-24, 1e-30)),
+    ],
+)
 def test_a_tiny_order_is_nearly_order_0(order, dtype):
-    x = jnp.asarray([1e-6, 1e-3, 1.0, 50.0, 1e3], dtype)
+    x = jnp.asarray([0.0, 1e-6, 1e-3, 1.0, 50.0, 1e3], dtype)
     with mpmath.workdps(80):
-        want = [mpmath.log(mpmath.besseli(0, mpmath.mpf(float(k)))) for k in x]
-    got = bessel.log_iv(order, x)
+        want = [mpmath.log(mpmath.besseli(0, mpmath.mpf(float(k)))) for k in x[1:]]
+    both = jax.value_and_grad(lambda x: bessel.log_iv(order, x))
+    got, slopes = jax.jit(jax.vmap(both))(x)
     want = np.array([float(w) for w in want])
-    np.testing.assert_allclose(got, want, rtol=BOUNDS[dtype]["log_iv"], atol=3e-14)
-    assert bessel.log_iv(order, jnp.zeros((), dtype)) == -jnp.inf
-    slope = jax.grad(lambda x: bessel.log_iv(order, x))(x[2])
-    np.testing.assert_allclose(slope, float(special.i1e(1) / special.i0e(1)), rtol=1e-6)
+    np.testing.assert_allclose(got[1:], want, rtol=BOUNDS[dtype]["log_iv"], atol=3e-14)
+    assert got[0] == -jnp.inf
+    slope = float(special.i1e(1) / special.i0e(1))
+    np.testing.assert_allclose(slopes[3], slope, rtol=1e-6)
 
 
 @pytest.mark.parametrize("order", [1e-17, 1e-24])
@@ -157,7 +175,10 @@ def test_values_at_zero():
     assert bessel.inverse_bessel_ratio(5, 1.0) == jnp.inf
 
 
-@pytest.mark.parametrize("dim", [2, 3, 10, 50, 768, 200_000])
+@pytest.mark.parametrize(
+    "dim",
+    [2, 50, 200_000, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 10, 768))],
+)
 def test_ratio_of_the_inverse_is_the_argument(dim, dtype):
     ends = 10.0 ** np.linspace(-6, -1, 100)
     r = np.concatenate([np.linspace(0, 1, 500)[:-1], ends, 1 - ends]).astype(dtype)
@@ -166,11 +187,15 @@ def test_ratio_of_the_inverse_is_the_argument(dim, dtype):
 
 
 def test_derivative_of_the_inverse_is_that_of_the_inverse():
+
+    @jax.jit
+    def slopes(r):
+        k, inverse = jax.value_and_grad(lambda r: bessel.inverse_bessel_ratio(7, r))(r)
+        return inverse, jax.grad(lambda k: bessel.bessel_ratio(7, k))(k)
+
     with jax.enable_x64(True):
         for r in (0.0, 0.3, 0.9, 0.999):
-            k = bessel.inverse_bessel_ratio(7, r)
-            slope = jax.grad(lambda k: bessel.bessel_ratio(7, k))(k)
-            inverse = jax.grad(lambda r: bessel.inverse_bessel_ratio(7, r))(r)
+            inverse, slope = slopes(r)
             np.testing.assert_allclose(inverse * slope, 1.0, rtol=1e-12)
 
 
@@ -191,14 +216,16 @@ def test_derivative_of_the_inverse_is_that_of_the_inverse():
     ids=["log_iv", "bessel_ratio"],
 )
 def test_derivatives_in_both_modes(fn, derivative):
+    both = jax.jit(lambda x: (jax.grad(fn)(x), jax.jacfwd(fn)(x)))
     with jax.enable_x64(True), mpmath.workdps(40):
         for x in (0.01, 3.0, 40.0):
             expected = float(derivative(mpmath.mpf(x)))
-            np.testing.assert_allclose(jax.grad(fn)(x), expected, rtol=1e-13)
-            np.testing.assert_allclose(jax.jacfwd(fn)(x), expected, rtol=1e-13)
+            np.testing.assert_allclose(both(x), (expected, expected), rtol=1e-13)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 8, 40])
+@pytest.mark.parametrize(
+    "dim", [2, 40, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8))]
+)
 def test_second_derivative_of_the_ratio(dim):
     def closed(k):
         a = mpmath.besseli(mpmath.mpf(dim) / 2, k)
@@ -206,24 +233,25 @@ def test_second_derivative_of_the_ratio(dim):
         slope = 1 - a * a - (dim - 1) * a / k
         return -2 * a * slope - (dim - 1) * (slope / k - a / k**2)
 
-    second = jax.jit(jax.grad(jax.grad(lambda k: bessel.bessel_ratio(dim, k))))
+    first = jax.grad(lambda k: bessel.bessel_ratio(dim, k))
+    derivatives = jax.jit(jax.value_and_grad(first))
     with jax.enable_x64(True), mpmath.workdps(40):
         for k in (1e-3, 0.5, 2.0, 30.0, 1e3):
             expected = float(closed(mpmath.mpf(k)))
-            np.testing.assert_allclose(second(k), expected, rtol=1e-10)
-    assert second(0.0) == 0.0
-    assert jax.grad(lambda k: bessel.bessel_ratio(dim, k))(0.0) == pytest.approx(
-        1 / dim
-    )
+            np.testing.assert_allclose(derivatives(k)[1], expected, rtol=1e-10)
+        slope, bend = derivatives(0.0)
+        assert bend == 0.0
+        np.testing.assert_allclose(slope, 1 / dim, rtol=1e-6)
 
 
-@pytest.mark.parametrize("order", [0.5, 3.5, 20.0, 383.0])
+@pytest.mark.parametrize(
+    "order", [0.5, 20.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (3.5, 383))]
+)
 def test_second_derivative_of_log_iv_far_out(order, dtype):
     """Where A' and nu / x^2 are close; their difference tends to 1 / (2 x^2)."""
     xs = jnp.array([order + 1.5, 4 * order, 1e3, 1e4, 1e5, 2e6], dtype)
-    first = jax.grad(lambda x: bessel.log_iv(order, x))
-    third = jax.jit(jax.vmap(jax.grad(jax.grad(first))))(xs)
-    second = np.asarray(jax.jit(jax.vmap(jax.grad(first)))(xs))
+    bending = jax.grad(jax.grad(lambda x: bessel.log_iv(order, x)))
+    second, third = jax.jit(jax.vmap(jax.value_and_grad(bending)))(xs)
     assert second.dtype == dtype
     with mpmath.workdps(60):
         for at, bend, twist in zip(xs, second, third, strict=True):
@@ -252,9 +280,9 @@ def test_half_precision_is_computed_in_float32(narrow):
 
 
 def test_shapes_and_kinds_of_arguments():
-    assert bessel.bessel_ratio(3, np.zeros((0, 2))).shape == (0, 2)
-    assert bessel.bessel_ratio(3, 5).dtype == jnp.float32
-    assert bessel.bessel_ratio(3, [1, 2]).shape == (2,)
+    assert bessel.bessel_ratio(40, np.zeros((0, 2))).shape == (0, 2)
+    assert bessel.bessel_ratio(40, 5).dtype == jnp.float32
+    assert bessel.bessel_ratio(40, [1, 2]).shape == (2,)
     grid = jnp.linspace(0.1, 9.0, 12).reshape(3, 4)
     together = bessel.log_iv(1.5, grid)
     mapped = jax.vmap(jax.vmap(lambda x: bessel.log_iv(1.5, x)))(grid)

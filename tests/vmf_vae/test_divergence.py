@@ -24,7 +24,7 @@ def exact_kl(dim, kappa_p, kappa_q, cosine):
 
 
 @pytest.mark.parametrize(
-    "dim", [2, 10, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 200))]
+    "dim", [2, 200, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 10))]
 )
 @pytest.mark.parametrize(
     ("kappa_p", "kappa_q"),
@@ -40,33 +40,34 @@ def exact_kl(dim, kappa_p, kappa_q, cosine):
     ],
 )
 def test_kl_between_two(dim, kappa_p, kappa_q, dtype):
-    mu = jnp.zeros(dim, dtype).at[0].set(1.0)
+    mu, other = np.eye(2, dim, dtype=dtype)
     kappas = dtype(kappa_p), dtype(kappa_q)
     slack = 40 * float(jnp.finfo(dtype).eps)
-    for nu, cosine in ((mu, 1), (-mu, -1), (jnp.roll(mu, 1), 0)):
+    for nu, cosine in ((mu, 1), (-mu, -1), (other, 0)):
         got = divergence.kl(mu, kappas[0], nu, kappas[1])
         expected = exact_kl(dim, *map(float, kappas), cosine)
         assert vmf_reference.error(got, expected) <= slack
 
 
 def test_kl_properties():
-    keys = jax.random.split(jax.random.key(0), 4)
-    mu, nu = (jax.random.normal(k, (50, 6)) for k in keys[:2])
-    mu, nu = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (mu, nu))
-    a, b = (jnp.exp(3 * jax.random.normal(k, (50,))) for k in keys[2:])
+    rng = np.random.default_rng(0)
+    mu, nu = rng.normal(size=(2, 50, 40))
+    mu, nu = (np.float32(x / np.linalg.norm(x, axis=-1)[:, None]) for x in (mu, nu))
+    a, b = np.exp(3 * rng.normal(size=(2, 50))).astype(np.float32)
     kl = jax.jit(divergence.kl)
     assert (kl(mu, a, nu, b) >= 0).all()
     np.testing.assert_array_equal(kl(mu, a, mu, a), np.zeros(50))
-    uniform = density.kl_to_uniform(6, a)
-    np.testing.assert_allclose(kl(mu, a, nu, jnp.zeros(50)), uniform, rtol=1e-6)
+    uniform = density.kl_to_uniform(40, a)
+    np.testing.assert_allclose(kl(mu, a, nu, np.zeros_like(b)), uniform, rtol=1e-6)
     assert jax.eval_shape(kl, mu, a, nu[0], 2.0).shape == (50,)
     assert jax.eval_shape(kl, mu[:, None], a[:, None], nu, b).shape == (50, 50)
 
 
 @pytest.mark.parametrize("batched", range(4))
 def test_any_argument_alone_may_be_a_batch(batched):
-    one = [jnp.array([0.6, 0.8, 0.0]), 5.0, jnp.array([0.0, 0.6, 0.8]), 3.0]
-    many = [jnp.array([[1.0, 0, 0], [0, 1, 0]]), jnp.array([1.0, 30.0])] * 2
+    x, y, z = np.eye(3, 20, dtype=np.float32)
+    one = [0.6 * x + 0.8 * y, 5.0, 0.6 * y + 0.8 * z, 3.0]
+    many = [np.stack([x, y]), np.float32([1.0, 30.0])] * 2
     pair = [
         divergence.kl(*one[:batched], x, *one[batched + 1 :]) for x in many[batched]
     ]
@@ -78,28 +79,27 @@ def test_any_argument_alone_may_be_a_batch(batched):
 
 def test_kl_gradient_matches_finite_differences():
     with jax.enable_x64(True):
-        mu = jnp.array([0.6, 0.8, 0.0])
+        x, y = np.eye(2, 20)
+        mu = 0.6 * x + 0.8 * y
 
-        @jax.jit
         def value(angle, a, b):
-            nu = jnp.stack([jnp.cos(angle), jnp.sin(angle), 0.0 * angle])
-            return divergence.kl(mu, a, nu, b)
+            return divergence.kl(mu, a, jnp.cos(angle) * x + jnp.sin(angle) * y, b)
 
-        gradient = jax.jit(jax.grad(value, argnums=(0, 1, 2)))
+        both = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
         for point in ((0.3, 4.0, 7.0), (0.3, 5.0, 5.0), (2.0, 0.1, 50.0)):
-            grads = gradient(*point)
+            _, grads = both(*point)
             for i, grad in enumerate(grads):
                 h = 1e-5
                 up, down = list(point), list(point)
                 up[i], down[i] = up[i] + h, down[i] - h
-                numeric = (value(*up) - value(*down)) / (2 * h)
+                numeric = (both(*up)[0] - both(*down)[0]) / (2 * h)
                 np.testing.assert_allclose(grad, numeric, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("dim", [2, 10, 200])
+@pytest.mark.parametrize("dim", [2, pytest.param(10, marks=pytest.mark.slow), 200])
 def test_kl_gradient_has_all_digits_where_the_concentrations_are_far_apart(dim, dtype):
     """Along one direction: A(q) - A(p), and A'(p) (p - q)."""
-    mu = jnp.zeros(dim, dtype).at[0].set(1.0)
+    mu = np.eye(1, dim, dtype=dtype)[0]
     slack = 40 * float(jnp.finfo(dtype).eps)
     gradient = jax.jit(
         jax.grad(lambda p, q: divergence.kl(mu, p, mu, q), argnums=(0, 1))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.optimized
 
 def exact_slope(dim, kappa, t):
     """(dw/dkappa) / (1 - w^2), from the distribution function in the angle."""
-    with mpmath.workdps(30):
+    with mpmath.workdps(20):
         k, t = mpmath.mpf(kappa), mpmath.mpf(t)
         v = mpmath.mpf(dim) / 2 - 1
         mean = mpmath.besseli(v + 1, k) / mpmath.besseli(v, k)
@@ -66,22 +66,22 @@ def typical(dim, kappa):
 @pytest.mark.parametrize(
     ("dim", "kappa"),
     [
-        pytest.param(*point, marks=[pytest.mark.slow] * (i % 2))
+        pytest.param(*point, marks=[pytest.mark.slow] * (i % 2 or point == (50, 20.0)))
         for i, point in enumerate(POINTS)
     ],
 )
 def test_slope_is_the_integral(dim, kappa):
     # Far out the nodes are few beyond the mean.
     wide = {(2, 1e3): 1e-7, (50, 1e4): 5e-9}.get((dim, kappa), 1e-12)
+    kappa, points = np.float32(kappa), np.float32(typical(dim, kappa))
+    exact = [exact_slope(dim, float(kappa), float(x)) for x in points]
     for dtype, rtol in ((jnp.float32, 3e-5), (jnp.float64, wide)):
         with jax.enable_x64(dtype == jnp.float64):
-            t = jnp.array(typical(dim, kappa), dtype)
-            got = slope_over_sine2(dim, dtype(kappa), t)
-            exact = [exact_slope(dim, float(dtype(kappa)), float(x)) for x in t]
+            got = slope_over_sine2(dim, dtype(kappa), jnp.array(points, dtype))
             np.testing.assert_allclose(got, exact, rtol=rtol)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 10, 768])
+@pytest.mark.parametrize("dim", [2, 3, pytest.param(10, marks=pytest.mark.slow), 768])
 def test_slope_is_finite_at_the_poles_and_at_zero(dim):
     t = jnp.array([0.0, 1e-7, 1.0, 2.0])
     for kappa in (0.0, 1e-6, 1.0, 1e6):

@@ -84,12 +84,10 @@ def test_law_of_the_first_coordinate(dim, kappa):
 
 @pytest.mark.parametrize("dim", [2, 3, 50])
 def test_draws_lie_on_the_sphere_around_their_direction(dim):
+    sampler = FixedConcentrationSampler(dim, 30.0)
+    draw = jax.jit(lambda mu: sampler.sample(jax.random.key(0), mu, (20_000,)))
     for axis in (1.0, -1.0):
-        mu = jnp.zeros(dim).at[0].set(axis)
-        x = FixedConcentrationSampler(dim, 30.0).sample(
-            jax.random.key(0), mu, (20_000,)
-        )
-        x = np.asarray(x, float)
+        x = np.asarray(draw(axis * np.eye(1, dim, dtype=np.float32)[0]), float)
         np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
         mean, variance = moments(dim, 30.0)
         along = x[:, 0] * axis
@@ -100,22 +98,26 @@ def test_draws_lie_on_the_sphere_around_their_direction(dim):
 
 def test_draws_are_of_unit_norm_around_a_direction_that_is_nearly():
     """A direction may differ from a unit vector by a rounding of three digits."""
-    mu = 1.0009 * jnp.array([[0.6, 0.8], [1.0, 0.0]])
-    x = FixedConcentrationSampler(2, 5.0).sample(jax.random.key(0), mu, (50,))
+    mu = 1.0009 * jnp.array([[0.6, 0.8], [1.0, 0.0]])  # closed over: it is checked
+    draw = jax.jit(lambda key: FixedConcentrationSampler(2, 5.0).sample(key, mu, (50,)))
+    x = draw(jax.random.key(0))
     np.testing.assert_allclose(np.linalg.norm(x, axis=-1), 1.0, atol=1e-6)
 
 
 def test_shapes_trees_and_gradients():
-    sampler = FixedConcentrationSampler(3, 4.0)
-    mu = jnp.eye(3)[None, :2]
-    x = sampler.sample(jax.random.key(0), mu, (5,))
-    assert x.shape == (5, 1, 2, 3)
-    again = jax.jit(lambda s, mu: s.sample(jax.random.key(0), mu, (5,)))(sampler, mu)
+    sampler, key = FixedConcentrationSampler(3, 4.0), jax.random.key(0)
+    mu = np.eye(3, dtype=np.float32)[None, :2]
+    shaped = jax.eval_shape(lambda s: s.sample(key, mu, (5,)), sampler)
+    assert shaped.shape == (5, 1, 2, 3)
+    # Of the shape that other tests draw, operation by operation.
+    mu = jnp.asarray(mu[0, 1])
+    x = sampler.sample(key, mu, 20_000)
+    again = jax.jit(lambda s, mu: s.sample(key, mu, 20_000))(sampler, mu)
     np.testing.assert_allclose(again, x, atol=1e-6)
-    assert not np.array_equal(x, sampler.sample(jax.random.key(1), mu, (5,)))
+    assert not np.array_equal(x, sampler.sample(jax.random.key(1), mu, 20_000))
     assert [leaf.shape for leaf in jax.tree.leaves(sampler)] == [(2,), (4097,), (4097,)]
     assert repr(sampler) == "FixedConcentrationSampler(dim=3, concentration=4.0)"
-    half = sampler.sample(jax.random.key(0), mu.astype(jnp.bfloat16))
+    half = jax.eval_shape(lambda s: s.sample(key, mu.astype(jnp.bfloat16)), sampler)
     assert half.dtype == jnp.bfloat16
 
 
@@ -198,6 +200,6 @@ def test_the_density_is_linear_between_two_points_of_a_coarse_table(monkeypatch,
 )
 def test_a_number_is_a_shape_of_one_axis(draw):
     key = jax.random.key(0)
-    np.testing.assert_array_equal(draw(key, 5), draw(key, (5,)))
+    np.testing.assert_array_equal(draw(key, 20_000), draw(key, (20_000,)))
     with pytest.raises(ValueError, match=r"shape must be integers >= 0, got \(-5,\)"):
         draw(key, (-5,))
