@@ -19,7 +19,7 @@ def test_directions_are_those_of_numpy():
 def test_directions_and_their_gradients_survive_extreme_lengths(size):
     x = jnp.array([3.0, -4.0]) * size
     np.testing.assert_allclose(unit_vector(x), [0.6, -0.8], rtol=1e-6)
-    jacobian = jax.jacobian(unit_vector)(x) * (5.0 * size)
+    jacobian = jax.jit(jax.jacobian(unit_vector))(x) * (5.0 * size)
     # (I - u u^T) / |x|
     np.testing.assert_allclose(jacobian, [[0.64, 0.48], [0.48, 0.36]], rtol=1.5e-6)
 
@@ -31,7 +31,7 @@ def test_the_largest_float_has_a_direction():
     exact = wide / np.linalg.norm(wide, axis=-1, keepdims=True)
     for fn in (unit_vector, jax.jit(unit_vector)):
         np.testing.assert_allclose(fn(x), exact, rtol=1e-6)
-    gradient = jax.grad(lambda x: unit_vector(x)[:, 0].sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: unit_vector(x)[:, 0].sum()))(x)
     assert np.isfinite(gradient).all()
     np.testing.assert_allclose(gradient[2], np.array([8.0, -2.0, -2.0]) / 27, rtol=1e-5)
 
@@ -39,7 +39,7 @@ def test_the_largest_float_has_a_direction():
 def test_the_zero_vector_has_a_direction_and_a_zero_gradient():
     x = jnp.zeros((2, 3)).at[1, 2].set(2.0)
     np.testing.assert_array_equal(unit_vector(x), [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    gradient = jax.grad(lambda x: (unit_vector(x) * jnp.ones((1, 3))).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: unit_vector(x).sum()))(x)
     np.testing.assert_allclose(gradient, [[0, 0, 0], [0.5, 0.5, 0]], atol=1e-7)
 
 
@@ -53,8 +53,8 @@ def test_kl_in_three_coordinates_is_elementary():
 
 def test_kl_of_a_fixed_concentration_is_constant_and_has_no_gradient():
     latent, x = VMFLatent(6, 20.0), jax.random.normal(jax.random.key(0), (5, 6))
-    kl, gradient = jax.value_and_grad(
-        lambda x: latent.kl(latent.posterior({}, x)).sum()
+    kl, gradient = jax.jit(
+        jax.value_and_grad(lambda x: latent.kl(latent.posterior({}, x)).sum())
     )(x)
     v = 2.0
     expected = 20.0 * scipy.special.ive(v + 1, 20.0) / scipy.special.ive(v, 20.0)
@@ -67,7 +67,7 @@ def test_kl_of_a_fixed_concentration_is_constant_and_has_no_gradient():
 def test_a_learned_concentration_has_a_gradient():
     latent = VMFLatent(6)
     x = jax.random.normal(jax.random.key(0), (5, latent.num_features))
-    gradient = jax.grad(lambda x: latent.kl(latent.posterior({}, x)).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: latent.kl(latent.posterior({}, x)).sum()))(x)
     assert (gradient[:, 6] > 0).all()
     np.testing.assert_array_equal(gradient[:, :6], 0.0)
 
@@ -86,21 +86,22 @@ def test_a_shared_concentration_is_one_parameter():
     assert latent.init().keys() == params.keys()
     q = latent.posterior(params, jnp.ones((3, 4)))
     np.testing.assert_allclose(q.concentration, np.log1p(np.exp(2.0)) + 1, rtol=1e-6)
-    assert jax.grad(lambda p: latent.kl(latent.posterior(p, jnp.ones((3, 4)))).sum())(
-        params
-    )["raw_concentration"]
+    gradient = jax.jit(
+        jax.grad(lambda p: latent.kl(latent.posterior(p, jnp.ones((3, 4)))).sum())
+    )(params)
+    assert gradient["raw_concentration"]
 
 
 def test_at_concentration_zero_the_posterior_is_the_uniform_prior():
-    latent = VMFLatent(5, 0.0)
-    q = latent.posterior({}, jnp.ones((1, 5)))
+    latent = VMFLatent(20, 0.0)
+    q = latent.posterior({}, jnp.ones((1, 20)))
     z = q.sample(jax.random.key(0), (4000,))[:, 0]
     np.testing.assert_allclose(latent.kl(q), 0.0, atol=1e-6)
-    log_area = np.log(2) + 2.5 * np.log(np.pi) - scipy.special.gammaln(2.5)
+    log_area = np.log(2) + 10 * np.log(np.pi) - scipy.special.gammaln(10)
     np.testing.assert_allclose(q.log_prob(z[:, None]), -log_area, rtol=1.5e-6)
     np.testing.assert_allclose(latent.prior_log_prob(z), -log_area, rtol=1.5e-6)
-    # Every coordinate has mean 0 and variance 1/5.
-    assert (np.abs(z.mean(axis=0)) < 4.5 * np.sqrt(0.2 / 4000)).all()
+    # Every coordinate has mean 0 and variance 1/20.
+    assert (np.abs(z.mean(axis=0)) < 4.5 * np.sqrt(0.05 / 4000)).all()
 
 
 @pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan"), "both"])
