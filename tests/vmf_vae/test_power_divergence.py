@@ -32,7 +32,16 @@ def exact(dim, kappa):
         return value, kappa * rise
 
 
-@pytest.mark.parametrize("dim", [2, 3, 8, 17, 18, 768, 100_000])
+@pytest.mark.parametrize(
+    "dim",
+    [
+        2,
+        17,
+        18,
+        100_000,
+        *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8, 768)),
+    ],
+)
 def test_value_and_slope_have_all_digits(dim, dtype):
     kappas = jnp.asarray(KAPPAS, dtype)
     both = jax.jit(
@@ -61,7 +70,10 @@ def peak_over_uniform(dim, kappa):
         return value, *rises
 
 
-@pytest.mark.parametrize("dim", [2, 3, 17, 768, 100_000])
+@pytest.mark.parametrize(
+    "dim",
+    [2, 17, 100_000, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 768))],
+)
 def test_the_peak_and_its_derivatives_have_all_digits(dim, dtype):
     def peak(kappa):
         return log_peak_of_power(dim / 2 - 0.5, kappa)
@@ -91,7 +103,7 @@ def test_area_minus_entropy_does_not():
     np.testing.assert_allclose(law.kl_to_uniform(), want, rtol=2e-6)
 
 
-@pytest.mark.parametrize("dim", [2, 3, 50])
+@pytest.mark.parametrize("dim", [2, pytest.param(3, marks=pytest.mark.slow), 50])
 def test_the_uniform_law_is_a_minimum_with_its_curvature(dim, dtype):
     def kl(kappa):
         return kl_of_power(dim / 2 - 0.5, kappa)
