@@ -1,5 +1,6 @@
 """`child_adamw` follows the authors' optimizer to the last digits of float32."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -218,13 +219,7 @@ SLOW = (
 )
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name in SLOW))
-        for c in CHECKS
-    ],
-)
+@pytest.mark.parametrize("check", conformance.cases(CHECKS, slow=SLOW))
 def test_child_adamw_passes_the_conformance_suite(check):
     check()
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,14 +232,12 @@ SUITES = {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            # It is the same transformation as "f", after the optimizer.
-            marks=[pytest.mark.slow] * (name == "dropout"),
-            id=f"{name}-{check.name}",
-        )
+        case
         for name, checks in SUITES.items()
-        for check in checks
+        # "dropout" is the same transformation as "f", after the optimizer.
+        for case in conformance.cases(
+            checks, name, quick=() if name == "dropout" else None
+        )
     ],
 )
 def test_masks_pass_the_conformance_suite(check):

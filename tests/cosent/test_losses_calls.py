@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,41 +31,34 @@ SUITES = {
     "sorted": (sorted_loss, GRADES),
     "binary": (binary_cosent_loss, GRADES > 0),
 }
-CHECKS = {
-    (suite, check.name): check
-    for suite, (loss, labels) in SUITES.items()
-    for check in testing.loss_checks(
-        loss,
-        (SMALL, labels),
-        kwargs={"where": WHERE, "scale": 5.0},
-        mask_name="where",
-        second_order=True,
-    )
-}
 SLOW = (
+    *conformance.COMPILED,
     "second_derivative_matches_finite_differences",
-    "jit_equals_eager",
-    "vmap_equals_loop",
-    "no_recompilation",
     "keyword_arguments",
-    "closes_over_traced_arrays",
     "low_precision",
 )
 
 
 @pytest.mark.parametrize(
-    "key",
+    "check",
     [
-        pytest.param(
-            key,
-            marks=[pytest.mark.slow] * (key[0] != "pairs" and key[1] in SLOW),
-            id="-".join(key),
+        case
+        for suite, (loss, labels) in SUITES.items()
+        for case in conformance.cases(
+            testing.loss_checks(
+                loss,
+                (SMALL, labels),
+                kwargs={"where": WHERE, "scale": 5.0},
+                mask_name="where",
+                second_order=True,
+            ),
+            suite,
+            slow=() if suite == "pairs" else SLOW,
         )
-        for key in CHECKS
     ],
 )
-def test_the_losses_conform(key):
-    CHECKS[key]()
+def test_the_losses_conform(check):
+    check()
 
 
 def batch(size, kind):

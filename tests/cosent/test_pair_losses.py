@@ -1,5 +1,6 @@
 """The losses that CoSENT is compared with, against scipy, optax and definitions."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,44 +40,37 @@ SUITES = {
     "cosine_mse": (cosine_mse_loss, (U, V, TARGETS)),
     "contrastive": (in_batch_contrastive_loss, (U, V)),
 }
-CHECKS = {
-    (suite, check.name): check
-    for suite, (loss, arguments) in SUITES.items()
-    for check in testing.loss_checks(
-        loss,
-        arguments,
-        argnums=(0, 1),
-        kwargs={"where": WHERE},
-        mask_name="where",
-        second_order=True,
-        # The alternating extremes make parallel vectors, where |u - v| is 0.
-        rtol=2e-5,
-    )
-}
 SLOW = (
+    *conformance.COMPILED,
     "second_derivative_matches_finite_differences",
-    "jit_equals_eager",
-    "vmap_equals_loop",
-    "no_recompilation",
     "keyword_arguments",
-    "closes_over_traced_arrays",
     "low_precision",
 )
 
 
 @pytest.mark.parametrize(
-    "key",
+    "check",
     [
-        pytest.param(
-            key,
-            marks=[pytest.mark.slow] * (key[0] != "contrastive" and key[1] in SLOW),
-            id="-".join(key),
+        case
+        for suite, (loss, arguments) in SUITES.items()
+        for case in conformance.cases(
+            testing.loss_checks(
+                loss,
+                arguments,
+                argnums=(0, 1),
+                kwargs={"where": WHERE},
+                mask_name="where",
+                second_order=True,
+                # The alternating extremes make parallel vectors, where |u - v| is 0.
+                rtol=2e-5,
+            ),
+            suite,
+            slow=() if suite == "contrastive" else SLOW,
         )
-        for key in CHECKS
     ],
 )
-def test_the_losses_conform(key):
-    CHECKS[key]()
+def test_the_losses_conform(check):
+    check()
 
 
 def test_sentence_bert_is_the_cross_entropy_of_its_features():

@@ -1,5 +1,6 @@
 """Cosines: right at any length, defined and flat where a vector is zero."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +18,7 @@ CHECKS = testing.loss_checks(pairwise_cosine, (U, V), argnums=(0, 1), second_ord
 SLOW = ("second_derivative_matches_finite_differences",)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name in SLOW))
-        for c in CHECKS
-    ],
-)
+@pytest.mark.parametrize("check", conformance.cases(CHECKS, slow=SLOW))
 def test_the_cosine_conforms(check):
     check()
 

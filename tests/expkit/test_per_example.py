@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -256,11 +257,8 @@ def penalty(fn, shape):
 # Both come from one backward pass: how they are called is checked of one of the two.
 LONG = {
     dense_squared_norms: (
+        *conformance.COMPILED,
         "second_derivative_matches_finite_differences",
-        "jit_equals_eager",
-        "vmap_equals_loop",
-        "no_recompilation",
-        "closes_over_traced_arrays",
         "keyword_arguments",
     ),
     dense_fisher: ("second_derivative_matches_finite_differences",),
@@ -270,11 +268,7 @@ LONG = {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            id=f"{fn.__name__}-{name}-{check.name}",
-            marks=[pytest.mark.slow] if is_slow or check.name in LONG[fn] else [],
-        )
+        case
         for fn, name, is_slow in (
             (dense_squared_norms, "vectors", False),
             (dense_squared_norms, "short", True),
@@ -282,12 +276,17 @@ LONG = {
             (dense_fisher, "vectors", True),
             (dense_fisher, "short", False),
         )
-        for check in testing.loss_checks(
-            penalty(fn, SHAPES[name]),
-            (make(3, (3, 4, 1)), jnp.float32(0.7)),
-            argnums=(0, 1),
-            extremes=(0.0, 10.0, -10.0),
-            second_order=True,
+        for case in conformance.cases(
+            testing.loss_checks(
+                penalty(fn, SHAPES[name]),
+                (make(3, (3, 4, 1)), jnp.float32(0.7)),
+                argnums=(0, 1),
+                extremes=(0.0, 10.0, -10.0),
+                second_order=True,
+            ),
+            f"{fn.__name__}-{name}",
+            slow=LONG[fn],
+            quick=() if is_slow else None,
         )
     ],
 )

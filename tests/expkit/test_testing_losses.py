@@ -1,5 +1,6 @@
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,15 +93,11 @@ QUICK = {
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            id=f"{name}-{check.name}",
-            marks=[pytest.mark.slow]
-            if name in QUICK and check.name not in QUICK[name]
-            else [],
-        )
+        case
         for name, (loss, args, options) in CONFORMING.items()
-        for check in loss_checks(loss, args, **options)
+        for case in conformance.cases(
+            loss_checks(loss, args, **options), name, quick=QUICK.get(name)
+        )
     ],
 )
 def test_sound_losses_conform(check):

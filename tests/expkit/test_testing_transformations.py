@@ -1,3 +1,4 @@
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,29 +44,25 @@ CONFORMING = {
 
 
 # All properties of one transformation, and those that a norm of all leaves may break.
-OF_NORMS = (
-    "empty_tree",
-    "sharded_equals_unsharded",
-    "zero_gradient",
-    "zero_size_leaves",
-)
-
-
-def is_fast(name, check):
-    is_norm = name == "clip_by_global_norm"
-    return name == "lion" or (is_norm and check.name in OF_NORMS)
+QUICK = {
+    "lion": None,
+    "clip_by_global_norm": (
+        "empty_tree",
+        "sharded_equals_unsharded",
+        "zero_gradient",
+        "zero_size_leaves",
+    ),
+}
 
 
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            id=f"{name}-{check.name}",
-            marks=[] if is_fast(name, check) else [pytest.mark.slow],
-        )
+        case
         for name, (make, options) in CONFORMING.items()
-        for check in transformation_checks(make, **options)
+        for case in conformance.cases(
+            transformation_checks(make, **options), name, quick=QUICK.get(name, ())
+        )
     ],
 )
 def test_optax_conforms(check):

@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,38 +30,31 @@ SUITES = {
     "soft": (multilabel_cross_entropy, LOGITS, SOFT, WHERE),
     "spans": (over_cells, SPANS, SPANS > 0.7, np.triu(np.ones((4, 4), bool))[None]),
 }
-CHECKS = {
-    (suite, check.name): check
-    for suite, (loss, logits, labels, where) in SUITES.items()
-    for check in testing.loss_checks(
-        loss,
-        (logits, labels),
-        kwargs={"where": np.broadcast_to(where, logits.shape)},
-        mask_name="where",
-        second_order=True,
-    )
-}
 
 
-SLOW = (  # to compile
+SLOW = (
+    *conformance.COMPILED,
     "second_derivative_matches_finite_differences",
-    "jit_equals_eager",
-    "vmap_equals_loop",
-    "no_recompilation",
-    "closes_over_traced_arrays",
 )
 
 
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            marks=[pytest.mark.slow]
-            * (suite in ("integers", "spans") or (suite == "soft" and name in SLOW)),
-            id=f"{suite}-{name}",
+        case
+        for suite, (loss, logits, labels, where) in SUITES.items()
+        for case in conformance.cases(
+            testing.loss_checks(
+                loss,
+                (logits, labels),
+                kwargs={"where": np.broadcast_to(where, logits.shape)},
+                mask_name="where",
+                second_order=True,
+            ),
+            suite,
+            slow=SLOW if suite == "soft" else (),
+            quick=() if suite in ("integers", "spans") else None,
         )
-        for (suite, name), check in CHECKS.items()
     ],
 )
 def test_the_loss_conforms(check):

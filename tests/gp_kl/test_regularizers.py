@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,38 +20,28 @@ TRIANGLE = np.triu(np.ones((4, 4), bool))
 WHERE = np.broadcast_to(TRIANGLE & (np.arange(4) < 3), LABELS.shape)
 
 
-CHECKS = {
-    (reduction, check.name): check
-    for reduction in ("sum", "mean")
-    for check in testing.loss_checks(
-        functools.partial(span_rdrop_loss, reduction=reduction),
-        (*SCORES, LABELS, 0.7),
-        argnums=(0, 1),
-        kwargs={"where": WHERE},
-        mask_name="where",
-    )
-}
-MASKS = ("masked_entries_have_no_influence", "empty_mask")
 # What takes long to compile; the losses that it consists of pass all in CI.
-SLOW = (
-    "jit_equals_eager",
-    "vmap_equals_loop",
-    "no_recompilation",
-    "closes_over_traced_arrays",
-)
+SLOW = conformance.COMPILED
 
 
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
+        case
+        for reduction in ("sum", "mean")
+        for case in conformance.cases(
+            testing.loss_checks(
+                functools.partial(span_rdrop_loss, reduction=reduction),
+                (*SCORES, LABELS, 0.7),
+                argnums=(0, 1),
+                kwargs={"where": WHERE},
+                mask_name="where",
+            ),
+            reduction,
             # What is counted under a mask decides the mean.
-            marks=[pytest.mark.slow]
-            * (name in SLOW or (reduction == "mean" and name not in MASKS)),
-            id=f"{reduction}-{name}",
+            slow=SLOW,
+            quick=conformance.MASKS if reduction == "mean" else None,
         )
-        for (reduction, name), check in CHECKS.items()
     ],
 )
 def test_the_loss_conforms(check):

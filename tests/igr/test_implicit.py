@@ -2,6 +2,7 @@
 
 import re
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -200,10 +201,10 @@ LONG = (
 )
 
 
-def conformance():
+def cases():
     """The checks of each loss; those with long compilations are for slow runs."""
     for name, (wrap, batch, exempt) in LOSSES.items():
-        for check in testing.loss_checks(
+        checks = testing.loss_checks(
             network,
             (PARAMS, batch),
             kwargs={"scale": jnp.float32(0.8)},
@@ -213,14 +214,13 @@ def conformance():
             rtol=1e-4,
             atol=1e-5,
             exempt=exempt,
-        ):
-            # A modified loss is a penalised one: test_penalty.py checks the rest of it.
-            is_slow = check.name in LONG and name != "implicit_regularizer"
-            marks = [pytest.mark.slow] if is_slow else []
-            yield pytest.param(check, id=f"{name}-{check.name}", marks=marks)
+        )
+        # A modified loss is a penalised one: test_penalty.py checks the rest of it.
+        slow = () if name == "implicit_regularizer" else LONG
+        yield from conformance.cases(checks, name, slow=slow)
 
 
-@pytest.mark.parametrize("check", list(conformance()))
+@pytest.mark.parametrize("check", list(cases()))
 def test_losses_conform(check):
     check()
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -274,16 +275,16 @@ SLOW = ("closes_over_traced_arrays", "vmap_equals_loop")
 def _checks():
     for mode in MODES[:2]:
         wrap = functools.partial(with_gradient_penalty, coefficient=0.3, mode=mode)
-        for check in loss_checks(
+        checks = loss_checks(
             mlp_loss,
             (PARAMS, X, LABELS),
             argnums=(0, 1),
             wrap=wrap,
             second_order=mode == "exact",
             extremes=(0.0, 30.0, -30.0),
-        ):
-            marks = [pytest.mark.slow] * (mode != "exact" or check.name in SLOW)
-            yield pytest.param(check, marks=marks, id=f"{mode}-{check.name}")
+        )
+        quick = None if mode == "exact" else ()
+        yield from conformance.cases(checks, mode, slow=SLOW, quick=quick)
 
 
 @pytest.mark.parametrize("check", list(_checks()))

@@ -2,6 +2,7 @@
 
 import functools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -196,15 +197,17 @@ def _checks():
             chunk_size=2,
         )
         example = (PARAMS, X[:2].astype(np.float32))
-        for check in loss_checks(
+        checks = loss_checks(
             net_loss, example, argnums=(0, 1), wrap=wrap, second_order=argnum == 0,
             extremes=(0.0, 30.0, -30.0),
             exempt={"no_recompilation": SCAN} if argnum == 0 else {},
-        ):  # fmt: skip
-            is_slow = argnum == 1 and check.name not in QUICK
-            is_slow |= check.name == "closes_over_traced_arrays"
-            marks = [pytest.mark.slow] if is_slow else []
-            yield pytest.param(check, id=f"{argnum}-{check.name}", marks=marks)
+        )  # fmt: skip
+        yield from conformance.cases(
+            checks,
+            str(argnum),
+            slow=("closes_over_traced_arrays",),
+            quick=QUICK if argnum == 1 else None,
+        )
 
 
 @pytest.mark.parametrize("check", list(_checks()))

@@ -1,5 +1,6 @@
 """Fast gradient and Gaussian perturbations: closed forms and orders of accuracy."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,19 +155,17 @@ SLOW = ("jit_equals_eager", "vmap_equals_loop")  # to compile
 
 @pytest.mark.parametrize(
     "check",
-    [
-        pytest.param(
-            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
-        )
-        for check in testing.loss_checks(
+    conformance.cases(
+        testing.loss_checks(
             loss_fn,
             jax.tree.map(lambda a: a.astype(jnp.float32), example()),
             argnums=(0, 1),
             wrap=perturbed_loss,
             second_order=True,
             exempt={"low_precision": "this loss returns the dtype of its input"},
-        )
-    ],
+        ),
+        slow=SLOW,
+    ),
 )
 def test_a_perturbed_loss_conforms(check):
     check()

@@ -2,6 +2,7 @@
 
 import re
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,17 +230,17 @@ HYPERPARAMETERS = {"learning_rate": 0.1, "decay": 0.9}
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(
-            check,
-            marks=[pytest.mark.slow] * (name == "norm"),
-            id=f"{name}-{check.name}",
-        )
+        case
         for name, make, exempt in (
             ("norm", igr.track_gradient_norm, INVISIBLE),
             ("curvature", with_curvature, INVISIBLE | ANEW),
         )
-        for check in testing.transformation_checks(
-            make, hyperparameters=HYPERPARAMETERS, exempt=exempt
+        for case in conformance.cases(
+            testing.transformation_checks(
+                make, hyperparameters=HYPERPARAMETERS, exempt=exempt
+            ),
+            name,
+            quick=() if name == "norm" else None,
         )
     ],
 )

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,19 +225,17 @@ SLOW = ("jit_equals_eager", "closes_over_traced_arrays")
 
 @pytest.mark.parametrize(
     "check",
-    [
-        pytest.param(
-            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
-        )
-        for check in loss_checks(
+    conformance.cases(
+        loss_checks(
             loss_fn,
             example(),
             argnums=(0, 1, 2),
             wrap=functools.partial(two_batch_gradient_penalty, coefficient=C),
             second_order=True,
             extremes=(0.0, 30.0, -30.0),  # whose squares float16 holds
-        )
-    ],
+        ),
+        slow=SLOW,
+    ),
 )
 def test_the_penalised_loss_conforms(check):
     check()

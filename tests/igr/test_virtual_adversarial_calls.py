@@ -1,5 +1,6 @@
 """How the virtual adversarial loss may be called: conformance and refusals."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,15 +56,7 @@ SLOW = (
 )
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(
-            check, marks=[pytest.mark.slow] * (check.name in SLOW), id=check.name
-        )
-        for check in CHECKS
-    ],
-)
+@pytest.mark.parametrize("check", conformance.cases(CHECKS, slow=SLOW))
 def test_the_loss_conforms(check):
     check()
 

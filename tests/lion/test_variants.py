@@ -3,6 +3,7 @@
 import functools
 import re
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,15 +54,12 @@ def suite(make, hyperparameters, name):
         **loose,
     )
     # Each option alone always, their combinations in the slow suite.
-    return [
-        pytest.param(
-            check,
-            marks=[pytest.mark.slow]
-            * (" " in name or (name != "int8" and check.name in WRAPPED)),
-            id=f"{name}-{check.name}",
-        )
-        for check in checks
-    ]
+    return conformance.cases(
+        checks,
+        name,
+        slow=() if name == "int8" else WRAPPED,
+        quick=() if " " in name else None,
+    )
 
 
 @pytest.mark.parametrize(

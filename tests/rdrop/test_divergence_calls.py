@@ -1,5 +1,6 @@
 """The symmetric divergence conforms: its digits are in `test_divergence`."""
 
+import conformance
 import numpy as np
 import pytest
 
@@ -21,21 +22,12 @@ CHECKS = testing.loss_checks(
 
 # What takes long to compile; the loss, which consists of it, passes all in CI.
 SLOW = (
+    *conformance.COMPILED,
     "second_derivative_matches_finite_differences",
-    "jit_equals_eager",
-    "vmap_equals_loop",
-    "no_recompilation",
-    "closes_over_traced_arrays",
     "keyword_arguments",
 )
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name in SLOW))
-        for c in CHECKS
-    ],
-)
+@pytest.mark.parametrize("check", conformance.cases(CHECKS, slow=SLOW))
 def test_the_divergence_conforms(check):
     check()

@@ -1,5 +1,6 @@
 """The losses: labels, masks, equal passes, extremes, and how they may be called."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,39 +49,37 @@ SUITES = {
     ),
     "consistency": (consistency_loss, tuple(LOGITS), WHERE),
 }
-CHECKS = {
-    (suite, check.name): check
-    for suite, (loss, arguments, where) in SUITES.items()
-    for check in testing.loss_checks(
-        loss,
-        arguments,
-        argnums=(0, 1),
-        kwargs={"where": where},
-        mask_name="where",
-        second_order=True,
-    )
+
+
+# A mask means something else to each kind of reduction, and over rows.
+QUICK = {
+    "labels": None,
+    "conventions": conformance.MASKS,
+    "tokens": conformance.MASKS,
 }
-MASKS = ("masked_entries_have_no_influence", "empty_mask")
 
 
 @pytest.mark.parametrize(
-    "key",
+    "check",
     [
-        pytest.param(
-            key,
-            # A mask means something else to each kind of reduction, and over rows.
-            marks=[pytest.mark.slow]
-            * (
-                key[0] != "labels"
-                and (key[0] not in ("conventions", "tokens") or key[1] not in MASKS)
+        case
+        for suite, (loss, arguments, where) in SUITES.items()
+        for case in conformance.cases(
+            testing.loss_checks(
+                loss,
+                arguments,
+                argnums=(0, 1),
+                kwargs={"where": where},
+                mask_name="where",
+                second_order=True,
             ),
-            id="-".join(key),
+            suite,
+            quick=QUICK.get(suite, ()),
         )
-        for key in CHECKS
     ],
 )
-def test_the_losses_conform(key):
-    CHECKS[key]()
+def test_the_losses_conform(check):
+    check()
 
 
 def cross_entropy(logits, labels):

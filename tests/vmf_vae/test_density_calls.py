@@ -1,5 +1,6 @@
 """Losses made of the functions conform: their digits are in `test_density`."""
 
+import conformance
 import jax
 import jax.numpy as jnp
 import pytest
@@ -22,18 +23,17 @@ def of_features(fn):
     "check",
     [
         # The entropy is a constant minus the divergence.
-        pytest.param(
-            check,
-            id=check.name,
-            marks=[pytest.mark.slow] * (fn is density.entropy),
-        )
+        case
         for fn in FUNCTIONS
-        for check in testing.loss_checks(
-            of_features(fn),
-            (jnp.linspace(-2.0, 6.0, 5),),
-            extremes=(0.0, 1e4, -10.0),
-            elementwise=True,
-            second_order=True,
+        for case in conformance.cases(
+            testing.loss_checks(
+                of_features(fn),
+                (jnp.linspace(-2.0, 6.0, 5),),
+                extremes=(0.0, 1e4, -10.0),
+                elementwise=True,
+                second_order=True,
+            ),
+            quick=() if fn is density.entropy else None,
         )
     ],
 )
