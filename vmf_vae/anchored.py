@@ -28,20 +28,26 @@ def change_of_log_0f1(order: float, x: jax.Array, anchor: debye.Anchor) -> jax.A
         Shape and dtype of `x`; a sum of terms that have the sign of `x - anchor`, but
         for one of the relative size of 1 / nu.
     """
-    _, (value, _, _) = debye.high_order(order, x.dtype)
     s = secant(x / order)
     p = 1.0 / s
-    one_minus_p = (x / order) * ((x / order) / (1.0 + s)) * p
     high, low = _split(anchor.x, x.dtype)
     # Not (x - high) - low: XLA adds the two constants, and low is lost.
     dz = (x - high) / order - low / order
     ds = dz * (((x + high) / order) / (s + anchor.s))
-    at_anchor = (1.0 - 1.0 / anchor.s) * float(np.polyval(value, 1.0 / anchor.s))
     return (
         order * (ds - jnp.log1p(ds / (1.0 + anchor.s)))
         - 0.5 * jnp.log1p(ds / anchor.s)
-        + (one_minus_p * horner(value, p) - at_anchor)
+        - ds * ((p / anchor.s) * horner(_divided(order, x.dtype, anchor), p))
     )
+
+
+def _divided(
+    order: float, dtype: jax.typing.DTypeLike, anchor: debye.Anchor
+) -> tuple[float, ...]:
+    """(D(p) - D(p_0)) / (p - p_0), a polynomial in p; highest first."""
+    _, (value, _, _) = debye.high_order(order, dtype)
+    whole = np.polymul([-1.0, 1.0], value)  # D(p) - D(1)
+    return tuple(map(float, np.polydiv(whole, [1.0, -1.0 / anchor.s])[0]))
 
 
 def log_over(x: jax.Array, reference: tuple[float, float]) -> jax.Array:
@@ -55,7 +61,7 @@ def log_over(x: jax.Array, reference: tuple[float, float]) -> jax.Array:
         Shape and dtype of `x`.
     """
     u = relative_difference(x, reference)
-    is_near = jnp.abs(u) < 0.5
+    is_near = u > -0.5
     near = jnp.log1p(jnp.where(is_near, u, 0.0))
     far = jnp.log(jnp.where(is_near, 1.0, x)) - math.log(reference[0])
     return jnp.where(is_near, near, far)

@@ -135,9 +135,9 @@ def _log_iv(order: float, x: jax.Array) -> jax.Array:
         return order * log_over(x, anchor.x) + change_of_log_0f1(order, x, anchor)
     # Where the three terms of the last line cancel, a series about the zero.
     u = relative_difference(x, anchor.x)
-    is_near = jnp.abs(u) < 0.125
+    is_near = jnp.abs(u) < 0.25
     u = jnp.where(is_near, u, 0.0)
-    num_terms = 8 if x.dtype == jnp.float32 else 18
+    num_terms = 12 if x.dtype == jnp.float32 else 26
     series = horner(debye.taylor_at_anchor(order, num_terms), u)
     near = u * series + order * jnp.log1p(u)
     far = log_0f1(order, x) + order * jnp.log(0.5 * x) - math.lgamma(order + 1.0)

@@ -32,7 +32,7 @@ from numpy.polynomial import polynomial
 from numpy.typing import DTypeLike
 
 _DIGITS = 40
-_LN_2PI = Decimal("1.837877066409345483560659472811235279722794947275566826")
+LN_2PI = Decimal("1.837877066409345483560659472811235279722794947275566826")
 
 
 class Series(NamedTuple):
@@ -146,11 +146,11 @@ def anchor_of_log_normalizer(order: float) -> Anchor | None:
     v = Decimal(order)
 
     def log_c(x, log_i, ratio):
-        return v * x.ln() - (v + 1) * _LN_2PI - log_i, -ratio
+        return v * x.ln() - (v + 1) * LN_2PI - log_i, -ratio
 
     with decimal.localcontext(prec=_DIGITS):
         x = Decimal("1e-9")
-        if log_c(x, *_log_iv(v, x))[0] <= 0:
+        if log_c(x, *log_iv_and_ratio(v, x))[0] <= 0:
             return None
     return _solve(order, log_c)
 
@@ -187,7 +187,7 @@ def taylor_at_anchor(order: float, num_terms: int) -> tuple[float, ...]:
     with decimal.localcontext(prec=_DIGITS):
         v = Decimal(order)
         x = sum(map(Decimal, anchor_of_log_iv(order).x), Decimal(0))
-        a, b = [_log_iv(v, x)[1] / x], []  # of A and 1 - A^2, in u
+        a, b = [log_iv_and_ratio(v, x)[1] / x], []  # of A and 1 - A^2, in u
         for k in range(num_terms - 1):
             b.append((k == 0) - sum(a[i] * a[k - i] for i in range(k + 1)))
             drive = x * (b[k] + (b[k - 1] if k else 0))
@@ -195,35 +195,24 @@ def taylor_at_anchor(order: float, num_terms: int) -> tuple[float, ...]:
         return tuple(float(x * c / (k + 1)) for k, c in enumerate(a))[::-1]
 
 
-def _solve(order: float, fn) -> Anchor:
-    """The zero of a function, by Newton's method in log x from the right.
+def log_iv_and_ratio(order: Decimal, x: Decimal) -> tuple[Decimal, Decimal]:
+    """log I_nu(x) and x I_{nu+1}(x) / I_nu(x) with 20 digits, in the caller's context.
 
-    There the functions here are on one side of zero and convex (or concave) in log x,
-    so that every step stays on that side and none overshoots.
+    The expansion at order 40 or more, then the recursion.
+
+    Args:
+        order: nu.
+        x: above 0.
+
+    Returns:
+        The two.
     """
-    with decimal.localcontext(prec=_DIGITS):
-        v = Decimal(order)
-        x = 4 * v + 10
-        while (fn(x, *_log_iv(v, x))[0] > 0) != (fn(x, *_log_iv(v, x))[1] > 0):
-            x *= 4
-        for _ in range(100):
-            value, slope = fn(x, *_log_iv(v, x))
-            step = value / slope
-            x *= (-step).exp()
-            if abs(step) < Decimal("1e-28"):
-                break
-        s = (1 + (x / v) ** 2).sqrt()
-        return Anchor((float(x), float(x - Decimal(float(x)))), float(s))
-
-
-def _log_iv(order: Decimal, x: Decimal) -> tuple[Decimal, Decimal]:
-    """log I and x I_{v+1} / I_v: the expansion at order 40 or more, then recursion."""
     steps = max(0, math.ceil(40 - order))
     v = order + steps
     z = x / v
     s = (1 + z * z).sqrt()
     p = 1 / s
-    log_i = v * (s + (z / (1 + s)).ln()) - (_LN_2PI + (v * s).ln()) / 2
+    log_i = v * (s + (z / (1 + s)).ln()) - (LN_2PI + (v * s).ln()) / 2
     ratio = v * (s - 1) - (1 - p * p) / 2
     for k in range(1, 13):
         for j, c in enumerate(_log_debye(k)):
@@ -236,6 +225,31 @@ def _log_iv(order: Decimal, x: Decimal) -> tuple[Decimal, Decimal]:
         ratio = x * x / (2 * v + ratio)
         v -= 1
     return log_i, ratio
+
+
+def _solve(order: float, fn) -> Anchor:
+    """The zero of a function, by Newton's method in log x from the right.
+
+    There the functions here are on one side of zero and convex (or concave) in log x,
+    so that every step stays on that side and none overshoots.
+    """
+    with decimal.localcontext(prec=_DIGITS):
+        v = Decimal(order)
+        x = 4 * v + 10
+
+        def at(x):
+            return fn(x, *log_iv_and_ratio(v, x))
+
+        while (at(x)[0] > 0) != (at(x)[1] > 0):
+            x *= 4
+        for _ in range(100):
+            value, slope = at(x)
+            step = value / slope
+            x *= (-step).exp()
+            if abs(step) < Decimal("1e-28"):
+                break
+        s = (1 + (x / v) ** 2).sqrt()
+        return Anchor((float(x), float(x - Decimal(float(x)))), float(s))
 
 
 @functools.cache
