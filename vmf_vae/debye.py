@@ -31,7 +31,7 @@ import numpy as np
 from numpy.polynomial import polynomial
 from numpy.typing import DTypeLike
 
-_DIGITS = 40
+DIGITS = 40
 LN_2PI = Decimal("1.837877066409345483560659472811235279722794947275566826")
 
 
@@ -148,7 +148,7 @@ def anchor_of_log_normalizer(order: float) -> Anchor | None:
     def log_c(x, log_i, ratio):
         return v * x.ln() - (v + 1) * LN_2PI - log_i, -ratio
 
-    with decimal.localcontext(prec=_DIGITS):
+    with decimal.localcontext(prec=DIGITS):
         x = Decimal("1e-9")
         if log_c(x, *log_iv_and_ratio(v, x))[0] <= 0:
             return None
@@ -184,7 +184,7 @@ def taylor_at_anchor(order: float, num_terms: int) -> tuple[float, ...]:
     Returns:
         The coefficients, highest first, the last one of :math:`u^1`.
     """
-    with decimal.localcontext(prec=_DIGITS):
+    with decimal.localcontext(prec=DIGITS):
         v = Decimal(order)
         x = sum(map(Decimal, anchor_of_log_iv(order).x), Decimal(0))
         a, b = [log_iv_and_ratio(v, x)[1] / x], []  # of A and 1 - A^2, in u
@@ -233,7 +233,7 @@ def _solve(order: float, fn) -> Anchor:
     There the functions here are on one side of zero and convex (or concave) in log x,
     so that every step stays on that side and none overshoots.
     """
-    with decimal.localcontext(prec=_DIGITS):
+    with decimal.localcontext(prec=DIGITS):
         v = Decimal(order)
         x = 4 * v + 10
 

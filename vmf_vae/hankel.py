@@ -47,7 +47,7 @@ def tail(order: float, start: float, num_terms: int) -> Tail:
     Returns:
         The polynomials, good for `start` and beyond.
     """
-    with decimal.localcontext(prec=40):
+    with decimal.localcontext(prec=debye.DIGITS):
         angles = (math.pi * (k + 0.5) / num_terms for k in range(num_terms))
         nodes = [Decimal(math.cos(angle)) for angle in angles]
         values = [_at(Decimal(order), 2 * Decimal(start) / (1 + w)) for w in nodes]

@@ -51,8 +51,8 @@ class Terms(NamedTuple):
     """What every function of one order is put together from; A = I_{nu+1} / I_nu.
 
     Attributes:
-        growth: V (s - 1).
-        growth_minus_x: V (s - 1) - x.
+        growth: the part of log M that grows like x: V (s - 1), or x itself.
+        growth_minus_x: `growth` - x.
         rest: log M without `growth`.
         ratio_over_x: A / x, even in x and 1/d at 0.
         complement: x (1 - A), good where x > nu + 1.
@@ -86,11 +86,11 @@ def terms_of(order: float, x: jax.Array) -> Terms:
         return terms
     start, num_terms = (3.0, 19) if x.dtype == jnp.float32 else (12.0, 20)
     is_far = x > start
-    far = _beyond(order, jnp.where(is_far, x, start), start, num_terms)
+    far = _by_polynomials(order, jnp.where(is_far, x, start), start, num_terms)
     return Terms(*(jnp.where(is_far, a, b) for a, b in zip(far, terms, strict=True)))
 
 
-def _beyond(order: float, x: jax.Array, start: float, num_terms: int) -> Terms:
+def _by_polynomials(order: float, x: jax.Array, start: float, num_terms: int) -> Terms:
     """The polynomials in 1 / x."""
     t = 1.0 / x
     tail = hankel.tail(order, start, num_terms)

@@ -45,6 +45,31 @@ def values(dim, kappa):
         return named | _derived(dim, kappa, ratio)
 
 
+def ratio(order, x):
+    """I_{nu+1} / I_nu."""
+    return mpmath.besseli(order + 1, x) / mpmath.besseli(order, x)
+
+
+def ratio_slope(order, x):
+    """Its derivative, by the equation that it solves."""
+    a = ratio(order, x)
+    return 1 - a**2 - (2 * order + 1) * a / x
+
+
+def log_0f1(order, x):
+    """log of Gamma(nu + 1) (2 / x)^nu I_nu(x)."""
+    value = mpmath.log(mpmath.besseli(order, x)) + mpmath.loggamma(order + 1)
+    return value - order * mpmath.log(x / 2)
+
+
+def polynomial(coefficients, at):
+    """Of floats, highest power first."""
+    total = mpmath.mpf(0)
+    for c in coefficients:
+        total = total * at + mpmath.mpf(float(c))
+    return total
+
+
 def log_area(dim):
     """Logarithm of the area of the unit sphere in R^dim."""
     half = mpmath.mpf(dim) / 2

@@ -3,36 +3,22 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from vmf_reference import log_0f1, ratio, ratio_slope
 
 from vmf_vae import expansion
 
 pytestmark = pytest.mark.optimized
 
 
-def bessel(order, x):
-    return mpmath.besseli(order, x)
-
-
-def log_m(order, x):
-    value = mpmath.log(bessel(order, x)) + mpmath.loggamma(order + 1)
-    return value - order * mpmath.log(x / 2)
-
-
-def ratio(order, x):
-    return bessel(order + 1, x) / bessel(order, x)
-
-
 EXACT = {
     expansion.ratio: ratio,
     expansion.ratio_over_x: lambda v, x: ratio(v, x) / x,
-    expansion.ratio_slope: lambda v, x: (
-        1 - ratio(v, x) ** 2 - (2 * v + 1) * ratio(v, x) / x
-    ),
+    expansion.ratio_slope: ratio_slope,
     expansion.scaled_complement: lambda v, x: x * (1 - ratio(v, x)),
     expansion.one_minus_ratio: lambda v, x: 1 - ratio(v, x),
-    expansion.log_0f1: log_m,
-    expansion.log_0f1_minus_x: lambda v, x: log_m(v, x) - x,
-    expansion.ratio_minus_log_0f1: lambda v, x: x * ratio(v, x) - log_m(v, x),
+    expansion.log_0f1: log_0f1,
+    expansion.log_0f1_minus_x: lambda v, x: log_0f1(v, x) - x,
+    expansion.ratio_minus_log_0f1: lambda v, x: x * ratio(v, x) - log_0f1(v, x),
 }
 
 

@@ -1,15 +1,8 @@
 import mpmath
 import pytest
+import vmf_reference
 
 from vmf_vae import hankel
-
-
-def polynomial(coefficients, w):
-    """Highest power first, with mpmath."""
-    total = mpmath.mpf(0)
-    for c in coefficients:
-        total = total * w + mpmath.mpf(c)
-    return total
 
 
 def largest_errors(order, start, num_terms):
@@ -23,7 +16,7 @@ def largest_errors(order, start, num_terms):
             h = mpmath.log(bessel) - x + mpmath.log(2 * mpmath.pi * x) / 2
             complement = x * (1 - mpmath.besseli(v + 1, x) / bessel)
             for i, want in enumerate((x * h, x * (complement - v - 0.5))):
-                got = polynomial(tail[i], 2 * mpmath.mpf(fraction) - 1)
+                got = vmf_reference.polynomial(tail[i], 2 * mpmath.mpf(fraction) - 1)
                 errors[i] = max(errors[i], float(abs(got - want)))
     return errors
 
@@ -48,5 +41,5 @@ def test_the_limit_is_the_first_term_of_the_series():
     """(1 - 4 nu^2) / 8 at t = 0, for both functions."""
     for order in (0.0, 0.25, 0.5, 1.0):
         for coefficients in hankel.tail(order, 12.0, 20):
-            at_zero = polynomial(coefficients, -1)
+            at_zero = vmf_reference.polynomial(coefficients, -1)
             assert abs(at_zero - (1 - 4 * order**2) / 8) < 1e-14

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from vmf_reference import log_0f1, ratio, ratio_slope
 
 from vmf_vae import terms
 
@@ -10,10 +11,7 @@ from vmf_vae import terms
 def exact(order, x):
     """The fields of `Terms` that mean something by themselves, and log M."""
     v, x = mpmath.mpf(order), mpmath.mpf(x)
-    a = mpmath.besseli(v + 1, x) / mpmath.besseli(v, x)
-    log_m = mpmath.log(mpmath.besseli(v, x)) + mpmath.loggamma(v + 1)
-    log_m -= v * mpmath.log(x / 2)
-    slope = 1 - a * a - (2 * v + 1) * a / x
+    a, slope, log_m = ratio(v, x), ratio_slope(v, x), log_0f1(v, x)
     kept = x * x * slope - v - 0.5 if x > 2 * v + 2 else slope
     return {
         "ratio_over_x": a / x,
