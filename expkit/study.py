@@ -42,7 +42,7 @@ class Study(arms.Arms):
         return Lab(self.config)
 
     def run(self, arm: str, seed: int, settings: Settings) -> nets.Params:
-        """Parameters after a run; quick mode keeps them in memory.
+        """Parameters after a run; those of the last stay in memory, in quick mode all.
 
         Args:
             arm: one of `grids`.
@@ -54,10 +54,9 @@ class Study(arms.Arms):
         """
         name = f"{arm}-{sorted(settings.items())}-{seed}"
         if name not in self._kept:
-            params = self._compile(arm)(dict(settings), seed=seed)
             if self.context.full:  # too many to keep
-                return params
-            self._kept[name] = params
+                self._kept.clear()
+            self._kept[name] = self._compile(arm)(dict(settings), seed=seed)
         return self._kept[name]
 
     def measure(self, arm: str, seed: int, settings: Settings) -> dict[str, float]:

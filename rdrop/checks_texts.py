@@ -103,7 +103,7 @@ def check_alpha(context: Context) -> Finding:
     """Gain in accuracy at the alpha that validates best over alpha 0."""
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
-    runs = checks_runs.study(context, "reviews")
+    runs = checks_runs.study(context, "docs")
     rates = checks_runs.PLAIN_RATES[checks_runs.RATES]
     listed = functools.partial(_listed, digits=3)
     finding, test = strengths.against_zero(
@@ -124,11 +124,12 @@ def check_alpha(context: Context) -> Finding:
 
 def check_gap(context: Context) -> Finding:
     """How far the mean of sub-networks is from the network without dropout."""
-    runs = checks_runs.study(context, "reviews")
+    runs = checks_runs.study(context, "docs")
     rate = runs.tuned("rdrop")["learning_rate"]
 
     def measure(alpha, seed):
         settings = {"learning_rate": rate, "strength": alpha}
+        runs.figures("rdrop", seed, settings)  # of the same run, for accuracy by alpha
         return context.memo(
             f"gap-{alpha:g}-{seed}",
             lambda: model_gap(runs.lab, runs.run("rdrop", seed, settings)),
@@ -220,7 +221,7 @@ def check_epochs(context: Context) -> Finding:
     """What training three times as long gives R-Drop, and what the plain loss."""
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
-    runs = checks_runs.study(context, "reviews")
+    runs = checks_runs.study(context, "docs")
     longer = 3 * runs.config.num_steps
     compiled = functools.cache(
         lambda arm: checks_runs.compile_arm(runs.lab, arm, num_steps=longer)

@@ -32,7 +32,9 @@ class Planted(tuning.TunedRuns):
 def test_settings_are_those_that_validate_best_on_the_first_seeds(tmp_path):
     study = Planted(tmp_path, score="f1")
     assert study.tuned("a") == {"the_rate": 2.0}
-    assert len(study.made) == 3 * tuning.TUNING_SEEDS
+    assert study.made == [("a", 0, r) for r in (1.0, 2.0, 3.0)] + [
+        ("a", seed, r) for seed in range(1, tuning.TUNING_SEEDS) for r in (2.0, 1.0)
+    ]
     np.testing.assert_allclose(study.test("a", "f1"), [0.685, 0.695, 0.705, 0.715])
 
 
@@ -90,3 +92,20 @@ def test_figures_on_disk_are_not_made_again(tmp_path):
     other.config.num_steps = 8
     other.test("a")
     assert other.made  # the control
+
+
+def test_the_second_seed_decides_among_the_best_third_of_the_first(tmp_path):
+    """Rate 4 wins by the mean; rate 9, better still, is not among the best three."""
+    first = {1.0: 0.50, 2.0: 0.80, 3.0: 0.70, 4.0: 0.75, 5.0: 0.40, 9.0: 0.69}
+    first |= {6.0: 0.3, 7.0: 0.2, 8.0: 0.1}
+    second = {2.0: 0.60, 3.0: 0.71, 4.0: 0.78, 9.0: 1.0}
+    study = Planted(tmp_path, rates=tuple(first))
+
+    def measure(arm, seed, settings):
+        study.made.append((seed, settings["the_rate"]))
+        value = (first, second)[seed][settings["the_rate"]]
+        return {"validation_accuracy": value}
+
+    study.measure = measure
+    assert study.tuned("a") == {"the_rate": 4.0}
+    assert [rate for seed, rate in study.made if seed == 1] == [2.0, 4.0, 3.0]
