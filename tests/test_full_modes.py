@@ -22,8 +22,9 @@ EXPERIMENTS = [
     ("gp_kl", "code_spans"),
     ("gp_kl", "news_entities"),
     ("gp_kl", "timing"),
-    ("rdrop", "all_reviews"),
+    ("rdrop", "all_docs"),
     ("rdrop", "docs"),
+    ("rdrop", "pairs"),
     ("rdrop", "reviews"),
     ("rdrop", "timing"),
 ]

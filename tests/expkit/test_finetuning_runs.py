@@ -187,10 +187,10 @@ def test_settings_are_chosen_by_validation_on_the_first_seeds(tmp_path):
     study, planted = make_study(tmp_path, figures)
     assert study.tuned("a") == {"learning_rate": 0.2}
     assert {seed for _, _, seed in planted.calls} == {0, 1}
-    assert len(planted.calls) == 6
+    assert len(planted.calls) == 5  # of three settings two go on
     np.testing.assert_allclose(study.test("a"), [0.2, 0.201, 0.202])
     np.testing.assert_array_equal(study.test("a", "loss"), [2.0, 2.0, 2.0])
-    assert len(planted.calls) == 7  # the third seed of the chosen one
+    assert len(planted.calls) == 6  # the third seed of the chosen one
 
 
 def test_a_later_seed_has_no_say_in_the_settings(tmp_path):
@@ -216,12 +216,21 @@ def test_a_study_that_was_stopped_repeats_no_run(tmp_path):
     again, replanted = make_study(tmp_path, figures)
     np.testing.assert_array_equal(again.test("a"), accuracy)
     assert replanted.calls == []
-    assert len(planted.calls) == 7
+    assert len(planted.calls) == 6
     # The control: another config is another study.
     other, others = make_study(tmp_path, figures)
     other.config.num_labels = 21
     other.test("b")
     assert len(others.calls) == 3
+
+
+@pytest.mark.parametrize(("full", "made"), [(True, 3), (False, 2)])
+def test_full_mode_keeps_the_parameters_of_the_last_run_alone(tmp_path, full, made):
+    study, planted = make_study(tmp_path, figures)
+    study.context = claims.Context(tmp_path, full=full)
+    for rate in (0.1, 0.1, 0.2, 0.1):
+        assert study.run("a", 0, {"learning_rate": rate}) == ("a", rate, 0)
+    assert len(planted.calls) == made
 
 
 def test_a_regression_takes_the_lowest_loss(tmp_path):

@@ -59,10 +59,10 @@ def plant(monkeypatch):
 )
 def test_arms_are_compared_in_the_right_direction(context, plant, levels, verdict):
     plant(levels)
-    finding = checks_texts.check_better(context, "reviews", "rdrop", "none")
+    finding = checks_texts.check_better(context, "docs", "rdrop", "none")
     assert finding.verdict == verdict
     assert finding.measured == pytest.approx(levels["rdrop"] - levels["none"])
-    assert "learning rate 0.0005, strength 4" in finding.details
+    assert "learning rate 0.0003, strength 4" in finding.details
     assert "R-Drop {rdrop:.3f}".format(**levels) in finding.details
     assert list(finding.seeds) == [0, 1, 2, 3, 4]
 
@@ -73,9 +73,9 @@ def test_the_figure_says_what_it_shows(context, plant, monkeypatch):
     monkeypatch.setattr(
         claims.Context, "figure", lambda self, *args: figures.append(args)
     )
-    checks_texts.check_better(context, "reviews", "rdrop", "none")
+    checks_texts.check_better(context, "docs", "rdrop", "none")
     ((name, draw, _, alt),) = figures
-    assert name == "reviews"
+    assert name == "docs"
     assert "no regulariser 0.700, R-Drop 0.800" in alt
     assert "logistic regression 0.700" in alt
     figure = Figure()
@@ -94,7 +94,7 @@ def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monke
             0.7 + (arm == "rdrop") * np.array([0.03, -0.03, 0.02, -0.02, 0.01])
         ),
     )
-    finding = checks_texts.check_better(context, "reviews", "rdrop", "none")
+    finding = checks_texts.check_better(context, "docs", "rdrop", "none")
     assert finding.verdict == claims.NOT_DECIDED
     low, high = finding.interval
     assert low < 0 < high
@@ -103,14 +103,14 @@ def test_a_difference_that_changes_its_sign_is_not_decided(context, plant, monke
 @pytest.mark.parametrize(("ngrams", "is_said"), [(0.85, True), (0.75, False)])
 def test_n_grams_that_win_are_named(context, plant, ngrams, is_said):
     plant({"rdrop": 0.8, "none": 0.7}, ngrams=ngrams)
-    details = checks_texts.check_better(context, "reviews", "rdrop", "none").details
+    details = checks_texts.check_better(context, "docs", "rdrop", "none").details
     assert f"logistic regression {ngrams:.3f}" in details
     assert ("which is more" in details) == is_said
 
 
 def test_equal_arms_are_as_good_to_a_point(context, plant):
     plant({"semi_rdrop": 0.695, "semi_vat": 0.7})
-    arguments = (context, "reviews", "semi_rdrop", "semi_vat")
+    arguments = (context, "docs", "semi_rdrop", "semi_vat")
     finding = checks_texts.check_better(*arguments, at_least=-0.01)
     assert finding.verdict == claims.HOLDS
     assert checks_texts.check_better(*arguments).verdict == claims.DOES_NOT_HOLD
@@ -158,7 +158,7 @@ def test_a_regression_that_may_be_better_beyond_its_grid_decides_nothing(
 
 def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
     quick = claims.Context(tmp_path)
-    for setting in ("all_reviews", "api_docs"):
+    for setting in ("all_docs", "reviews"):
         finding = checks_texts.check_better(quick, setting, "rdrop", "none")
         assert finding.verdict == claims.NOT_DECIDED
         assert "--full" in finding.details
@@ -172,8 +172,8 @@ def test_long_comparisons_are_not_decided_in_quick_mode(tmp_path):
 
 
 def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
-    full = checks_runs.study(context, "reviews")
-    quick = checks_runs.study(claims.Context(tmp_path / "quick"), "reviews")
+    full = checks_runs.study(context, "docs")
+    quick = checks_runs.study(claims.Context(tmp_path / "quick"), "docs")
     assert quick.grids.keys() == full.grids.keys() == checks_runs.NAMES.keys()
     for arm, grid in full.grids.items():
         for name, values in grid.items():
@@ -183,12 +183,10 @@ def test_quick_and_full_mode_try_the_same_middle(context, tmp_path):
     assert quick.config.num_steps < full.config.num_steps
 
 
-@pytest.mark.parametrize(
-    ("setting", "count"), [("reviews", 9), ("api_docs", 9), ("all_reviews", 3)]
-)
-def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting, count):
+@pytest.mark.parametrize("setting", checks_runs.SETTINGS)
+def test_every_arm_has_as_many_settings_and_the_same_rates(context, setting):
     study = checks_runs.study(context, setting)
-    assert {len(study.choices(arm)) for arm in study.grids} == {count}
+    assert {len(study.choices(arm)) for arm in study.grids} == {9}
     for grid in study.grids.values():
         assert set(grid["learning_rate"]) <= set(study.grids["none"]["learning_rate"])
 
@@ -200,7 +198,7 @@ class Memory:
 
     def __init__(self, context):
         self.context, self.seeds = context, range(3)
-        study = checks_runs.study(context, "reviews")
+        study = checks_runs.study(context, "docs")
         self.config, self.grids = study.config, study.grids
         self.lab = type("Lab", (), {"config": self.config})()
 
@@ -209,6 +207,8 @@ class Memory:
 
     def run(self, arm, seed, settings):
         return arm, seed, settings
+
+    figures = run
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_more_steps_must_gain_r_drop_more(context, monkeypatch, gain, ngrams, ve
     assert finding.measured == pytest.approx(gain + 1e-3)
     assert f"n-grams {ngrams:.3f}" in finding.details
     assert finding.details.endswith(
-        "Tuned for the 200 steps: R-Drop at learning rate 0.0005, strength 4, no "
+        "Tuned for the 60 steps: R-Drop at learning rate 0.0005, strength 4, no "
         "regulariser at learning rate 0.0005."
     )
     runs.grids = {"rdrop": {"strength": (1.0, 4.0)}, "none": {"learning_rate": (5e-4,)}}

@@ -21,7 +21,7 @@ def sweep(tmp_path, monkeypatch):
             assert arm == "rdrop"
             alpha = settings["strength"]
             accuracy = validation.get(alpha, 0.0)
-            if alpha == 0.0 and settings["learning_rate"] != 5e-4:
+            if alpha == 0.0 and settings["learning_rate"] != 3e-4:
                 accuracy -= 0.1
             return {
                 "validation_accuracy": accuracy,
@@ -32,7 +32,7 @@ def sweep(tmp_path, monkeypatch):
         monkeypatch.setattr(study_lib.Study, "figures", figures)
         monkeypatch.setattr(study_lib.Study, "ngrams", lambda self: np.full(5, ngrams))
         monkeypatch.setattr(
-            study_lib.Study, "tuned", lambda self, arm: {"learning_rate": 5e-4}
+            study_lib.Study, "tuned", lambda self, arm: {"learning_rate": 3e-4}
         )
         monkeypatch.setattr(
             claims.Context, "figure", lambda self, *args: drawn.append(args)
