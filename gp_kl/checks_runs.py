@@ -35,7 +35,11 @@ NAMES = {
     "vat": "VAT",
 }
 # What full mode tries, around the best of shorter runs. Quick mode takes the middle.
-RATES = {"news_entities": (1e-3, 2e-3, 4e-3), "code_spans": (2.5e-4, 5e-4, 1e-3)}
+RATES = {
+    "news_entities": (1e-3, 2e-3, 4e-3),
+    "code_spans": (2.5e-4, 5e-4, 1e-3),
+    "few_labels": (2.5e-4, 5e-4, 1e-3),
+}
 CHAIN_MULTIPLIERS = (1.0, 10.0, 100.0)  # of the CRF, besides rates
 # The regularised arms have as many values of this as the plain one has rates, and its
 # rate. The weight of VAT stays 1, as that of its authors.
@@ -70,13 +74,21 @@ SETTINGS = {
         "configs/gp_kl/news_entities.py:num_steps=30,max_length=48,"
         "train_split=train[:2000],"
         "validation_split=validation[:100],test_split=test[:200]",
-        tuple(ARMS),
+        ("pointer", "crf", "no_rotary", "efficient"),
         ("pointer", "crf"),
     ),
     "code_spans": Setting(
         "configs/gp_kl/code_spans.py:num_steps=600",
         None,
         ("pointer", "efficient", "no_rotary"),
+        (),
+    ),
+    # Where a regulariser has most to do, and looking mentions up finds few.
+    "few_labels": Setting(
+        "configs/gp_kl/code_spans.py:num_labels=100,num_steps=100,max_length=48,"
+        "test_split=test[:800]",
+        None,
+        ("pointer", "rdrop", "rdrop_softmax", "vat"),
         (),
     ),
 }

@@ -43,9 +43,10 @@ def _budget(runs: checks_runs.Study, arms_compared: tuple[str, ...]) -> str:
     """Steps, whether the loss still fell, and the positions that the encoder has."""
     courses = [np.mean(runs.courses(arm), axis=0) for arm in arms_compared]
     parts = " and ".join(", ".join(f"{x:.2f}" for x in course) for course in courses)
+    few = runs.config.num_labels
     words = (
-        f"{runs.config.num_steps} steps of {runs.config.batch_size}, mean loss in "
-        f"each fifth of them {parts}"
+        f"{runs.config.num_steps} steps of {runs.config.batch_size}"
+        f"{f' of {few} texts' if few else ''}, mean loss in each fifth of them {parts}"
     )
     if "no_rotary" in arms_compared:
         kind = "rotary" if runs.config.encoder == "zh_char" else "absolute"
@@ -153,9 +154,9 @@ def check_alpha(context: Context) -> Finding:
     """Gain in F1 at the alpha that validates best over alpha 0."""
     if not context.full:
         return arms.LEFT_TO_FULL_MODE
-    runs = checks_runs.study(context, "news_entities")
+    runs = checks_runs.study(context, "few_labels")
     alphas = (0.0, *checks_runs.FURTHER["rdrop"][1])
-    rates = checks_runs.RATES["news_entities"]
+    rates = checks_runs.RATES["few_labels"]
 
     def listed(f1):
         pairs = zip(alphas, f1, strict=True)

@@ -20,6 +20,7 @@ EXPERIMENTS = [
     ("cosent", "timing"),
     ("cosent", "word_order"),
     ("gp_kl", "code_spans"),
+    ("gp_kl", "few_labels"),
     ("gp_kl", "news_entities"),
     ("gp_kl", "timing"),
     ("rdrop", "all_docs"),

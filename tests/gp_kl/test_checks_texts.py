@@ -52,9 +52,9 @@ def test_a_regularised_arm_has_as_many_settings_and_the_rate_of_the_plain_one(
     context, plant
 ):
     plant({})
-    study = checks_runs.study(context, "news_entities")
+    study = checks_runs.study(context, "few_labels")
     rate = study.tuned("pointer")
-    assert rate == {"learning_rate": checks_runs.RATES["news_entities"][1]}
+    assert rate == {"learning_rate": checks_runs.RATES["few_labels"][1]}
     for arm, (name, values) in checks_runs.FURTHER.items():
         assert study.choices(arm) == [rate | {name: value} for value in values]
         assert len(study.choices(arm)) == len(study.choices("pointer"))
