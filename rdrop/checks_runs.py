@@ -23,8 +23,7 @@ REGULARIZERS = {
     "semi_rdrop": ("none", "rdrop"),
 }
 # What full mode tries: three learning rates times three values of what an arm has
-# besides, and as many rates where it has nothing. Quick mode takes the middle ones,
-# which full mode has chosen most often.
+# besides, and as many rates where it has nothing. Quick mode takes the middle ones.
 RATES = (1e-4, 3e-4, 1e-3)
 REVIEW_RATES = (2e-4, 5e-4, 1e-3)
 PAIR_RATES = (3e-5, 1e-4, 3e-4)
