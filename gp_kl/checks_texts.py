@@ -43,10 +43,11 @@ def _budget(runs: checks_runs.Study, arms_compared: tuple[str, ...]) -> str:
     """Steps, whether the loss still fell, and the positions that the encoder has."""
     courses = [np.mean(runs.courses(arm), axis=0) for arm in arms_compared]
     parts = " and ".join(", ".join(f"{x:.2f}" for x in course) for course in courses)
-    few = runs.config.num_labels
+    num_labels = runs.config.num_labels  # 0 for all
     words = (
         f"{runs.config.num_steps} steps of {runs.config.batch_size}"
-        f"{f' of {few} texts' if few else ''}, mean loss in each fifth of them {parts}"
+        f"{f' of {num_labels} texts' if num_labels else ''}, mean loss in each fifth "
+        f"of them {parts}"
     )
     if "no_rotary" in arms_compared:
         kind = "rotary" if runs.config.encoder == "zh_char" else "absolute"
